@@ -1,0 +1,34 @@
+"""groupnorm-bench: which normalisation should I use, and is the difference real?"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from groupnorm_bench.config import TrainConfig
+    from groupnorm_bench.model import build_model
+    from groupnorm_bench.norms import NORMS, make_norm
+    from groupnorm_bench.training import train
+
+__version__ = "0.1.0"
+__all__ = ["NORMS", "TrainConfig", "build_model", "make_norm", "train"]
+
+_HOMES = {
+    "NORMS": "norms",
+    "TrainConfig": "config",
+    "build_model": "model",
+    "make_norm": "norms",
+    "train": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use, so that `import groupnorm_bench` costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'groupnorm_bench' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"groupnorm_bench.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
