@@ -31,7 +31,7 @@ class NormSpec:
     """One line for `gnbench norms`."""
     paper: str
     build: Callable[[int, int], nn.Module]
-    """Called as build(num_channels, num_groups); for inputs [batch, num_channels, height, width]."""
+    """Called as build(num_channels, num_groups), for inputs [batch, channels, height, width]."""
     reads_groups: bool = False
     """Reads `num_groups` / `group_size`; for other norms these settings are inert."""
     fuses_activation: bool = False

@@ -1,0 +1,374 @@
+"""The training loop. It knows nothing of W&B, run folders or terminals: callables carry those."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from groupnorm_bench.config import TrainConfig
+from groupnorm_bench.data import Dataset, Split, load_dataset, resolve_dataset
+from groupnorm_bench.errors import ConfigError, DeviceError, TrainingDiverged, TrainingStopped
+from groupnorm_bench.model import CNN, build_model, decayed_parameters, order_seed
+
+SGD_MOMENTUM = 0.9
+EVAL_BATCH = 250
+PROBE_IMAGES = 256
+"""Validation images on which activations are measured."""
+GAP_IMAGES = 1_000
+"""Validation images on which batch and running statistics are compared."""
+_CUDA_CHECK_EVERY = 50
+"""Steps between looks at the loss on a GPU, where each look waits for the device."""
+
+Row = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOutcome:
+    """What training leaves: one row an epoch, final numbers, and how each test image fared."""
+
+    status: Literal["finished", "pruned"]
+    history: list[Row]
+    summary: dict[str, Any]
+    test_logits: np.ndarray[Any, Any] | None
+    """Float32, shape [test images, 10]; None for a pruned run, whose test set stays sealed."""
+    test_hits: np.ndarray[Any, Any] | None
+    model: CNN = field(repr=False)
+
+
+@dataclass(slots=True)
+class Hooks:
+    """What a caller may hear of, or say to, a training in progress."""
+
+    on_epoch: Callable[[Row], None] = lambda row: None
+    on_step: Callable[[int, float, float], None] = lambda step, loss, accuracy: None
+    """Called with the step and the epoch's running mean loss and accuracy so far."""
+    should_stop: Callable[[], bool] = lambda: False
+    should_prune: Callable[[Row], bool] = lambda row: False
+    save: Callable[[dict[str, Any], list[Row]], None] = lambda state, history: None
+    """Called with a checkpoint, after each epoch and when asked to stop."""
+
+
+def train(
+    config: TrainConfig,
+    dataset: Dataset | None = None,
+    *,
+    data_dir: Path = Path("data"),
+    hooks: Hooks | None = None,
+    checkpoint: dict[str, Any] | None = None,
+) -> TrainOutcome:
+    """Train one CNN and score it once on the test set.
+
+    Args:
+        config: the run. With the same config, machine and thread count the result is bit-equal,
+            also when a run was stopped and continued from a checkpoint.
+        dataset: loaded data, before `train_limit`; loaded from `data_dir` if None.
+        data_dir: used only if `dataset` is None.
+        hooks: called while training.
+        checkpoint: what `hooks.save` was last called with, to go on from there.
+
+    Raises:
+        ConfigError: the batch is larger than the training set, or the norm does not fit.
+        DataError: the data cannot be had.
+        DeviceError: the device is not on this machine.
+        TrainingDiverged: the loss became NaN or infinite; the weights are those before that step.
+        TrainingStopped: `hooks.should_stop` said so, after `hooks.save`.
+    """
+    if dataset is None:
+        name = resolve_dataset(config.dataset, data_dir)
+        dataset = load_dataset(name, data_dir)
+        config = config.replace(dataset=name)
+    device = resolve_device(config.device)
+    training = _Training(config, dataset.limited(config.train_limit).to(device), device)
+    if checkpoint is not None:
+        training.restore(checkpoint)
+    return training.run(hooks or Hooks())
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device called `name`; `auto` is cuda, then mps, then cpu.
+
+    Raises:
+        DeviceError: it is not on this machine.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise DeviceError(f"device={name!r} is not here ({count} CUDA devices); use --device auto")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError(f"device={name!r} is not here; use --device auto")
+    return device
+
+
+class _Training:
+    """One training: model, optimizer, schedule, order generator, and how far it came."""
+
+    def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
+        self.config, self.data, self.device = config, dataset, device
+        if config.batch_size > len(dataset.train):
+            raise ConfigError(
+                f"batch_size={config.batch_size} is larger than the training set of "
+                f"{len(dataset.train):,} images; set it to at most that"
+            )
+        self.steps_per_epoch = len(dataset.train) // config.batch_size
+        self.total_steps = config.max_steps or config.epochs * self.steps_per_epoch
+        self.epochs = math.ceil(self.total_steps / self.steps_per_epoch)
+        self.model = build_model(config).to(device)
+        self.optimizer = make_optimizer(config, self.model)
+        self.schedule = make_schedule(config, self.optimizer, self.total_steps)
+        self.order = torch.Generator().manual_seed(order_seed(config.seed))
+        self.epoch_order = self.order.get_state()  # as it stood when this epoch was shuffled
+        self.step = 0
+        self.sums = torch.zeros(2, dtype=torch.float64)  # loss and hits of this epoch, so far
+        self.epoch_seconds = 0.0
+        self.train_seconds = 0.0
+        self.history: list[Row] = []
+
+    def run(self, hooks: Hooks) -> TrainOutcome:
+        for epoch in range(len(self.history) + 1, self.epochs + 1):
+            self._train_epoch(epoch, hooks)
+            row = self._measure_epoch(epoch)
+            self.history.append(row)
+            self.epoch_order = self.order.get_state()
+            self.sums.zero_()
+            self.epoch_seconds = 0.0
+            hooks.save(self.state(), self.history)
+            hooks.on_epoch(row)
+            if epoch < self.epochs and hooks.should_prune(row):
+                return TrainOutcome(
+                    "pruned", self.history, self._summary("pruned"), None, None, self.model
+                )
+        loss, logits = evaluate(self.model, self.data, self.data.test, self.config)
+        hits = (logits.argmax(1) == self.data.test.labels.cpu()).numpy()
+        summary = self._summary("finished") | {
+            "test/accuracy": float(hits.mean()),
+            "test/loss": loss,
+        }
+        return TrainOutcome("finished", self.history, summary, logits.numpy(), hits, self.model)
+
+    def _train_epoch(self, epoch: int, hooks: Hooks) -> None:
+        size = self.config.batch_size
+        self.order.set_state(self.epoch_order)
+        shuffled = torch.randperm(len(self.data.train), generator=self.order).to(self.device)
+        first = self.step - (epoch - 1) * self.steps_per_epoch
+        last = min(self.steps_per_epoch, self.total_steps - (epoch - 1) * self.steps_per_epoch)
+        look_every = 1 if self.device.type == "cpu" else _CUDA_CHECK_EVERY
+        sums = self.sums.to(self.device, torch.float64 if self.device.type != "mps" else None)
+        self.model.train()
+        started = time.perf_counter() - self.epoch_seconds
+        for i in range(first, last):
+            batch = shuffled[i * size : (i + 1) * size]
+            loss, hits = self._train_step(batch, check=i % look_every == 0 or i == last - 1)
+            sums[0] += loss
+            sums[1] += hits
+            self.step += 1
+            if (i + 1) % look_every == 0 or i == last - 1:
+                mean_loss, mean_hits = (sums / (i + 1)).tolist()
+                hooks.on_step(self.step, mean_loss, mean_hits / size)
+                if hooks.should_stop():
+                    self.sums.copy_(sums)
+                    self.epoch_seconds = time.perf_counter() - started
+                    hooks.save(self.state(), self.history)
+                    raise TrainingStopped(f"stopped at step {self.step} of {self.total_steps}")
+        self.sums.copy_(sums)
+        self.epoch_seconds = time.perf_counter() - started
+        self.train_seconds += self.epoch_seconds
+
+    def _train_step(self, batch: Tensor, *, check: bool) -> tuple[Tensor, Tensor]:
+        images = self.data.normalize(self.data.train.images[batch])
+        labels = self.data.train.labels[batch]
+        with _autocast(self.config, self.device):
+            logits = self.model(images)
+        loss = F.cross_entropy(logits.float(), labels)
+        if check and not math.isfinite(loss.item()):
+            raise TrainingDiverged(
+                f"loss={loss.item()} at step {self.step + 1} of {self.total_steps}; "
+                f"try a lower lr (now {self.config.lr:g}), another norm, or --precision fp32"
+            )
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        if self.schedule is not None and self.step + 1 < self.total_steps:
+            self.schedule.step()
+        return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+
+    def _measure_epoch(self, epoch: int) -> Row:
+        steps = self.step - (epoch - 1) * self.steps_per_epoch
+        images = steps * self.config.batch_size
+        loss_sum, hits = self.sums.tolist()
+        val_loss, logits = evaluate(self.model, self.data, self.data.val, self.config)
+        val_hits = (logits.argmax(1) == self.data.val.labels.cpu()).double().mean().item()
+        row: Row = {
+            "epoch": epoch,
+            "step": self.step,
+            "images_seen": self.step * self.config.batch_size,
+            "train/loss": loss_sum / steps,
+            "train/accuracy": hits / images,
+            "val/loss": val_loss,
+            "val/accuracy": val_hits,
+            "perf/images_per_second": images / self.epoch_seconds,
+            "perf/train_seconds": self.train_seconds,
+        }
+        return row | norm_diagnostics(self.model, self.data, self.config)
+
+    def _summary(self, status: str) -> dict[str, Any]:
+        best = max(self.history, key=lambda row: row["val/accuracy"])  # the first of equals
+        return {
+            "val/accuracy": self.history[-1]["val/accuracy"],
+            "val/accuracy_best": best["val/accuracy"],
+            "val/best_epoch": int(best["epoch"]),
+            "train_seconds": self.train_seconds,
+            "images_per_second": self.history[-1]["images_seen"] / self.train_seconds,
+            "peak_memory_mb": peak_memory_mb(self.device),
+            "status": status,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Return all that `restore` needs, as tensors and plain values."""
+        return {
+            "cell": self.config.cell,
+            "seed": self.config.seed,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "epoch_order": self.epoch_order,
+            "step": self.step,
+            "sums": self.sums.clone(),
+            "epoch_seconds": self.epoch_seconds,
+            "train_seconds": self.train_seconds,
+            "history": self.history,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to where `state` was taken.
+
+        Raises:
+            ValueError: it was taken from another cell or seed.
+        """
+        if (state["cell"], state["seed"]) != (self.config.cell, self.config.seed):
+            raise ValueError(f"it belongs to {state['cell']} with seed {state['seed']}")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        self.epoch_order = state["epoch_order"]
+        self.step = state["step"]
+        self.sums = state["sums"]
+        self.epoch_seconds = state["epoch_seconds"]
+        self.train_seconds = state["train_seconds"]
+        self.history = list(state["history"])
+        done = len(self.history) * self.steps_per_epoch
+        if not done <= self.step <= self.total_steps:
+            raise ValueError(f"its step {self.step} does not fit its {len(self.history)} epochs")
+
+
+def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Return the optimizer; scales, shifts and biases do not decay unless asked for."""
+    weights, rest = decayed_parameters(model)
+    groups = [
+        {"params": weights, "weight_decay": config.weight_decay},
+        {"params": rest, "weight_decay": config.weight_decay if config.weight_decay_all else 0.0},
+    ]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=SGD_MOMENTUM)
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, lr=config.lr)
+
+
+def make_schedule(
+    config: TrainConfig, optimizer: torch.optim.Optimizer, total_steps: int
+) -> torch.optim.lr_scheduler.LRScheduler | None:
+    """Return torch's scheduler, stepped once a training step; None for a constant rate."""
+    if config.schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=total_steps)
+    if config.schedule == "one-cycle":
+        # Momentum stays: with Adam its cycling would change the arm's optimizer, not its rate.
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=config.lr, total_steps=max(total_steps, 4), cycle_momentum=False
+        )
+    return None
+
+
+def _autocast(config: TrainConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    if config.precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _batches(dataset: Dataset, split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for images, labels in zip(split.images.split(size), split.labels.split(size), strict=True):
+        yield dataset.normalize(images), labels
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, dataset: Dataset, split: Split, config: TrainConfig
+) -> tuple[float, Tensor]:
+    """Return the mean loss over a split and the logits, Float[Tensor, "n 10"], on the CPU."""
+    model.eval()
+    outputs = []
+    with _autocast(config, split.images.device):
+        for images, _ in _batches(dataset, split, EVAL_BATCH):
+            outputs.append(model(images).float())
+    logits = torch.cat(outputs)
+    return F.cross_entropy(logits, split.labels).item(), logits.cpu()
+
+
+@torch.no_grad()
+def norm_diagnostics(model: CNN, dataset: Dataset, config: TrainConfig) -> Row:
+    """Return what each norm layer puts out on a fixed probe batch, and BatchNorm's eval gap.
+
+    `norm/eval_gap` is the accuracy with the batch's own statistics (batches of the training
+    size) minus that with running ones: Wu & He 2018, arXiv:1803.08494, section 1.
+    """
+    row: Row = {}
+    model.eval()
+    probe = dataset.normalize(dataset.val.images[:PROBE_IMAGES])
+    for name, features in model.norm_outputs(probe):
+        row[f"norm/{name}/activation_mean"] = features.mean().item()
+        row[f"norm/{name}/activation_std"] = features.std().item()
+    if not config.norm_spec.has_running_statistics:
+        return row
+    split = Split(dataset.val.images[:GAP_IMAGES], dataset.val.labels[:GAP_IMAGES])
+    running = _accuracy(model, dataset, split, EVAL_BATCH)
+    kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    model.train()
+    try:
+        row["norm/eval_gap"] = _accuracy(model, dataset, split, config.batch_size) - running
+    finally:
+        for name, buffer in model.named_buffers():
+            buffer.copy_(kept[name])
+    return row
+
+
+def _accuracy(model: nn.Module, dataset: Dataset, split: Split, batch_size: int) -> float:
+    hits = sum(
+        (model(images).argmax(1) == labels).sum()
+        for images, labels in _batches(dataset, split, batch_size)
+        if len(images) == min(batch_size, len(split))  # whole batches: a rest of one has no batch
+    )
+    counted = max(len(split) // batch_size, 1) * min(batch_size, len(split))
+    return int(hits) / counted
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Return the peak memory in MB: of the device on a GPU, of this process elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
