@@ -58,6 +58,23 @@ print(json.dumps([run.state, run.config, rows, run.summary["status"]]))
     assert json.loads(read.stdout) == ["finished", {"lr": 0.1}, [0, 1, 2], "finished"]
 
 
+MEDIA = """
+import wandb
+with wandb.init(project="p", settings={"x_disable_stats": True}) as run:
+    chart = wandb.plot.confusion_matrix(y_true=[0, 1], preds=[1, 1], class_names=["a", "b"])
+    run.log({"test/confusion_matrix": chart})
+"""
+
+
+def test_a_logged_table_arrives_as_a_file_and_as_an_artifact(wandb_server: WandbServer):
+    done = python(MEDIA)
+    assert done.returncode == 0, done.stderr
+    (run,) = wandb_server.runs()
+    assert any(name.startswith("media/table/test/confusion_matrix") for name in run["files"])
+    (artifact,) = wandb_server.store.all("SELECT * FROM artifacts")
+    assert (artifact["state"], artifact["run"]) == ("COMMITTED", run["name"])
+
+
 def test_a_run_that_raises_is_failed(wandb_server: WandbServer):
     assert python(TRIAL, "fail").returncode == 1
     (run,) = wandb_server.runs()

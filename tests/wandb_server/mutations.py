@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from wandb_server.artifacts import Artifacts
 from wandb_server.resolvers import USER, Agent, Project, Run, Sweep, View, matches
 from wandb_server.store import Row, Store
 from wandb_server.sweeps import ACTIVE, next_point, parse, stop_by_hyperband, values_of
@@ -35,7 +36,7 @@ class Rules:
     """Silence after which a run is called crashed."""
 
 
-class Root:
+class Root(Artifacts):
     """Queries and mutations; one object for all requests."""
 
     def __init__(self, store: Store, rules: Rules) -> None:

@@ -328,7 +328,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _route(self, path: str, body: Row, content: bytes) -> tuple[int, Row | bytes]:
         owner = self.server.owner
-        stored = re.fullmatch(r"/storage/(\d+)/(.+)", path)
+        stored = re.fullmatch(r"/storage/(-?\d+)/(.+)", path)
         if stored:  # uploads go to signed addresses, without the key
             run, name = int(stored.group(1)), unquote(stored.group(2))
             if self.command == "PUT":

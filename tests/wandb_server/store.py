@@ -30,6 +30,8 @@ CREATE TABLE agents (id INTEGER PRIMARY KEY, sweep INTEGER, host TEXT, created R
     heartbeat REAL);
 CREATE TABLE views (id INTEGER PRIMARY KEY, project INTEGER, name TEXT, type TEXT,
     display_name TEXT, description TEXT, spec TEXT, created REAL, updated REAL);
+CREATE TABLE artifacts (id INTEGER PRIMARY KEY, project INTEGER, run TEXT, name TEXT, type TEXT,
+    digest TEXT, client TEXT, state TEXT);
 CREATE TABLE requests (id INTEGER PRIMARY KEY, at REAL, method TEXT, path TEXT, operation TEXT,
     status INTEGER, variables TEXT);
 """
