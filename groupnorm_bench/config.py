@@ -13,7 +13,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -38,6 +38,7 @@ _CHOICES = {
 }
 _ALIASES = {"groups": "num_groups"}
 _NOT_IN_CELL = ("seed", "device")
+_EXCLUSIVE = (("num_groups", "group_size"), ("epochs", "max_steps"))
 
 
 def _setting(default: Any, help_text: str) -> Any:
@@ -115,54 +116,49 @@ class TrainConfig:
             )
 
     @classmethod
-    def from_mapping(cls, settings: Mapping[str, Any], base: Self | None = None) -> Self:
+    def from_mapping(cls, settings: Mapping[str, Any]) -> Self:
         """Build a config from settings as a file, an option or a W&B agent spells them.
 
         Args:
             settings: names (`num_groups`, `num-groups`, `groups`) to values; numbers may come as
                 text, as YAML's `1e-3` does.
-            base: where settings not named come from; the defaults if None.
 
         Raises:
             ConfigError: a name is unknown (the nearest one is offered), a value is not valid, or
                 both `num_groups` and `group_size` are given.
         """
-        known = {spelled: getattr(base, spelled) for spelled in _field_types()} if base else {}
-        given: dict[str, Any] = {}
-        for key, value in settings.items():
-            name = setting_name(key)
-            if name in given:
-                raise ConfigError(f"{name} is given twice, the second time as {key!r}; keep one")
-            given[name] = value
-        if "num_groups" in given and given.get("group_size") is not None:
-            raise ConfigError(
-                f"num_groups={given['num_groups']} and group_size={given['group_size']} "
-                "exclude each other; give one of them"
-            )
-        if "num_groups" in given:
-            given.setdefault("group_size", None)
-        if given.get("max_steps") is None and "epochs" in given:
-            given.setdefault("max_steps", None)
-        return cls(**{**known, **given})
+        return cls.from_layers([settings])
 
     @classmethod
-    def from_file(cls, path: Path, base: Self | None = None) -> Self:
-        """Build a config from a YAML file of settings.
+    def from_layers(cls, layers: Iterable[Mapping[str, Any]]) -> Self:
+        """Build a config from several mappings, of which later ones win.
 
         Raises:
-            ConfigError: the file cannot be read or a setting in it is not valid.
+            ConfigError: see `from_mapping`; two names that exclude each other are refused within
+                one mapping, and the later one wins between two.
         """
-        document = read_yaml(path)
-        try:
-            return cls.from_mapping(document.data, base)
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from error
+        merged: dict[str, Any] = {}
+        for layer in layers:
+            given = _named(layer)
+            for one, other in _EXCLUSIVE:
+                if given.get(one) is not None and given.get(other) is not None:
+                    raise ConfigError(
+                        f"{one}={given[one]} and {other}={given[other]} exclude each other; "
+                        "give one of them"
+                    )
+                if given.get(one) is not None:
+                    merged.pop(other, None)
+                if given.get(other) is not None:
+                    merged.pop(one, None)
+            merged.update(given)
+        return cls(**merged)
 
     def to_dict(self) -> dict[str, Any]:
         """Return every setting, as `from_mapping` reads it back."""
         settings = dataclasses.asdict(self)
-        if self.group_size is not None:
-            del settings["num_groups"]
+        for one, other in _EXCLUSIVE:
+            if settings[other] is not None:
+                del settings[one]
         return settings
 
     def replace(self, **changes: Any) -> Self:
@@ -266,6 +262,35 @@ def setting_name(key: str) -> str:
 def setting_help(name: str) -> str:
     """Return the line of help of a setting."""
     return {f.name: f.metadata["help"] for f in dataclasses.fields(TrainConfig)}[name]
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read a YAML file of settings, by their field names.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key in it is no setting (its line is named).
+    """
+    document = read_yaml(path)
+    for key in document.data:
+        try:
+            setting_name(key)
+        except ConfigError as error:
+            raise ConfigError(f"{document.where(key)}: {error}") from error
+    try:
+        TrainConfig.from_mapping(document.data)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return _named(document.data)
+
+
+def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = setting_name(key)
+        if name in given:
+            raise ConfigError(f"{name} is given twice, the second time as {key!r}; keep one")
+        given[name] = value
+    return given
 
 
 _types: dict[str, Any] = {}

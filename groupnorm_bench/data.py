@@ -71,7 +71,7 @@ class Split:
     """
 
     images: UInt8[Tensor, "n 28 28"]
-    labels: Int[Tensor, "n"]
+    labels: Int[Tensor, " n"]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -94,11 +94,11 @@ class Dataset:
 
     def to(self, device: torch.device) -> Dataset:
         """Return the same data set resident on `device`."""
-        parts = [
+        train, val, test = (
             Split(part.images.to(device), part.labels.to(device))
             for part in (self.train, self.val, self.test)
-        ]
-        return Dataset(self.name, *parts, self.mean, self.std)
+        )
+        return Dataset(self.name, train, val, test, self.mean, self.std)
 
     def limited(self, train_limit: int | None) -> Dataset:
         """Return the data set with only the first `train_limit` training images.

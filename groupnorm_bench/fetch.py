@@ -92,9 +92,7 @@ def _alone(name: str, data_dir: Path, say: Callable[[str], None]) -> Iterator[No
         yield
 
 
-def _fetch_alone(
-    name: str, data_dir: Path, mirror: str | None, say: Callable[[str], None]
-) -> None:
+def _fetch_alone(name: str, data_dir: Path, mirror: str | None, say: Callable[[str], None]) -> None:
     for leftover in data_dir.glob(f".fetch-{name}-*"):  # of a process that was killed
         shutil.rmtree(leftover, ignore_errors=True)
     say(f"fetching {name} to {data_dir}")
@@ -173,4 +171,4 @@ def _download(name: str, folder: str, mirror: str | None) -> str | None:
 
 
 if __name__ == "__main__":
-    sys.exit(_download(sys.argv[1], sys.argv[2], (sys.argv[3:] or [None])[0]))
+    sys.exit(_download(sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None))

@@ -124,7 +124,8 @@ def decayed_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Pa
     Anything with fewer than two dimensions is a scale, a shift or a bias (a norm's parameters
     shaped [1, C, 1, 1] have one dimension that is not 1).
     """
-    weights, rest = [], []
+    weights: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for parameter in model.parameters():
         dimensions = sum(length > 1 for length in parameter.shape)
         (weights if dimensions >= 2 else rest).append(parameter)

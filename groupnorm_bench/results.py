@@ -211,6 +211,28 @@ class RunFolder:
             os.close(handle)
         return False
 
+    def set_aside(self) -> Path | None:
+        """Rename `result.json`, and drop the checkpoint, so that the run starts anew.
+
+        Returns:
+            what the old result is called now, or None where there was none.
+        """
+        self.checkpoint_path.unlink(missing_ok=True)
+        number = 1
+        while (kept := self.path / f"result.{number}.json").exists():
+            number += 1
+        try:
+            os.replace(self.result_path, kept)
+        except FileNotFoundError:
+            return None
+        return kept
+
+    def remove_empty(self) -> None:
+        """Remove the folder if it holds nothing but its lock."""
+        if [entry.name for entry in self.path.iterdir()] == ["lock"]:
+            (self.path / "lock").unlink()
+            self.path.rmdir()
+
     def write(self, result: RunResult) -> None:
         """Replace `result.json` whole."""
         write_atomic(self.result_path, result.to_json().encode())

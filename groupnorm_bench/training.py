@@ -90,7 +90,7 @@ def train(
         dataset = load_dataset(name, data_dir)
         config = config.replace(dataset=name)
     device = resolve_device(config.device)
-    training = _Training(config, dataset.limited(config.train_limit).to(device), device)
+    training = Training(config, dataset, device)
     if checkpoint is not None:
         training.restore(checkpoint)
     return training.run(hooks or Hooks())
@@ -115,10 +115,11 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-class _Training:
+class Training:
     """One training: model, optimizer, schedule, order generator, and how far it came."""
 
     def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
+        dataset = dataset.limited(config.train_limit).to(device)
         self.config, self.data, self.device = config, dataset, device
         if config.batch_size > len(dataset.train):
             raise ConfigError(
@@ -140,6 +141,7 @@ class _Training:
         self.history: list[Row] = []
 
     def run(self, hooks: Hooks) -> TrainOutcome:
+        """Train to the end, then score the test set once; raises as `train` does."""
         for epoch in range(len(self.history) + 1, self.epochs + 1):
             self._train_epoch(epoch, hooks)
             row = self._measure_epoch(epoch)

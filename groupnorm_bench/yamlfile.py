@@ -47,7 +47,7 @@ def read_yaml(path: Path) -> YamlFile:
             raise ConfigError(f"{path} is empty; write one `key: value` a line")
         if not isinstance(root, yaml.MappingNode):
             raise ConfigError(
-                f"{path} holds a list or a single value, not settings; write one `key: value` a line"
+                f"{path} holds a list or one value, not settings; write one `key: value` a line"
             )
         lines: dict[tuple[str, ...], int] = {}
         _count_nodes(path, root)

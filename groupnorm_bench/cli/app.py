@@ -1,0 +1,88 @@
+"""The Typer app, and how it ends: one line and an exit code, or a traceback for our own bugs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.exceptions import TyperException
+from typer.main import get_command
+
+import groupnorm_bench
+from groupnorm_bench.errors import GnbenchError
+
+app = typer.Typer(
+    name="gnbench",
+    help="Which normalisation should I use, and is the difference real?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir", "--data_dir", envvar="GNBENCH_DATA_DIR", help="Folder of the data sets."
+    ),
+]
+RunsDir = Annotated[Path, typer.Option("--out", help="Folder of the run folders.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no hints.")]
+
+DEFAULT_RUNS_DIR = Path("runs")
+
+
+def default_data_dir() -> Path:
+    """Return the folder of data sets: one per user, so that nothing is fetched twice."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "groupnorm-bench" / "data"
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"gnbench {groupnorm_bench.__version__}")
+        raise typer.Exit
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document to stdout; numbers that are not finite become null."""
+    from groupnorm_bench.results import finite
+
+    typer.echo(json.dumps(finite(document), indent=2, allow_nan=False))
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run `gnbench` and exit: 0 done, 2 the user can mend it, 3 diverged or failed, 130, 143."""
+    sys.exit(run(args))
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Run `gnbench` and return its exit code; only our own bugs escape as exceptions."""
+    try:
+        outcome = get_command(app)(args=args, prog_name="gnbench", standalone_mode=False)
+    except GnbenchError as error:
+        return _fail(str(error), error.exit_code)
+    except TyperException as error:
+        message = getattr(error, "format_message", error.__str__)()
+        return _fail(message, getattr(error, "exit_code", 2)) if message else 0
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", 130)
+    except BrokenPipeError:  # `gnbench ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _fail(message: str, exit_code: int) -> int:
+    line = " ".join(message.split())
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    return exit_code

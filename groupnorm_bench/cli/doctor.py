@@ -1,0 +1,111 @@
+"""`gnbench doctor`: what this machine can do, and what to do about each lack."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import typer
+
+from groupnorm_bench.cli.app import AsJson, DataDir, app, default_data_dir, print_json
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report; `advice` is empty where nothing lacks."""
+
+    what: str
+    found: str
+    advice: str = ""
+
+
+@app.command("doctor")
+def doctor_command(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Report python, torch, device, threads, data and W&B login, and what to do about each lack."""
+    data_dir = data_dir or default_data_dir()
+    findings = [_python(), *_torch(), _compiler(), *_packages(), _data(data_dir), _wandb(), _disk()]
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+        return
+    for finding in findings:
+        typer.echo(f"{finding.what:<12}{finding.found}")
+        if finding.advice:
+            typer.echo(f"{'':<12}-> {finding.advice}")
+
+
+def _python() -> Finding:
+    return Finding("python", f"{platform.python_version()} ({sys.executable})")
+
+
+def _torch() -> list[Finding]:
+    import torch
+
+    from groupnorm_bench.environment import device_name
+    from groupnorm_bench.training import resolve_device
+
+    device = str(resolve_device("auto"))
+    advice = "" if device != "cpu" else "no GPU was found; trainings run on the processor"
+    return [
+        Finding("torch", torch.__version__),
+        Finding("device", f"{device} ({device_name(device)})", advice),
+        Finding("threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors"),
+    ]
+
+
+def _compiler() -> Finding:
+    found = next((name for name in ("g++", "clang++", "c++") if shutil.which(name)), None)
+    if found is None:
+        return Finding("compiler", "none", "bf16 is faster with a C++ compiler: install g++")
+    return Finding("compiler", found)
+
+
+def _packages() -> list[Finding]:
+    findings = []
+    for package, extra, use in (
+        ("timm", "norms", "the norms group-ws, frn and evonorm-s0"),
+        ("wandb-workspaces", "dashboard", "gnbench dashboard"),
+    ):
+        try:
+            findings.append(Finding(package, importlib.metadata.version(package)))
+        except importlib.metadata.PackageNotFoundError:
+            advice = f"for {use}: pip install 'groupnorm-bench[{extra}]'"
+            findings.append(Finding(package, "not installed", advice))
+    return findings
+
+
+def _data(data_dir: Path) -> Finding:
+    from groupnorm_bench.data import is_on_disk
+
+    if is_on_disk("mnist", data_dir):
+        return Finding("data", f"full MNIST in {data_dir}")
+    return Finding(
+        "data",
+        "5,000 bundled digits (mnist-5k)",
+        f"for the full MNIST: gnbench data mnist, or its raw files in {data_dir}/MNIST/raw",
+    )
+
+
+def _wandb() -> Finding:
+    import wandb
+
+    from groupnorm_bench.tracking.run import login_problem
+
+    problem = login_problem()
+    if problem is None:
+        return Finding("wandb", f"{wandb.__version__}, logged in")
+    return Finding(
+        "wandb",
+        f"{wandb.__version__}, {problem}",
+        "runs are kept offline; wandb login, then gnbench sync uploads them",
+    )
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    advice = "" if free > 1 else "free some space: a run folder takes up to 1 MB"
+    return Finding("disk", f"{free:,.0f} GB free here", advice)

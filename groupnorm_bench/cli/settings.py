@@ -1,0 +1,90 @@
+"""The options that are settings of a run: one for each field of `TrainConfig`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from groupnorm_bench.config import TrainConfig
+from groupnorm_bench.errors import ConfigError
+
+_SHORT = {"num_groups": ["--groups"]}
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command's `config` parameter an option for every setting.
+
+    Options are text, so that files, `--set` and options are judged by the same rules, and each
+    also exists with underscores, as a W&B agent's `${args}` spells them. Later wins: defaults,
+    `--config FILE`, `--set key=value`, the option itself.
+    """
+
+    @functools.wraps(command)
+    def wrapper(*, config_file: Path | None, assignments: list[str] | None, **options: Any) -> None:
+        given = {field.name: options.pop(field.name) for field in dataclasses.fields(TrainConfig)}
+        config = _merge(config_file, assignments or [], given)
+        command(config=config, **options)
+
+    own = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in inspect.signature(command, eval_str=True).parameters.values()
+        if parameter.name != "config"
+    ]
+    parameters = [*_setting_parameters(), *own]
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+    return wrapper
+
+
+def _setting_parameters() -> list[inspect.Parameter]:
+    parameters = []
+    defaults = TrainConfig()
+    for field in dataclasses.fields(TrainConfig):
+        name = field.name
+        spellings = dict.fromkeys(
+            [*_SHORT.get(name, []), "--" + name.replace("_", "-"), "--" + name]
+        )
+        default = getattr(defaults, name)
+        note = "" if default is None else f" [default: {str(default).lower()}]"
+        option = typer.Option(
+            *spellings, help=field.metadata["help"] + note, metavar="VALUE", show_default=False
+        )
+        parameters.append(_keyword(name, Annotated[str | None, option], None))
+    config_file = typer.Option("--config", help="YAML file of settings.", show_default=False)
+    assignment = typer.Option(
+        "--set", help="key=value, as often as you like.", show_default=False, metavar="KEY=VALUE"
+    )
+    parameters.append(_keyword("config_file", Annotated[Path | None, config_file], None))
+    parameters.append(_keyword("assignments", Annotated[list[str] | None, assignment], None))
+    return parameters
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
+def _merge(
+    config_file: Path | None, assignments: list[str], options: dict[str, str | None]
+) -> TrainConfig:
+    """Collect settings from all sources, then build the config once, so that order is free."""
+    from groupnorm_bench.config import read_settings
+
+    layers = []
+    if config_file is not None:
+        layers.append(read_settings(config_file))
+    pairs = {}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {text!r} is not key=value; write --set lr=0.01")
+        pairs[key] = value
+    layers.append(pairs)
+    layers.append({name: value for name, value in options.items() if value is not None})
+    return TrainConfig.from_layers(layers)

@@ -1,0 +1,194 @@
+"""`gnbench train`: one run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from groupnorm_bench.cli.app import (
+    DEFAULT_RUNS_DIR,
+    AsJson,
+    DataDir,
+    Quiet,
+    RunsDir,
+    app,
+    default_data_dir,
+    print_json,
+)
+from groupnorm_bench.cli.settings import with_settings
+from groupnorm_bench.config import TrainConfig
+from groupnorm_bench.errors import (
+    ConfigError,
+    RunFolderError,
+    TrainingDiverged,
+    TrainingStopped,
+    nearest,
+)
+
+if TYPE_CHECKING:
+    from groupnorm_bench.results import RunResult
+    from groupnorm_bench.signals import StopSignal
+    from groupnorm_bench.tracking.run import TrackingOptions
+
+WandbMode = Annotated[
+    str, typer.Option("--wandb", help="auto (online where logged in), online, offline, disabled.")
+]
+Project = Annotated[
+    str, typer.Option(envvar="WANDB_PROJECT", help="W&B project.", show_envvar=False)
+]
+Entity = Annotated[
+    str | None, typer.Option(envvar="WANDB_ENTITY", help="W&B entity.", show_envvar=False)
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Processor threads; torch's choice if not given.")
+]
+
+
+@app.command("train")
+@with_settings
+def train_command(
+    config: TrainConfig,
+    out: RunsDir = DEFAULT_RUNS_DIR,
+    data_dir: DataDir = None,
+    wandb: WandbMode = "auto",
+    project: Project = "groupnorm-bench",
+    entity: Entity = None,
+    threads: Threads = None,
+    force: Annotated[bool, typer.Option("--force", help="Train a finished run again.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train one CNN, track it, and keep it in a run folder; typed again, it goes on or is done."""
+    from groupnorm_bench.progress import say
+    from groupnorm_bench.signals import StopSignal
+
+    options = tracking_options(wandb, project, entity)
+    if not quiet:
+        say(f"gnbench train: {config.arm}, batch size {config.batch_size}, seed {config.seed}")
+    with StopSignal() as stop:
+        result = _train(
+            config, out, data_dir or default_data_dir(), options, threads, force, quiet, stop
+        )
+    _print(result, out, as_json, quiet)
+    if result.status == "diverged":
+        raise TrainingDiverged(f"diverged: {result.summary['error']}")
+
+
+def tracking_options(mode: str, project: str, entity: str | None) -> TrackingOptions:
+    """Return the checked W&B options of a command.
+
+    Raises:
+        ConfigError: the mode is unknown, or W&B would refuse the project's name.
+    """
+    from groupnorm_bench.tracking.run import MODES, TrackingOptions
+
+    if mode not in MODES:
+        raise ConfigError(f"wandb={mode!r} is unknown{nearest(mode, MODES)}")
+    if not project or any(character in project for character in "/\\#?%:"):
+        raise ConfigError(
+            f"project={project!r} is no W&B project's name; use letters, digits and dashes"
+        )
+    return TrackingOptions(mode=mode, project=project, entity=entity)
+
+
+def _train(
+    config: TrainConfig,
+    out: Path,
+    data_dir: Path,
+    options: TrackingOptions,
+    threads: int | None,
+    force: bool,
+    quiet: bool,
+    stop: StopSignal,
+) -> RunResult:
+    from groupnorm_bench.data import load_dataset, resolve_dataset
+    from groupnorm_bench.progress import TrainProgress, say
+    from groupnorm_bench.results import SETTLED, RunFolder
+
+    config = config.replace(dataset=resolve_dataset(config.dataset, data_dir, say))
+    folder = RunFolder.of(out, config)
+    found = None if force else _settled(folder)
+    if found is not None and found.status in SETTLED:
+        if not quiet:
+            say(f"{config.name} was trained before; --force trains it again")
+        return found
+    import torch
+
+    from groupnorm_bench.trial import run_trial
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    dataset = load_dataset(config.dataset, data_dir, say=say)
+    train_images = config.train_limit or len(dataset.train)
+    total = config.max_steps or config.epochs * max(train_images // config.batch_size, 1)
+    try:
+        with TrainProgress(total, config.batch_size, quiet=quiet) as progress:
+            return run_trial(
+                config,
+                runs_dir=out,
+                dataset=dataset,
+                tracking=options,
+                force=force,
+                say=say,
+                on_epoch=progress.on_epoch,
+                on_step=progress.on_step,
+                should_stop=stop,
+            )
+    except TrainingStopped as error:
+        raise stop.stopped(
+            f"{error}, checkpoint in {folder.path}; type the same command to go on"
+        ) from None
+
+
+def _settled(folder: object) -> RunResult | None:
+    from groupnorm_bench.results import RunFolder
+
+    assert isinstance(folder, RunFolder)
+    try:
+        return folder.read()
+    except RunFolderError:  # run_trial sets it aside, and says so
+        return None
+
+
+def _print(result: RunResult, out: Path, as_json: bool, quiet: bool) -> None:
+    from groupnorm_bench.results import RunFolder
+
+    folder = RunFolder.of(out, result.config).path
+    if as_json:
+        print_json(
+            {
+                "run": result.config.name,
+                "run_dir": str(folder),
+                "status": result.status,
+                "config": result.config.to_dict(),
+                "summary": result.summary,
+            }
+        )
+        return
+    typer.echo(f"{result.config.name}  {result.status}")
+    if result.status == "finished":
+        _print_summary(result)
+    if quiet:
+        return
+    typer.echo(f"  {'saved in':<15}{folder}")
+    typer.echo(f"  {'see it':<15}gnbench report {out}")
+    url, mode = result.wandb.get("url"), result.wandb.get("mode")
+    if url:
+        typer.echo(f"  {'W&B':<15}{url}")
+    elif mode == "offline":
+        typer.echo(f"  {'W&B':<15}offline: wandb leet {folder}/wandb, upload: gnbench sync {out}")
+
+
+def _print_summary(result: RunResult) -> None:
+    summary = result.summary
+    typer.echo(f"  {'test/accuracy':<15}{summary['test/accuracy']:.4f}")
+    typer.echo(
+        f"  {'val/accuracy':<15}{summary['val/accuracy']:.4f}  "
+        f"best {summary['val/accuracy_best']:.4f} in epoch {summary['val/best_epoch']}"
+    )
+    typer.echo(
+        f"  {'training':<15}{summary['train_seconds']:.1f} s, "
+        f"{summary['images_per_second']:,.0f} images/s, {summary['peak_memory_mb']:,.0f} MB"
+    )

@@ -1,0 +1,67 @@
+"""Where a run happened: enough to judge whether two runs can be compared, and to repeat one."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import groupnorm_bench
+
+
+def describe_environment(device: str) -> dict[str, Any]:
+    """Return versions, device, threads, host and command; `device` is torch's name of it."""
+    import torch
+
+    return {
+        "version": groupnorm_bench.__version__,
+        "commit": source_commit(Path(groupnorm_bench.__file__).parent.parent),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "device": device,
+        "device_name": device_name(device),
+        "threads": torch.get_num_threads(),
+        "command": sys.argv,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def device_name(device: str) -> str:
+    """Return the model of the processor or the card."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:  # not Linux
+        pass
+    return platform.processor() or platform.machine()
+
+
+def source_commit(checkout: Path) -> str | None:
+    """Return the commit of a source checkout, read without git; None if it is no checkout."""
+    git = checkout / ".git"
+    try:
+        if git.is_file():  # a linked worktree
+            git = Path(git.read_text().removeprefix("gitdir:").strip())
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head
+        shared = git / "commondir"
+        common = (git / shared.read_text().strip()) if shared.exists() else git
+        reference = head.removeprefix("ref: ")
+        if (common / reference).exists():
+            return (common / reference).read_text().strip()
+        for line in (common / "packed-refs").read_text().splitlines():
+            if line.endswith(f" {reference}"):
+                return line.split()[0]
+    except OSError:
+        return None
+    return None

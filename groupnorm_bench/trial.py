@@ -1,0 +1,219 @@
+"""One run end to end: config -> train -> track -> run folder."""
+
+from __future__ import annotations
+
+import io
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from groupnorm_bench.config import TrainConfig
+from groupnorm_bench.errors import (
+    CheckpointError,
+    RunFolderError,
+    TrainingDiverged,
+    TrainingStopped,
+)
+from groupnorm_bench.results import SETTLED, RunFolder, RunResult, write_atomic
+from groupnorm_bench.tracking.run import Tracker, TrackingOptions, track
+
+if TYPE_CHECKING:
+    from groupnorm_bench.data import Dataset
+    from groupnorm_bench.training import TrainOutcome
+
+Row = dict[str, float]
+
+
+def run_trial(
+    config: TrainConfig,
+    *,
+    runs_dir: Path,
+    dataset: Dataset,
+    tracking: TrackingOptions | None = None,
+    force: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+    on_epoch: Callable[[Row], None] = lambda row: None,
+    on_step: Callable[[int, float, float], None] = lambda step, loss, accuracy: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    should_prune: Callable[[Row], bool] = lambda row: False,
+) -> RunResult:
+    """Train a run and keep it, or return what its folder already holds.
+
+    The folder is claimed while this works, a checkpoint in it is continued, and its
+    `result.json` is rewritten after every epoch, with status `interrupted` until the end.
+
+    Args:
+        config: the run; its dataset is resolved, not `auto`.
+        runs_dir: the folder of run folders.
+        dataset: the loaded data set called `config.dataset`.
+        tracking: where the run goes on W&B.
+        force: train again even if a result is there; the old one is set aside, not deleted.
+        say: called with lines for the user.
+        on_epoch, on_step, should_stop, should_prune: see `training.Hooks`; rows of an earlier,
+            interrupted process are not repeated.
+
+    Returns:
+        the result, with status `finished`, `pruned` or `diverged`.
+
+    Raises:
+        TrainingStopped: `should_stop` said so; the run is `interrupted` and can be continued.
+        CheckpointError: the folder's checkpoint is truncated, foreign or of another config.
+        RunFolderError: another process works in the folder, or it cannot be written.
+        ConfigError, DataError, DeviceError: see `training.train`.
+    """
+    folder = RunFolder.of(runs_dir, config)
+    is_new = not folder.path.exists()
+    with folder.claim():
+        found = _read_or_set_aside(folder, say)
+        if found is not None and found.status in SETTLED and not force:
+            return found
+        if force:
+            folder.set_aside()
+            found = None
+        try:
+            trial = _Trial(config, folder, dataset, say, previous=found)
+        except Exception:
+            if is_new:
+                folder.remove_empty()
+            raise
+        trial.on_epoch, trial.on_step = on_epoch, on_step
+        trial.should_stop, trial.should_prune = should_stop, should_prune
+        return trial.run(tracking or TrackingOptions())
+
+
+def _read_or_set_aside(folder: RunFolder, say: Callable[[str], None]) -> RunResult | None:
+    """Return the folder's result; one that cannot be read is renamed, and the run starts again."""
+    try:
+        return folder.read()
+    except RunFolderError as error:
+        kept = folder.set_aside()
+        say(f"{error}; kept as {kept}, training again")
+        return None
+
+
+class _Trial:
+    """One claimed run folder, its model in training, and its W&B run."""
+
+    on_epoch: Callable[[Row], None]
+    on_step: Callable[[int, float, float], None]
+    should_stop: Callable[[], bool]
+    should_prune: Callable[[Row], bool]
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: RunFolder,
+        dataset: Dataset,
+        say: Callable[[str], None],
+        previous: RunResult | None,
+    ) -> None:
+        from groupnorm_bench.environment import describe_environment
+        from groupnorm_bench.training import Training, resolve_device
+
+        device = resolve_device(config.device)
+        self.config, self.folder, self.data, self.say = config, folder, dataset, say
+        self.training = Training(config, dataset, device)
+        self.previous = previous
+        if folder.checkpoint_path.exists():
+            self._restore()
+        self.result = RunResult(
+            config=config,
+            status="interrupted",
+            history=list(self.training.history),
+            environment=describe_environment(str(device)),
+            wandb=previous.wandb if previous else {},
+        )
+
+    def _restore(self) -> None:
+        import torch
+
+        path = self.folder.checkpoint_path
+        try:
+            state = torch.load(path, weights_only=True)
+            self.training.restore(state)
+        except Exception as error:  # torch.load and load_state_dict raise a dozen kinds
+            reason = " ".join(str(error).split())[:160]
+            raise CheckpointError(
+                f"{path} cannot be continued: {reason}; delete it, or type --force, to start "
+                "this run again"
+            ) from error
+
+    def run(self, options: TrackingOptions) -> RunResult:
+        self.folder.write(self.result)
+        try:
+            with track(
+                self.config, self.folder.path, options, self.say, self.result.wandb
+            ) as tracker:
+                if tracker.info:
+                    self.result = self.result.replace(wandb=tracker.info)
+                    self.folder.write(self.result)
+                for row in self.result.history:
+                    tracker.log(row)
+                return self._train(tracker)
+        except TrainingDiverged as error:
+            self._settle("diverged", {"error": str(error)})
+            return self.result
+        except TrainingStopped:
+            raise
+        except Exception:
+            self._fail(traceback.format_exc())
+            raise
+
+    def _train(self, tracker: Tracker) -> RunResult:
+        from groupnorm_bench.training import Hooks
+
+        def on_epoch(row: Row) -> None:
+            tracker.log(row)
+            self.on_epoch(row)
+
+        hooks = Hooks(on_epoch, self.on_step, self.should_stop, self.should_prune, self._save)
+        try:
+            outcome = self.training.run(hooks)
+        except TrainingDiverged as error:
+            tracker.summarize({"status": "diverged", "error": str(error)})
+            raise
+        except TrainingStopped:
+            tracker.summarize({"status": "interrupted"})
+            raise
+        if outcome.test_hits is not None:
+            self.folder.write_hits(outcome.test_hits)
+        self._settle(outcome.status, outcome.summary)
+        self._report(tracker, outcome)
+        return self.result
+
+    def _report(self, tracker: Tracker, outcome: TrainOutcome) -> None:
+        if outcome.test_logits is not None:
+            test = self.data.test
+            tracker.log_test(
+                test.images.cpu().numpy(), test.labels.cpu().numpy(), outcome.test_logits
+            )
+        tracker.summarize(outcome.summary)
+
+    def _save(self, state: dict[str, Any], history: list[Row]) -> None:
+        import torch
+
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomic(self.folder.checkpoint_path, buffer.getvalue())
+        self.result = self.result.replace(history=list(history))
+        self.folder.write(self.result)
+
+    def _settle(self, status: Any, summary: dict[str, Any]) -> None:
+        """Write the final result; the checkpoint goes after it, so that neither is ever missing."""
+        self.result = self.result.replace(
+            status=status,
+            history=list(self.training.history),
+            summary={**summary, "status": status},
+        )
+        self.folder.write(self.result)
+        self.folder.checkpoint_path.unlink(missing_ok=True)
+
+    def _fail(self, text: str) -> None:
+        """Record a run that raised; its checkpoint stays, so that it can be tried again."""
+        write_atomic(self.folder.traceback_path, text.encode())
+        last = text.strip().splitlines()[-1]
+        self.result = self.result.replace(
+            status="failed", summary={"status": "failed", "error": last}
+        )
+        self.folder.write(self.result)
