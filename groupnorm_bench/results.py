@@ -12,6 +12,7 @@ import json
 import math
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ Status = Literal["finished", "diverged", "failed", "pruned", "interrupted"]
 SETTLED: frozenset[str] = frozenset({"finished", "diverged", "pruned"})
 """Statuses that are results: such a run is never trained again unless forced."""
 
+_LOCK_SECONDS = 0.2
 _KEYS = ("config", "arm", "cell", "seed", "status", "history", "summary", "environment", "wandb")
 
 
@@ -144,6 +146,25 @@ def write_atomic(path: Path, content: bytes) -> None:
         ) from error
 
 
+def _lock(handle: int, path: Path) -> None:
+    """Take a folder's lock; try for a moment, since `is_claimed` holds it for an instant.
+
+    Raises:
+        RunFolderError: another process holds it.
+    """
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise RunFolderError(
+                    f"{path} is in use by another process; wait for it or stop it"
+                ) from error
+            time.sleep(_LOCK_SECONDS / 20)
+
+
 class RunFolder:
     """The folder of one run."""
 
@@ -187,12 +208,7 @@ class RunFolder:
                 f"{self.path}: cannot be made: {error.strerror}; choose another --out"
             ) from error
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise RunFolderError(
-                    f"{self.path} is in use by another process; wait for it or stop it"
-                ) from error
+            _lock(handle, self.path)
             yield
         finally:
             os.close(handle)
