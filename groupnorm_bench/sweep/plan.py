@@ -1,0 +1,375 @@
+"""The plan: every run a sweep stands for, in order, and what of it the run folders already hold.
+
+Runs come seed by seed, and within a seed arm by arm: stopped half-way, a sweep has complete pairs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, overload
+
+from groupnorm_bench.config import TrainConfig
+from groupnorm_bench.errors import ConfigError, SweepError
+from groupnorm_bench.results import SETTLED, FoundRun
+from groupnorm_bench.sweep.axes import Axis, seeds_from_count
+from groupnorm_bench.sweep.grid import Grid
+from groupnorm_bench.sweep.spec import SweepSpec
+
+LARGE = 1_000
+"""A plan with more runs to do than this is confirmed before it starts."""
+MAX_POINTS = 10**9
+_DRAWS_PER_CELL = 1_000
+"""Draws in a row without a new cell before a random search says that it has them all."""
+
+
+class Cells:
+    """Cells listed one by one, as a random search draws them; a `Grid` is the other kind."""
+
+    def __init__(self, configs: Sequence[TrainConfig]) -> None:
+        self._configs = configs
+        self._positions = {config.cell: i for i, config in enumerate(configs)}
+
+    @property
+    def size(self) -> int:
+        return len(self._configs)
+
+    def __getitem__(self, position: int) -> TrainConfig:
+        return self._configs[position]
+
+    def find(self, config: TrainConfig) -> int | None:
+        """Return the position of the cell that `config` belongs to, if it is listed."""
+        return self._positions.get(config.cell)
+
+
+class Runs(Sequence[TrainConfig]):
+    """Cells x seeds, seeds outermost, cut off at a cap; each run is built when asked for."""
+
+    def __init__(self, cells: Grid | Cells, seeds: Sequence[int], cap: int | None) -> None:
+        self._cells, self._seeds = cells, seeds
+        self._length = min(cells.size * len(seeds), math.inf if cap is None else cap)
+
+    def __len__(self) -> int:
+        return int(self._length)
+
+    @overload
+    def __getitem__(self, index: int) -> TrainConfig: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[TrainConfig]: ...
+    def __getitem__(self, index: int | slice) -> TrainConfig | Sequence[TrainConfig]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        repeat, position = divmod(index % len(self), self._cells.size)
+        return self._cells[position].replace(seed=self._seeds[repeat])
+
+    def __contains__(self, config: object) -> bool:
+        if not isinstance(config, TrainConfig) or config.seed not in self._seeds:
+            return False
+        position = self._cells.find(config)
+        if position is None:
+            return False
+        return self._seeds.index(config.seed) * self._cells.size + position < len(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What a sweep will do, known before anything is spent."""
+
+    spec: SweepSpec
+    base: TrainConfig
+    """Settings that the sweep does not name."""
+    seeds: tuple[int, ...]
+    search_seed: int
+    """What random and bayes draw with; the same seed draws the same cells."""
+    grid_points: int | None
+    """Points of the file's grid, as W&B counts them, times seeds; None where it has no end."""
+    duplicates: Mapping[str, int]
+    """Why points of the grid are not runs of their own, and how many."""
+    num_cells: int
+    num_runs: int
+    runs: Sequence[TrainConfig]
+    """Lazy: iterate, do not copy. Empty for bayes, which chooses as results arrive."""
+    settled: frozenset[str] = field(repr=False)
+    """Names of its runs whose folders hold a result."""
+    failed: frozenset[str] = field(repr=False)
+    """Names of its runs that failed before and are left alone."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of how it came about, a line each."""
+
+    @property
+    def num_reused(self) -> int:
+        return min(len(self.settled), self.num_runs)
+
+    @property
+    def num_failed(self) -> int:
+        return min(len(self.failed), self.num_runs - self.num_reused)
+
+    @property
+    def num_todo(self) -> int:
+        return self.num_runs - self.num_reused - self.num_failed
+
+    @property
+    def is_large(self) -> bool:
+        """Whether a person should confirm it before it starts."""
+        return self.num_todo > LARGE
+
+    def todo(self) -> Iterator[TrainConfig]:
+        """Yield the runs to do, in order; none for bayes, whose source chooses them."""
+        for config in self.runs:
+            name = config.name
+            if name not in self.settled and name not in self.failed:
+                yield config
+
+    def __contains__(self, config: TrainConfig) -> bool:
+        """Return whether this run is one the sweep asks for, or for bayes one it could choose."""
+        if self.spec.method == "bayes":
+            return config.seed in self.seeds and in_space(self.spec, self.base, config)
+        return config in self.runs
+
+
+def build_plan(
+    spec: SweepSpec,
+    *,
+    base: TrainConfig | None = None,
+    seeds: int | None = None,
+    run_cap: int | None = None,
+    search_seed: int = 0,
+    found: Iterable[FoundRun] = (),
+    retry_failed: bool = False,
+    resolve_dataset: Callable[[str], str] = str,
+) -> Plan:
+    """Plan a sweep.
+
+    Args:
+        spec: the sweep file.
+        base: settings that the file does not name; the defaults if None.
+        seeds: how many, in place of the file's; 0 to `seeds` - 1.
+        run_cap: the most runs, in place of the file's.
+        search_seed: what random and bayes draw with.
+        found: the run folders at hand; those of this plan's runs are not run again.
+        retry_failed: run again what failed before.
+        resolve_dataset: turns "auto" into the data set it stands for here.
+
+    Raises:
+        SweepError: a point of it is not valid, or it has no end.
+    """
+    base = TrainConfig() if base is None else base
+    base = base.replace(dataset=resolve_dataset(base.dataset))
+    repeats = spec.seeds if seeds is None else seeds_from_count(seeds)
+    cap = spec.run_cap if run_cap is None else run_cap
+    if cap is not None and cap < 1:
+        raise SweepError(f"run_cap={cap} is not a number of runs; use 1 or more")
+
+    def normalize(settings: dict[str, Any]) -> dict[str, Any]:
+        if "dataset" not in settings:
+            return settings
+        return {**settings, "dataset": resolve_dataset(settings["dataset"])}
+
+    shape = _SHAPES[spec.method](spec, base, repeats, cap, search_seed, normalize)
+    plan = Plan(
+        spec=spec,
+        base=base,
+        seeds=repeats,
+        search_seed=search_seed,
+        settled=frozenset(),
+        failed=frozenset(),
+        **shape,
+    )
+    return _with_found(plan, found, retry_failed)
+
+
+def _with_found(plan: Plan, found: Iterable[FoundRun], retry_failed: bool) -> Plan:
+    from dataclasses import replace
+
+    names: dict[str, set[str]] = {"settled": set(), "failed": set()}
+    for run in found:
+        kind = "settled" if run.result.status in SETTLED else run.result.status
+        if kind in names and run.result.config in plan:
+            names[kind].add(run.result.config.name)
+    failed = set() if retry_failed else names["failed"] - names["settled"]
+    return replace(plan, settled=frozenset(names["settled"]), failed=frozenset(failed))
+
+
+def _grid(
+    spec: SweepSpec,
+    base: TrainConfig,
+    seeds: tuple[int, ...],
+    cap: int | None,
+    search_seed: int,
+    normalize: Callable[[dict[str, Any]], dict[str, Any]],
+) -> dict[str, Any]:
+    grid = Grid(spec.axes, base, normalize)
+    points = grid.points * len(seeds)
+    if points > MAX_POINTS:
+        raise SweepError(
+            f"{spec.path} is a grid of {points:.3g} points; {MAX_POINTS:,} is the most: thin its "
+            "lists, or use method random with a run_cap"
+        )
+    return _shape(
+        grid,
+        seeds,
+        cap,
+        grid_points=points,
+        duplicates={why: count * len(seeds) for why, count in grid.duplicates().items()},
+    )
+
+
+def _random(
+    spec: SweepSpec,
+    base: TrainConfig,
+    seeds: tuple[int, ...],
+    cap: int | None,
+    search_seed: int,
+    normalize: Callable[[dict[str, Any]], dict[str, Any]],
+) -> dict[str, Any]:
+    draw = random.Random(search_seed)
+    wanted = None if cap is None else math.ceil(cap / len(seeds))
+    if all(axis.distribution.is_finite for axis in spec.axes):
+        grid = Grid(spec.axes, base, normalize)
+        count = grid.size if wanted is None else min(wanted, grid.size)
+        if count * len(seeds) > MAX_POINTS:
+            raise SweepError(f"{spec.path} has {grid.size:.3g} cells to draw from; add a run_cap")
+        cells = Cells([grid[i] for i in _sample(draw, grid.size, count)])
+        return _shape(cells, seeds, cap, grid_points=grid.points * len(seeds))
+    if wanted is None:
+        raise SweepError(
+            f"{spec.path} draws from a range and has no run_cap, so it never ends; add `run_cap: 50`"
+        )
+    cells = Cells(_draw_cells(spec, base, wanted, draw, normalize))
+    notes = ()
+    if cells.size < wanted:
+        notes = (f"only {cells.size} distinct cells were found for a run_cap of {cap}",)
+    return _shape(cells, seeds, cap, notes=notes)
+
+
+def _bayes(
+    spec: SweepSpec,
+    base: TrainConfig,
+    seeds: tuple[int, ...],
+    cap: int | None,
+    search_seed: int,
+    normalize: Callable[[dict[str, Any]], dict[str, Any]],
+) -> dict[str, Any]:
+    if cap is None:
+        raise SweepError(
+            f"{spec.path} has method bayes and no run_cap, so it never ends; add `run_cap: 50`"
+        )
+    if all(axis.distribution.is_finite for axis in spec.axes):
+        Grid(spec.axes, base, normalize)  # refuses, before anything runs, what cannot be built
+    return {
+        "grid_points": None,
+        "duplicates": {},
+        "num_cells": math.ceil(cap / len(seeds)),
+        "num_runs": cap,
+        "runs": (),
+        "notes": ("bayes chooses its cells as results arrive",),
+    }
+
+
+_SHAPES = {"grid": _grid, "random": _random, "bayes": _bayes}
+
+
+def _shape(
+    cells: Grid | Cells,
+    seeds: tuple[int, ...],
+    cap: int | None,
+    *,
+    grid_points: int | None = None,
+    duplicates: Mapping[str, int] | None = None,
+    notes: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    runs = Runs(cells, seeds, cap)
+    return {
+        "grid_points": grid_points,
+        "duplicates": duplicates or {},
+        "num_cells": min(cells.size, len(runs)),
+        "num_runs": len(runs),
+        "runs": runs,
+        "notes": notes,
+    }
+
+
+def _sample(draw: random.Random, size: int, count: int) -> list[int]:
+    """Draw `count` distinct positions below `size`, which may be beyond what `range` takes."""
+    if 2 * count >= size:
+        return draw.sample(range(size), count)
+    chosen: dict[int, None] = {}
+    while len(chosen) < count:
+        chosen[draw.randrange(size)] = None
+    return list(chosen)
+
+
+def draw_share(draw: random.Random) -> float:
+    """Draw a number between 0 and 1, both excluded, as quantiles of unbounded kinds need."""
+    return (draw.getrandbits(52) + 0.5) / 2**52
+
+
+def _draw_cells(
+    spec: SweepSpec,
+    base: TrainConfig,
+    count: int,
+    draw: random.Random,
+    normalize: Callable[[dict[str, Any]], dict[str, Any]],
+) -> list[TrainConfig]:
+    """Draw distinct cells; a draw that no config can be built from is drawn again."""
+    cells: dict[str, TrainConfig] = {}
+    problem: ConfigError | None = None
+    misses = 0
+    while len(cells) < count and misses < _DRAWS_PER_CELL:
+        shares = {axis.label: draw_share(draw) for axis in spec.axes}
+        try:
+            config = build_cell(spec.axes, base, shares, normalize)
+        except ConfigError as error:
+            problem, misses = error, misses + 1
+            continue
+        misses = misses + 1 if config.cell in cells else 0
+        cells.setdefault(config.cell, config)
+    if not cells and problem is not None:
+        raise SweepError(f"{spec.path}: none of {misses} draws is valid: {problem}") from problem
+    return list(cells.values())
+
+
+def build_cell(
+    axes: Iterable[Axis],
+    base: TrainConfig,
+    shares: Mapping[str, float],
+    normalize: Callable[[dict[str, Any]], dict[str, Any]],
+) -> TrainConfig:
+    """Return the config at these quantiles, one a label of the axes.
+
+    Raises:
+        ConfigError: they do not fit together.
+    """
+    parts = (axis.assignment(axis.distribution.quantile(shares[axis.label])) for axis in axes)
+    settings = dict(itertools.chain.from_iterable(part.items() for part in parts))
+    return TrainConfig.from_mapping(normalize(settings), base)
+
+
+def in_space(spec: SweepSpec, base: TrainConfig, config: TrainConfig) -> bool:
+    """Return whether a search could choose `config`'s cell.
+
+    Settings it does not read may have any value; the ones the sweep does not name must be the
+    base's.
+    """
+    live = config.cell_settings
+    fixed = {name: value for name, value in live.items() if name not in spec.settings}
+    if any(getattr(base, name) != value for name, value in fixed.items()):
+        return False
+    return all(_axis_gives(axis, live) for axis in spec.axes)
+
+
+def _axis_gives(axis: Axis, live: Mapping[str, Any]) -> bool:
+    if axis.setting is not None:
+        if axis.setting not in live:
+            return True
+        value = live[axis.setting]
+        if not axis.distribution.values:
+            return axis.distribution.share_below(value) is not None
+        return any(axis.assignment(v)[axis.setting] == value for v in axis.distribution.values)
+    assignments = (axis.assignment(value) for value in axis.distribution.values)
+    return any(all(live.get(k, v) == v for k, v in a.items()) for a in assignments)
