@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,20 @@ from groupnorm_bench.yamlfile import YamlFile
 MAX_SEEDS = 10_000
 _NEUTRAL = TrainConfig(norm="none")
 """Checks a value by itself: with it no setting depends on another."""
+
+
+def on_base(base: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
+    """Return the base with some settings changed, spelled as a file spells them.
+
+    Raises:
+        ConfigError: a name is unknown, or the values do not fit.
+    """
+    return TrainConfig.from_layers([_layer(base), settings])
+
+
+@functools.lru_cache(maxsize=16)
+def _layer(base: TrainConfig) -> dict[str, Any]:
+    return base.to_dict()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +51,7 @@ class Axis:
         """
         given = value if self.setting is None else {self.setting: value}
         try:
-            config = TrainConfig.from_mapping(given, _NEUTRAL)
+            config = on_base(_NEUTRAL, given)
         except ConfigError as error:
             raise SweepError(f"{self.where} {self.label}: {error}") from error
         names = [setting_name(key) for key in given]
@@ -84,11 +99,11 @@ def read_axes(document: YamlFile, method: str) -> tuple[tuple[Axis, ...], tuple[
             )
         else:
             _check_axis(axis, method)
-    both = [setters[name] for name in ("num_groups", "group_size") if name in setters]
-    if len(both) == 2 and both[0] is not both[1]:
-        raise SweepError(
-            f"{both[1].where} group_size and num_groups exclude each other; keep one of them"
-        )
+    for one, other in (("num_groups", "group_size"), ("epochs", "max_steps")):
+        if one in setters and other in setters and setters[one] is not setters[other]:
+            raise SweepError(
+                f"{setters[other].where} {one} and {other} exclude each other; keep one of them"
+            )
     return tuple(axis for axis in axes if axis.setting != "seed"), seeds
 
 
@@ -166,7 +181,7 @@ def _check_axis(axis: Axis, method: str) -> None:
             f"{axis.where} {axis.label}: probabilities are not supported with method bayes, which "
             "learns its own; leave them out, or use method random"
         )
-    values = distribution.values or distribution.bounds or (distribution.quantile(0.5),)
+    values = distribution.values or distribution.bounds or (distribution.quantile(0.99),)
     for value in values:
         checked = axis.assignment(value)
         if axis.setting is not None and not distribution.values:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.errors import ConfigError, SweepError
-from groupnorm_bench.sweep.axes import Axis
+from groupnorm_bench.sweep.axes import Axis, on_base
 
 LINKS = (
     ("norm", "num_groups", "group_size"),
@@ -38,7 +38,6 @@ _PLAIN = (
 MAX_BLOCK = 100_000
 
 Assignment = dict[str, Any]
-Normalize = Callable[[Assignment], Assignment]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +99,13 @@ class Grid:
         SweepError: some combination is not valid; the message has the `file:line` of its axis.
     """
 
-    def __init__(
-        self, axes: Sequence[Axis], base: TrainConfig, normalize: Normalize = lambda a: a
-    ) -> None:
+    def __init__(self, axes: Sequence[Axis], base: TrainConfig) -> None:
         self.base = base
         swept = {name for axis in axes for name in axis.settings}
         groups = sorted(
             _joined(axes), key=lambda group: bool(set(LINKS[0]) & set(_settings(group)))
         )
-        self.blocks = [_block(group, base, swept, normalize) for group in groups]
+        self.blocks = [_block(group, base, swept) for group in groups]
         self.points = math.prod(block.points for block in self.blocks)
         self.size = math.prod(block.size for block in self.blocks)
         self._check_smallest_batch(axes, groups)
@@ -119,7 +116,7 @@ class Grid:
         for block in reversed(self.blocks):
             position, place = divmod(position, block.size)
             settings.update(block[place])
-        return TrainConfig.from_mapping(settings, self.base)
+        return on_base(self.base, settings)
 
     def find(self, config: TrainConfig) -> int | None:
         """Return the position of the cell that `config` belongs to, if it is in the grid."""
@@ -192,13 +189,11 @@ def _joined(axes: Sequence[Axis]) -> list[list[Axis]]:
     return [members for _, members in groups]
 
 
-def _block(
-    group: Sequence[Axis], base: TrainConfig, swept: set[str], normalize: Normalize
-) -> Line | Table:
+def _block(group: Sequence[Axis], base: TrainConfig, swept: set[str]) -> Line | Table:
     [axis] = group if len(group) == 1 else [None]
     if axis is not None and axis.setting in _PLAIN:
-        return _line(axis, normalize)
-    return _table(group, _without(base, swept - set(_settings(group))), normalize)
+        return _line(axis)
+    return _table(group, _without(base, swept - set(_settings(group))))
 
 
 def _without(base: TrainConfig, swept: set[str]) -> TrainConfig:
@@ -207,12 +202,12 @@ def _without(base: TrainConfig, swept: set[str]) -> TrainConfig:
     return base.replace(**{name: value for name, value in neutral.items() if name in swept})
 
 
-def _line(axis: Axis, normalize: Normalize) -> Line:
+def _line(axis: Axis) -> Line:
     assert axis.setting is not None
     values = axis.distribution.grid_values()
     assert values is not None, "the spec refuses a grid over a range"
     if not isinstance(values, range):
-        checked = [normalize(axis.assignment(value))[axis.setting] for value in values]
+        checked = [axis.assignment(value)[axis.setting] for value in values]
         values = tuple(dict.fromkeys(checked))
         twice = len(checked) - len(values)
         repeats = {f"{axis.label} lists a value twice": twice} if twice else {}
@@ -220,10 +215,10 @@ def _line(axis: Axis, normalize: Normalize) -> Line:
     return Line(axis.setting, values, len(values), {})
 
 
-def _table(group: Sequence[Axis], base: TrainConfig, normalize: Normalize) -> Table:
+def _table(group: Sequence[Axis], base: TrainConfig) -> Table:
     lists = [axis.distribution.grid_values() for axis in group]
     choices = [
-        [normalize(axis.assignment(value)) for value in values or ()]
+        [axis.assignment(value) for value in values or ()]
         for axis, values in zip(group, lists, strict=True)
     ]
     points = math.prod(len(values) for values in choices)
@@ -264,6 +259,6 @@ def _why(first: Assignment, second: Assignment, config: TrainConfig) -> str:
 
 def _build(base: TrainConfig, settings: Assignment, axis: Axis) -> TrainConfig:
     try:
-        return TrainConfig.from_mapping(settings, base)
+        return on_base(base, settings)
     except ConfigError as error:
         raise SweepError(f"{axis.where} {error}") from error

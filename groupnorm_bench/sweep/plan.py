@@ -5,18 +5,19 @@ Runs come seed by seed, and within a seed arm by arm: stopped half-way, a sweep 
 
 from __future__ import annotations
 
-import itertools
+import dataclasses
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.errors import ConfigError, SweepError
 from groupnorm_bench.results import SETTLED, FoundRun
-from groupnorm_bench.sweep.axes import Axis, seeds_from_count
+from groupnorm_bench.sweep.axes import seeds_from_count
 from groupnorm_bench.sweep.grid import Grid
+from groupnorm_bench.sweep.space import choose_cell, resolved, shares_of
 from groupnorm_bench.sweep.spec import SweepSpec
 
 LARGE = 1_000
@@ -26,8 +27,37 @@ _DRAWS_PER_CELL = 1_000
 """Draws in a row without a new cell before a random search says that it has them all."""
 
 
-class Cells:
-    """Cells listed one by one, as a random search draws them; a `Grid` is the other kind."""
+class Cells(Protocol):
+    """The distinct cells of a plan, each with a position."""
+
+    @property
+    def size(self) -> int: ...
+    def __getitem__(self, position: int) -> TrainConfig: ...
+    def find(self, config: TrainConfig) -> int | None: ...
+
+
+class Picked:
+    """Some cells of a grid, in the order in which a random search drew them."""
+
+    def __init__(self, grid: Grid, chosen: Sequence[int]) -> None:
+        self._grid, self._chosen = grid, chosen
+        self._positions = {place: i for i, place in enumerate(chosen)}
+
+    @property
+    def size(self) -> int:
+        return len(self._chosen)
+
+    def __getitem__(self, position: int) -> TrainConfig:
+        return self._grid[self._chosen[position]]
+
+    def find(self, config: TrainConfig) -> int | None:
+        """Return the position of the cell that `config` belongs to, if it was drawn."""
+        place = self._grid.find(config)
+        return None if place is None else self._positions.get(place)
+
+
+class Listed:
+    """Cells drawn one by one from ranges."""
 
     def __init__(self, configs: Sequence[TrainConfig]) -> None:
         self._configs = configs
@@ -48,7 +78,7 @@ class Cells:
 class Runs(Sequence[TrainConfig]):
     """Cells x seeds, seeds outermost, cut off at a cap; each run is built when asked for."""
 
-    def __init__(self, cells: Grid | Cells, seeds: Sequence[int], cap: int | None) -> None:
+    def __init__(self, cells: Cells, seeds: Sequence[int], cap: int | None) -> None:
         self._cells, self._seeds = cells, seeds
         self._length = min(cells.size * len(seeds), math.inf if cap is None else cap)
 
@@ -128,7 +158,9 @@ class Plan:
     def __contains__(self, config: TrainConfig) -> bool:
         """Return whether this run is one the sweep asks for, or for bayes one it could choose."""
         if self.spec.method == "bayes":
-            return config.seed in self.seeds and in_space(self.spec, self.base, config)
+            if config.seed not in self.seeds:
+                return False
+            return shares_of(self.spec.axes, self.base, config) is not None
         return config in self.runs
 
 
@@ -164,13 +196,9 @@ def build_plan(
     cap = spec.run_cap if run_cap is None else run_cap
     if cap is not None and cap < 1:
         raise SweepError(f"run_cap={cap} is not a number of runs; use 1 or more")
-
-    def normalize(settings: dict[str, Any]) -> dict[str, Any]:
-        if "dataset" not in settings:
-            return settings
-        return {**settings, "dataset": resolve_dataset(settings["dataset"])}
-
-    shape = _SHAPES[spec.method](spec, base, repeats, cap, search_seed, normalize)
+    axes = tuple(resolved(axis, resolve_dataset) for axis in spec.axes)
+    spec = dataclasses.replace(spec, axes=axes)
+    shape = _SHAPES[spec.method](spec, base, repeats, cap, search_seed)
     plan = Plan(
         spec=spec,
         base=base,
@@ -184,15 +212,13 @@ def build_plan(
 
 
 def _with_found(plan: Plan, found: Iterable[FoundRun], retry_failed: bool) -> Plan:
-    from dataclasses import replace
-
     names: dict[str, set[str]] = {"settled": set(), "failed": set()}
     for run in found:
         kind = "settled" if run.result.status in SETTLED else run.result.status
         if kind in names and run.result.config in plan:
             names[kind].add(run.result.config.name)
     failed = set() if retry_failed else names["failed"] - names["settled"]
-    return replace(plan, settled=frozenset(names["settled"]), failed=frozenset(failed))
+    return dataclasses.replace(plan, settled=frozenset(names["settled"]), failed=frozenset(failed))
 
 
 def _grid(
@@ -201,9 +227,8 @@ def _grid(
     seeds: tuple[int, ...],
     cap: int | None,
     search_seed: int,
-    normalize: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> dict[str, Any]:
-    grid = Grid(spec.axes, base, normalize)
+    grid = Grid(spec.axes, base)
     points = grid.points * len(seeds)
     if points > MAX_POINTS:
         raise SweepError(
@@ -225,23 +250,24 @@ def _random(
     seeds: tuple[int, ...],
     cap: int | None,
     search_seed: int,
-    normalize: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> dict[str, Any]:
     draw = random.Random(search_seed)
     wanted = None if cap is None else math.ceil(cap / len(seeds))
+    cells: Cells
     if all(axis.distribution.is_finite for axis in spec.axes):
-        grid = Grid(spec.axes, base, normalize)
+        grid = Grid(spec.axes, base)
         count = grid.size if wanted is None else min(wanted, grid.size)
         if count * len(seeds) > MAX_POINTS:
             raise SweepError(f"{spec.path} has {grid.size:.3g} cells to draw from; add a run_cap")
-        cells = Cells([grid[i] for i in _sample(draw, grid.size, count)])
+        cells = Picked(grid, _sample(draw, grid.size, count))
         return _shape(cells, seeds, cap, grid_points=grid.points * len(seeds))
     if wanted is None:
         raise SweepError(
-            f"{spec.path} draws from a range and has no run_cap, so it never ends; add `run_cap: 50`"
+            f"{spec.path} draws from a range and has no run_cap, so it never ends; "
+            "add `run_cap: 50`"
         )
-    cells = Cells(_draw_cells(spec, base, wanted, draw, normalize))
-    notes = ()
+    cells = Listed(_draw_cells(spec, base, wanted, draw))
+    notes: tuple[str, ...] = ()
     if cells.size < wanted:
         notes = (f"only {cells.size} distinct cells were found for a run_cap of {cap}",)
     return _shape(cells, seeds, cap, notes=notes)
@@ -253,14 +279,13 @@ def _bayes(
     seeds: tuple[int, ...],
     cap: int | None,
     search_seed: int,
-    normalize: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> dict[str, Any]:
     if cap is None:
         raise SweepError(
             f"{spec.path} has method bayes and no run_cap, so it never ends; add `run_cap: 50`"
         )
     if all(axis.distribution.is_finite for axis in spec.axes):
-        Grid(spec.axes, base, normalize)  # refuses, before anything runs, what cannot be built
+        Grid(spec.axes, base)  # refuses, before anything runs, what cannot be built
     return {
         "grid_points": None,
         "duplicates": {},
@@ -275,7 +300,7 @@ _SHAPES = {"grid": _grid, "random": _random, "bayes": _bayes}
 
 
 def _shape(
-    cells: Grid | Cells,
+    cells: Cells,
     seeds: tuple[int, ...],
     cap: int | None,
     *,
@@ -314,16 +339,14 @@ def _draw_cells(
     base: TrainConfig,
     count: int,
     draw: random.Random,
-    normalize: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> list[TrainConfig]:
     """Draw distinct cells; a draw that no config can be built from is drawn again."""
     cells: dict[str, TrainConfig] = {}
     problem: ConfigError | None = None
     misses = 0
     while len(cells) < count and misses < _DRAWS_PER_CELL:
-        shares = {axis.label: draw_share(draw) for axis in spec.axes}
         try:
-            config = build_cell(spec.axes, base, shares, normalize)
+            config = choose_cell(spec.axes, base, lambda axis: draw_share(draw))
         except ConfigError as error:
             problem, misses = error, misses + 1
             continue
@@ -332,44 +355,3 @@ def _draw_cells(
     if not cells and problem is not None:
         raise SweepError(f"{spec.path}: none of {misses} draws is valid: {problem}") from problem
     return list(cells.values())
-
-
-def build_cell(
-    axes: Iterable[Axis],
-    base: TrainConfig,
-    shares: Mapping[str, float],
-    normalize: Callable[[dict[str, Any]], dict[str, Any]],
-) -> TrainConfig:
-    """Return the config at these quantiles, one a label of the axes.
-
-    Raises:
-        ConfigError: they do not fit together.
-    """
-    parts = (axis.assignment(axis.distribution.quantile(shares[axis.label])) for axis in axes)
-    settings = dict(itertools.chain.from_iterable(part.items() for part in parts))
-    return TrainConfig.from_mapping(normalize(settings), base)
-
-
-def in_space(spec: SweepSpec, base: TrainConfig, config: TrainConfig) -> bool:
-    """Return whether a search could choose `config`'s cell.
-
-    Settings it does not read may have any value; the ones the sweep does not name must be the
-    base's.
-    """
-    live = config.cell_settings
-    fixed = {name: value for name, value in live.items() if name not in spec.settings}
-    if any(getattr(base, name) != value for name, value in fixed.items()):
-        return False
-    return all(_axis_gives(axis, live) for axis in spec.axes)
-
-
-def _axis_gives(axis: Axis, live: Mapping[str, Any]) -> bool:
-    if axis.setting is not None:
-        if axis.setting not in live:
-            return True
-        value = live[axis.setting]
-        if not axis.distribution.values:
-            return axis.distribution.share_below(value) is not None
-        return any(axis.assignment(v)[axis.setting] == value for v in axis.distribution.values)
-    assignments = (axis.assignment(value) for value in axis.distribution.values)
-    return any(all(live.get(k, v) == v for k, v in a.items()) for a in assignments)
