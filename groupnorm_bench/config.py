@@ -311,6 +311,8 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
         if value is None or (isinstance(value, str) and value.lower() in ("none", "null", "")):
             return None
         kind = next(k for k in typing.get_args(kind) if k is not types.NoneType)
+    if type(value) is kind:  # what nearly every value is; a sweep builds thousands of configs
+        return value
     wrong = ConfigError(f"{name}={value!r} is not {_EXPECTED[kind]}")
     if kind is bool:
         if isinstance(value, str) and value.lower() in ("true", "false"):

@@ -44,8 +44,8 @@ def test_the_reports_sweep_is_24_cells_of_3_seeds():
 
 def test_the_reason_for_every_duplicate_is_named():
     assert dict(build_plan(read_spec(NORM)).duplicates) == {
-        "num_groups: nothing with norm=none reads it": 45,
-        "num_groups: nothing with norm=batch reads it": 45,
+        "norm=none does not read num_groups": 45,
+        "norm=batch does not read num_groups": 45,
     }
 
 

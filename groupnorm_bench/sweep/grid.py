@@ -93,7 +93,7 @@ def _key(settings: Iterable[str], live: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 class Grid:
-    """Every distinct cell of some axes, arms varying fastest; the base's seed throughout.
+    """Every distinct cell of some axes, arms varying fastest.
 
     Raises:
         SweepError: some combination is not valid; the message has the `file:line` of its axis.
@@ -110,9 +110,9 @@ class Grid:
         self.size = math.prod(block.size for block in self.blocks)
         self._check_smallest_batch(axes, groups)
 
-    def __getitem__(self, position: int) -> TrainConfig:
-        """Build the cell at `position`, 0 to `size` - 1."""
-        settings: Assignment = {}
+    def run(self, position: int, seed: int) -> TrainConfig:
+        """Build the run of the cell at `position`, 0 to `size` - 1, with this seed."""
+        settings: Assignment = {"seed": seed}
         for block in reversed(self.blocks):
             position, place = divmod(position, block.size)
             settings.update(block[place])
@@ -130,7 +130,7 @@ class Grid:
             if place is None:
                 return None
             position = position * block.size + place
-        return position if self[position].cell_settings == live else None
+        return position if self.run(position, 0).cell_settings == live else None
 
     def duplicates(self) -> dict[str, int]:
         """Return why points are not cells, and how many points: in all `points - size`."""
@@ -254,7 +254,7 @@ def _why(first: Assignment, second: Assignment, config: TrainConfig) -> str:
         return "device is recorded, and no part of a cell"
     gates = [link[0] for link in LINKS if set(link[1:]) & set(differing)]
     gate = ", ".join(f"{name}={getattr(config, name)}" for name in gates)
-    return f"{', '.join(differing)}: nothing with {gate} reads it"
+    return f"{gate} does not read {', '.join(differing)}"
 
 
 def _build(base: TrainConfig, settings: Assignment, axis: Axis) -> TrainConfig:

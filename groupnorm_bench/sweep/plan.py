@@ -32,7 +32,7 @@ class Cells(Protocol):
 
     @property
     def size(self) -> int: ...
-    def __getitem__(self, position: int) -> TrainConfig: ...
+    def run(self, position: int, seed: int) -> TrainConfig: ...
     def find(self, config: TrainConfig) -> int | None: ...
 
 
@@ -47,8 +47,9 @@ class Picked:
     def size(self) -> int:
         return len(self._chosen)
 
-    def __getitem__(self, position: int) -> TrainConfig:
-        return self._grid[self._chosen[position]]
+    def run(self, position: int, seed: int) -> TrainConfig:
+        """Build the run of the cell drawn at `position`, with this seed."""
+        return self._grid.run(self._chosen[position], seed)
 
     def find(self, config: TrainConfig) -> int | None:
         """Return the position of the cell that `config` belongs to, if it was drawn."""
@@ -67,8 +68,9 @@ class Listed:
     def size(self) -> int:
         return len(self._configs)
 
-    def __getitem__(self, position: int) -> TrainConfig:
-        return self._configs[position]
+    def run(self, position: int, seed: int) -> TrainConfig:
+        """Return the run of the cell at `position`, with this seed."""
+        return self._configs[position].replace(seed=seed)
 
     def find(self, config: TrainConfig) -> int | None:
         """Return the position of the cell that `config` belongs to, if it is listed."""
@@ -95,7 +97,7 @@ class Runs(Sequence[TrainConfig]):
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         repeat, position = divmod(index % len(self), self._cells.size)
-        return self._cells[position].replace(seed=self._seeds[repeat])
+        return self._cells.run(position, self._seeds[repeat])
 
     def __contains__(self, config: object) -> bool:
         if not isinstance(config, TrainConfig) or config.seed not in self._seeds:
@@ -124,10 +126,10 @@ class Plan:
     num_runs: int
     runs: Sequence[TrainConfig]
     """Lazy: iterate, do not copy. Empty for bayes, which chooses as results arrive."""
-    settled: frozenset[str] = field(repr=False)
-    """Names of its runs whose folders hold a result."""
-    failed: frozenset[str] = field(repr=False)
-    """Names of its runs that failed before and are left alone."""
+    settled: Mapping[str, str] = field(repr=False)
+    """Its runs whose folders hold a result: name to cell."""
+    failed: Mapping[str, str] = field(repr=False)
+    """Its runs that failed before and are left alone: name to cell."""
     notes: tuple[str, ...] = ()
     """What a person should know of how it came about, a line each."""
 
@@ -150,9 +152,9 @@ class Plan:
 
     def todo(self) -> Iterator[TrainConfig]:
         """Yield the runs to do, in order; none for bayes, whose source chooses them."""
+        skipped = {**self.settled, **self.failed}
         for config in self.runs:
-            name = config.name
-            if name not in self.settled and name not in self.failed:
+            if not skipped or config.name not in skipped:
                 yield config
 
     def __contains__(self, config: TrainConfig) -> bool:
@@ -204,21 +206,23 @@ def build_plan(
         base=base,
         seeds=repeats,
         search_seed=search_seed,
-        settled=frozenset(),
-        failed=frozenset(),
+        settled={},
+        failed={},
         **shape,
     )
     return _with_found(plan, found, retry_failed)
 
 
 def _with_found(plan: Plan, found: Iterable[FoundRun], retry_failed: bool) -> Plan:
-    names: dict[str, set[str]] = {"settled": set(), "failed": set()}
-    for run in found:
-        kind = "settled" if run.result.status in SETTLED else run.result.status
-        if kind in names and run.result.config in plan:
-            names[kind].add(run.result.config.name)
-    failed = set() if retry_failed else names["failed"] - names["settled"]
-    return dataclasses.replace(plan, settled=frozenset(names["settled"]), failed=frozenset(failed))
+    names: dict[str, dict[str, str]] = {"settled": {}, "failed": {}}
+    for config, status in ((run.result.config, run.result.status) for run in found):
+        kind = "settled" if status in SETTLED else status
+        if kind in names and config in plan:
+            names[kind][config.name] = config.cell
+    failed = {} if retry_failed else names["failed"]
+    for name in names["settled"]:
+        failed.pop(name, None)
+    return dataclasses.replace(plan, settled=names["settled"], failed=failed)
 
 
 def _grid(
