@@ -19,7 +19,7 @@ from groupnorm_bench.sweep.plan import Plan, draw_share
 from groupnorm_bench.sweep.space import choose_cell
 
 ALPHA = 0.05
-LISTED_RUNS = 10_000
+LISTED_RUNS = 2_000
 """Runs that the JSON lists; a plan may have millions."""
 _LISTED_CELLS = 40
 _LISTED_SIZES = 6
@@ -154,20 +154,16 @@ def plan_to_json(plan: Plan, estimate: Estimate | None = None) -> dict[str, Any]
 
 
 def _run_to_json(plan: Plan, config: TrainConfig) -> dict[str, Any]:
+    name = config.name
+    state = "reused" if name in plan.settled else "failed" if name in plan.failed else "todo"
     return {
-        "run": config.name,
+        "run": name,
         "arm": config.arm,
         "cell": config.cell,
         "seed": config.seed,
-        "state": _state(plan, config),
+        "state": state,
         "settings": config.cell_settings,
     }
-
-
-def _state(plan: Plan, config: TrainConfig) -> str:
-    if config.name in plan.settled:
-        return "reused"
-    return "failed" if config.name in plan.failed else "todo"
 
 
 def describe_plan(plan: Plan, estimate: Estimate | None = None) -> RenderableType:

@@ -282,6 +282,6 @@ def _is_number(value: Any) -> bool:
 def _as_written(value: Any) -> str:
     """Say why YAML does not take `1e-3` for a number, where that is what was written."""
     try:
-        return f"; YAML takes it for text, write {float(value)!r}"
-    except (TypeError, ValueError):
+        return f"; YAML takes it for text, write {float(value)!r}" if isinstance(value, str) else ""
+    except ValueError:
         return "; write one"
