@@ -25,7 +25,7 @@ from groupnorm_bench.sweep.spec import Hyperband, Metric
 if TYPE_CHECKING:
     import optuna
 
-_ASKS = 100
+_ASKS = 30
 """Cells asked of TPE in a row, all known already, before one is drawn at random instead."""
 _DRAWS = 1_000
 """Random draws in a row, all known already, before the space counts as used up."""
@@ -188,6 +188,7 @@ class BayesSource:
         if not self._queue:
             cell = self._ask()
             if cell is None:
+                self._budget = 0
                 return None
             self._cells[cell.config.cell] = cell
             self._enqueue(cell)
