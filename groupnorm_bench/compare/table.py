@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from groupnorm_bench.compare.where import parse_where
 from groupnorm_bench.config import TrainConfig
@@ -21,7 +22,7 @@ from groupnorm_bench.results import RunFolder, RunResult, find_runs
 
 ARM_SETTINGS = ("norm", "num_groups", "group_size")
 """Settings that make the arm; what else the cell holds is the *setting* of a contrast."""
-_LOWER_IS_BETTER = re.compile(r"loss|error|seconds|memory|eval_gap")
+_LOWER_IS_BETTER = re.compile(r"loss|error|seconds|memory")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,8 @@ class Row:
     """Where it lies; None for a run read from W&B."""
     source: str = ""
     """The folder's path or the run's URL, for messages."""
+    chosen: tuple[str, ...] = ()
+    """Settings that were picked on validation, per arm: they are left out of `setting`."""
 
     @cached_property
     def arm(self) -> str:
@@ -68,8 +71,9 @@ class Row:
 
     @cached_property
     def setting(self) -> dict[str, Any]:
-        """All that makes the cell, except the arm's own settings."""
-        return {k: v for k, v in self.config.cell_settings.items() if k not in ARM_SETTINGS}
+        """All that makes the cell, except the arm's own settings and chosen ones."""
+        left_out = (*ARM_SETTINGS, *self.chosen)
+        return {k: v for k, v in self.config.cell_settings.items() if k not in left_out}
 
     @cached_property
     def code(self) -> str:
@@ -92,8 +96,12 @@ class Row:
 
     @property
     def seconds_per_epoch(self) -> float | None:
+        """Training time of a pass over the data; a part of a pass at the end counts as such."""
         seconds = self.metric("train_seconds")
-        return seconds / len(self.history) if seconds is not None and self.history else None
+        if seconds is None or not self.history:
+            return None
+        first, last = (self.history[i].get("images_seen") for i in (0, -1))
+        return seconds * first / last if first and last else seconds / len(self.history)
 
     def value(self, name: str) -> Any:
         """Return what `--where` and a table's column call `name`; inert settings are None."""
@@ -105,11 +113,15 @@ class Row:
             return None if name in self.config.inert else getattr(self.config, name)
         return self.result.summary.get(name)
 
-    def hits(self) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+    def hits(self) -> npt.NDArray[np.bool_] | None:
         """Return which test images were right, shape [test images], or None if not kept.
 
         The number of images follows from the accuracy: the file holds them packed to bytes.
         """
+        return self._hits
+
+    @cached_property
+    def _hits(self) -> npt.NDArray[np.bool_] | None:
         accuracy = self.metric("test/accuracy")
         if self.folder is None or not accuracy:
             return None
@@ -118,7 +130,7 @@ class Row:
             right = int(np.unpackbits(packed).sum()) if packed.dtype == np.uint8 else 0
             return self.folder.read_hits(round(right / accuracy))
         except (OSError, ValueError, EOFError, RunFolderError):
-            return None  # kept for pairing only; verdicts stand without it, and say so
+            return None  # verdicts stand without it: only "new digits" and McNemar are left out
 
 
 SETTINGS: tuple[str, ...] = tuple(TrainConfig.__dataclass_fields__)
@@ -236,6 +248,23 @@ def setting_order(setting: dict[str, Any]) -> tuple[Any, ...]:
         (name, value is not None, isinstance(value, str), value if value is not None else 0)
         for name, value in sorted(setting.items())
     )
+
+
+def varying(settings: Iterable[dict[str, Any]]) -> tuple[str, ...]:
+    """Return the names that do not have one and the same value in all settings."""
+    every = list(settings)
+    names = dict.fromkeys(name for setting in every for name in setting)
+    return tuple(n for n in names if len({json.dumps(s.get(n)) for s in every}) > 1)
+
+
+def describe(setting: dict[str, Any], names: Iterable[str]) -> str:
+    """Return `batch_size=8, lr=0.001` for those of `names` that the setting has."""
+    parts = (
+        f"{n}={setting[n]:g}" if isinstance(setting[n], float) else f"{n}={setting[n]}"
+        for n in names
+        if n in setting
+    )
+    return ", ".join(parts)
 
 
 def lower_is_better(metric: str) -> bool:

@@ -1,0 +1,144 @@
+"""`gnbench compare`: verdicts on runs, as a table, as data, or as the answer to one claim."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from groupnorm_bench.cli.app import DEFAULT_RUNS_DIR, AsJson, app, print_json
+from groupnorm_bench.errors import CompareError, nearest
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from groupnorm_bench.compare.claims import Answer
+    from groupnorm_bench.compare.contrast import Comparison
+
+FORMATS = ("table", "csv", "json", "md")
+
+
+@app.command("compare")
+def compare_command(
+    runs: Annotated[
+        list[str] | None, typer.Argument(help="Folders of runs, merged.", show_default="runs")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="Arm that the others are held against; batch by default.")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="Summary metric.")] = "test/accuracy",
+    where: Annotated[
+        str | None, typer.Option(help="Only these runs, as 'batch_size<=32 and norm!=none'.")
+    ] = None,
+    choose: Annotated[
+        str | None,
+        typer.Option(help="Settings to choose per arm on validation, as lr or num_groups,lr."),
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="False verdicts allowed over the family.")] = 0.05,
+    margin: Annotated[
+        float | None,
+        typer.Option(help="Differences inside it are equal: points; default one standard error."),
+    ] = None,
+    output: Annotated[str, typer.Option("--format", help="table, csv, json or md.")] = "table",
+    as_json: AsJson = False,
+    claim: Annotated[
+        str | None,
+        typer.Option(help="'group-g8 > batch': exit 0 supported, 4 refuted, 5 undecided."),
+    ] = None,
+) -> int:
+    """Say which arm is better, by how much, and whether the difference is real."""
+    if output not in FORMATS:
+        raise CompareError(f"format={output!r} is unknown{nearest(output, FORMATS)}")
+    if claim is not None and baseline is not None:
+        raise CompareError(f"baseline={baseline!r} has no use beside --claim; leave it out")
+    from groupnorm_bench.compare.choice import choose as choose_cells
+    from groupnorm_bench.compare.claims import answer_claim
+    from groupnorm_bench.compare.table import load_table
+    from groupnorm_bench.compare.verdicts import compare_runs
+
+    table = load_table(runs or [str(DEFAULT_RUNS_DIR)], where)
+    if choose is not None:
+        table = choose_cells(table, [name.strip() for name in choose.split(",")])
+    options: dict[str, Any] = {"metric": metric, "alpha": alpha, "margin": margin}
+    output = "json" if as_json else output
+    if claim is not None:
+        answer = answer_claim(table, claim, **options)
+        _print_answer(answer, output)
+        return answer.exit_code
+    _print_comparison(compare_runs(table, baseline=baseline, **options), output)
+    return 0
+
+
+def _print_answer(answer: Answer, output: str) -> None:
+    if output == "json":
+        verdict = {"claim": answer.claim, "outcome": answer.outcome, "sentence": answer.sentence}
+        print_json(verdict | answer.comparison.to_dict())
+    else:
+        typer.echo(answer.sentence)
+
+
+def _print_comparison(comparison: Comparison, output: str) -> None:
+    from groupnorm_bench.compare import render
+
+    if output == "json":
+        print_json(comparison.to_dict())
+        return
+    if output == "csv":
+        typer.echo(render.to_csv(comparison), nl=False)
+        for note in comparison.notes:
+            typer.echo(f"note: {note}", err=True)
+        return
+    heads, rows = render.table_of(comparison)
+    typer.echo(render.headline(comparison) + "\n")
+    if output == "md":
+        typer.echo(render.to_markdown(heads, rows))
+    elif sys.stdout.isatty():
+        _print_rich(heads, rows)
+    else:
+        typer.echo(render.to_text(heads, rows))
+    bullet = "- " if output == "md" else ""
+    lines = [contrast.sentence for contrast in comparison.contrasts]
+    lines = lines or ["One arm alone: there is nothing to compare it with."]
+    typer.echo("\n" + "\n".join(bullet + line for line in lines))
+    if comparison.notes:
+        typer.echo("\n" + "\n".join(f"{bullet}note: {note}" for note in comparison.notes))
+
+
+_STYLES = {"better": "green", "worse": "red", "equal": "cyan", "undecided": "yellow"}
+
+
+def _print_rich(heads: list[str], rows: list[list[str]]) -> None:
+    """Print the table; on a terminal too narrow for all of it, the costs in a second one."""
+    from rich.console import Console
+
+    from groupnorm_bench.compare.render import COSTS
+
+    console = Console()
+    table = _rich_table(heads, rows)
+    unbounded = console.options.update(max_width=10_000)
+    if console.measure(table, options=unbounded).maximum <= console.width:
+        console.print(table)
+        return
+    first = heads.index(COSTS[0])
+    named = heads.index("n")  # the columns before it say which cell this is
+    console.print(_rich_table(heads[:first], [row[:first] for row in rows]))
+    console.print(
+        _rich_table(heads[:named] + heads[first:], [row[:named] + row[first:] for row in rows])
+    )
+
+
+def _rich_table(heads: list[str], rows: list[list[str]]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from groupnorm_bench.compare.render import is_number_column
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for head in heads:
+        side: Literal["left", "right"] = "right" if is_number_column(head) else "left"
+        table.add_column(Text(head), justify=side, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    return table

@@ -1,0 +1,71 @@
+"""Choosing on validation: the best groups or lr per arm, so that test only reports."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from groupnorm_bench.compare.table import ARM_SETTINGS, SETTINGS, Row, RunTable
+from groupnorm_bench.errors import CompareError, nearest
+
+_NOT_CHOSEN = ("norm", "seed", "device", "dataset")
+
+
+def choose(table: RunTable, names: Iterable[str], metric: str = "val/accuracy") -> RunTable:
+    """Return only the cells that did best on validation, among the values of some settings.
+
+    For each norm (each arm, unless its groups are to be chosen) and each setting of the rest, the
+    values of `names` with the highest mean are kept, over the seeds that all candidates finished.
+    A candidate with a diverged run loses to those without. The kept rows' settings leave `names`
+    out, so that arms compare each at its own best.
+
+    Args:
+        table: the runs.
+        names: settings to choose, as `lr` or `num_groups`.
+        metric: the validation metric; larger is better.
+
+    Raises:
+        CompareError: a name is no setting that can be chosen, or candidates share no seed.
+    """
+    names = tuple(dict.fromkeys(names))
+    choosable = [name for name in SETTINGS if name not in _NOT_CHOSEN]
+    for name in names:
+        if name not in choosable:
+            raise CompareError(f"choose={name!r} cannot be chosen{nearest(name, choosable)}")
+    marked = [dataclasses.replace(row, chosen=names) for row in table.rows]
+    groups: dict[str, dict[str, list[Row]]] = {}
+    for row in marked:
+        group = groups.setdefault(_rest(row, names), {})
+        group.setdefault(json.dumps([row.value(name) for name in names]), []).append(row)
+    kept = [row for group in groups.values() for row in _best(list(group.values()), metric)]
+    return RunTable(rows=tuple(kept), problems=table.problems)
+
+
+def _rest(row: Row, names: Sequence[str]) -> str:
+    """Return the key of the rows among which the choice is made."""
+    arm = {n: v for n, v in row.config.cell_settings.items() if n in ARM_SETTINGS}
+    rest: dict[str, Any] = {n: v for n, v in (arm | row.setting).items() if n not in names}
+    return json.dumps([rest, row.code], sort_keys=True)
+
+
+def _best(candidates: list[list[Row]], metric: str) -> list[Row]:
+    if len(candidates) == 1:
+        return candidates[0]
+    scores: list[dict[int, float]] = []
+    for rows in candidates:
+        finished = {row.seed: row.metric(metric) for row in rows if row.status == "finished"}
+        scores.append({seed: value for seed, value in finished.items() if value is not None})
+    steady = [not any(row.status == "diverged" for row in rows) for rows in candidates]
+    running = [i for i, score in enumerate(scores) if score]
+    running = [i for i in running if steady[i]] or running
+    if not running:
+        return [row for rows in candidates for row in rows]
+    seeds = set.intersection(*(set(scores[i]) for i in running))
+    if not seeds:
+        raise CompareError(
+            f"no seed was finished by every candidate of {candidates[0][0].arm}, so none can be "
+            "chosen; train the same seeds"
+        )
+    return candidates[max(running, key=lambda i: sum(scores[i][seed] for seed in seeds))]

@@ -1,0 +1,122 @@
+"""A comparison as text: an aligned table, Markdown, CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from groupnorm_bench.compare import words
+from groupnorm_bench.compare.contrast import Comparison, Contrast
+from groupnorm_bench.compare.table import CellSummary, describe, points, setting_key, varying
+
+CSV_COLUMNS = (
+    "arm",
+    "baseline",
+    "n_pairs",
+    "mean_difference",
+    "ci_low",
+    "ci_high",
+    "p",
+    "p_adjusted",
+    "correlation",
+    "verdict",
+    "seeds_needed",
+)
+COSTS = ("s/epoch", "images/s", "MB")
+_NUMBERS = frozenset(("n", "mean", "sd", "diff", "p Holm", "batch_size", "lr", *COSTS))
+
+
+def table_of(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Return the heads and the rows, a row per cell, of the table that people read."""
+    cells = comparison.cells
+    names = list(varying(cell.setting for cell in cells))
+    if not names and any("batch_size" in cell.setting for cell in cells):
+        names = ["batch_size"]
+    codes = len({cell.code for cell in cells}) > 1
+    heads = [*names, *(["code"] if codes else []), "arm", "n", "mean", "sd"]
+    heads += ["diff", f"{100 * (1 - comparison.alpha):g} % interval", "p Holm", "verdict"]
+    heads += COSTS
+    by_cell = {_key(c.arm, c.setting, c.code): c for c in comparison.contrasts}
+    rows = []
+    for cell in cells:
+        row = [describe(cell.setting, [name]).partition("=")[2] for name in names]
+        row += [cell.code] if codes else []
+        row += _measured(cell)
+        row += _judged(cell, by_cell.get(_key(cell.arm, cell.setting, cell.code)), comparison)
+        row += [_digits(cell.seconds_per_epoch, 1), _digits(cell.images_per_second, 0)]
+        row += [_digits(cell.peak_memory_mb, 0)]
+        rows.append(row)
+    return heads, rows
+
+
+def _key(arm: str, setting: dict[str, object], code: str) -> tuple[str, str, str]:
+    return arm, setting_key(setting), code
+
+
+def _measured(cell: CellSummary) -> list[str]:
+    digits = 2 if points(cell.metric) != 1 else 4
+    n = str(cell.n)
+    for status, count in cell.other_statuses.items():
+        n += f" +{count} {status}"
+    return [cell.arm, n, _digits(cell.mean, digits), _digits(cell.sd, digits)]
+
+
+def _judged(cell: CellSummary, contrast: Contrast | None, comparison: Comparison) -> list[str]:
+    if contrast is None:
+        return ["", "", "", "baseline" if cell.arm == comparison.baseline else ""]
+    return [
+        words.number(contrast.mean_difference, contrast.unit),
+        words.interval(contrast),
+        words.p_value(contrast.p_adjusted),
+        contrast.verdict,
+    ]
+
+
+def _digits(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def is_number_column(head: str) -> bool:
+    """Return whether a column of `table_of` is read best when it stands on the right."""
+    return head in _NUMBERS
+
+
+def to_text(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table aligned with spaces, for pipes and logs."""
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    lines = []
+    for row in (heads, *rows):
+        parts = (
+            cell.rjust(width) if is_number_column(head) else cell.ljust(width)
+            for cell, width, head in zip(row, widths, heads, strict=True)
+        )
+        lines.append("  ".join(parts).rstrip())
+    return "\n".join(lines)
+
+
+def to_markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table for a README."""
+    rule = ["---:" if is_number_column(head) else "---" for head in heads]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *rows))
+
+
+def to_csv(comparison: Comparison) -> str:
+    """Return the contrasts with every digit, a row each, settings that vary in front."""
+    contrasts = comparison.contrasts
+    names = list(varying(contrast.setting for contrast in contrasts)) or ["batch_size"]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([*names, "metric", *CSV_COLUMNS, "code"])
+    for contrast in contrasts:
+        settings = [contrast.setting.get(name) for name in names]
+        numbers = [getattr(contrast, column) for column in CSV_COLUMNS]
+        writer.writerow([*settings, contrast.metric, *numbers, contrast.code])
+    return buffer.getvalue()
+
+
+def headline(comparison: Comparison) -> str:
+    """Return what the table's numbers are, and the settings that all its runs share."""
+    unit = " in points" if points(comparison.metric) != 1 else ""
+    common = {name: value for name, value in comparison.common.items() if value is not None}
+    return f"{comparison.metric}{unit}, against {comparison.baseline}; {describe(common, common)}"
