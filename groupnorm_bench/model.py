@@ -102,17 +102,21 @@ def _check_norm(config: TrainConfig, model: CNN) -> None:
         features = torch.zeros(min(config.batch_size, 2), channels, size, size)
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                shape = norm(features).shape
+                output = norm(features)
         except Exception as error:  # a user's code may raise anything; each is theirs to mend
             message = " ".join(f"{type(error).__name__}: {error}".split())
             raise ConfigError(
                 f"norm={config.norm!r} cannot normalise a tensor shaped "
                 f"{list(features.shape)}: {message}"
             ) from error
-        if shape != features.shape:
+        if not isinstance(output, Tensor):
             raise ConfigError(
-                f"norm={config.norm!r} changes the shape {list(features.shape)} to "
-                f"{list(shape)}; a norm returns the shape it was given"
+                f"norm={config.norm!r} returned {type(output).__name__}; a norm returns a tensor"
+            )
+        if (output.shape, output.dtype) != (features.shape, features.dtype):
+            raise ConfigError(
+                f"norm={config.norm!r} changes the shape {list(features.shape)} of {features.dtype}"
+                f" to {list(output.shape)} of {output.dtype}; a norm returns what it was given"
             )
         norm.load_state_dict(state)
         size //= 2

@@ -208,7 +208,7 @@ def _custom_builder(name: str) -> Callable[[int, int], nn.Module]:
         try:
             function = getattr(importlib.import_module(module_name), function_name)
             layer = function(num_channels, num_groups)
-        except Exception as error:  # a user's code may raise anything; each is theirs to mend
+        except (Exception, SystemExit) as error:  # a user's code may raise anything
             raise ConfigError(
                 f"norm={name!r} cannot be built: {_one_line(error)}; it must be importable from "
                 "here and callable with (num_channels, num_groups)"
@@ -222,7 +222,7 @@ def _custom_builder(name: str) -> Callable[[int, int], nn.Module]:
     return build
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 

@@ -9,7 +9,6 @@ from typing import Self
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     TaskProgressColumn,
     TextColumn,
@@ -27,30 +26,33 @@ def say(line: str) -> None:
 class TrainProgress:
     """The progress of one training, on stderr.
 
-    On a terminal a bar with loss, accuracy, images/s and the time left; elsewhere one plain line
-    after each epoch; with `quiet`, nothing.
+    On a terminal a bar with loss, accuracy, images/s and the time left, there from the first
+    moment; elsewhere one plain line after each epoch; with `quiet`, nothing. What is said before
+    the training starts is held back until it does, so that an error stands alone.
+
+    Args:
+        title: what is trained, for the first line.
+        batch_size: images per step.
     """
 
-    def __init__(self, total_steps: int, batch_size: int, *, quiet: bool = False) -> None:
+    def __init__(self, title: str, batch_size: int, *, quiet: bool = False) -> None:
         self._console = Console(stderr=True)
         self._live = self._console.is_terminal and not quiet
         self._quiet = quiet
         self._batch_size = batch_size
+        self._started = False
+        self._held: list[str] = [] if quiet else [title]
         self._progress = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
+            TextColumn("{task.description}"),
             BarColumn(),
             TaskProgressColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}  train/accuracy {task.fields[accuracy]:.4f}"),
-            TextColumn("val/accuracy {task.fields[val]}"),
-            TextColumn("{task.fields[speed]:,.0f} images/s"),
+            TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(),
             console=self._console,
             disable=not self._live,
         )
-        self._task = self._progress.add_task(
-            "train", total=total_steps, epoch=1, loss=0.0, accuracy=0.0, val="-", speed=0.0
-        )
+        self._task = self._progress.add_task(f"{title}: loading", total=None, numbers="")
+        self._validated = "-"
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -62,22 +64,38 @@ class TrainProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._progress.live.transient = not self._started  # nothing was trained: leave no bar
         self._progress.stop()
+
+    def say(self, line: str) -> None:
+        """Write a line for the user, once the training has started."""
+        if self._started:
+            say(line)
+        else:
+            self._held.append(line)
+
+    def start(self, total_steps: int) -> None:
+        """The settings and the data are sound: say what was held back, and show the bar."""
+        self._started = True
+        for line in self._held:
+            say(line)
+        self._progress.update(self._task, description="epoch 1", total=total_steps)
 
     def on_step(self, step: int, loss: float, accuracy: float) -> None:
         """Move the bar; `loss` and `accuracy` are the epoch's running means."""
         if self._live:
             speed = (self._progress.tasks[0].speed or 0.0) * self._batch_size
-            self._progress.update(
-                self._task, completed=step, loss=loss, accuracy=accuracy, speed=speed
+            numbers = (
+                f"loss {loss:.4f}  train/accuracy {accuracy:.4f}  "
+                f"val/accuracy {self._validated}  {speed:,.0f} images/s"
             )
+            self._progress.update(self._task, completed=step, numbers=numbers)
 
     def on_epoch(self, row: Row) -> None:
         """Show an epoch's validation accuracy."""
+        self._validated = f"{row['val/accuracy']:.4f}"
         if self._live:
-            self._progress.update(
-                self._task, epoch=int(row["epoch"]) + 1, val=f"{row['val/accuracy']:.4f}"
-            )
+            self._progress.update(self._task, description=f"epoch {row['epoch'] + 1:.0f}")
         elif not self._quiet:
             say(
                 f"epoch {row['epoch']:>3.0f}  train/loss {row['train/loss']:.4f}  "

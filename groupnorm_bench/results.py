@@ -244,10 +244,12 @@ class RunFolder:
         return kept
 
     def remove_empty(self) -> None:
-        """Remove the folder if it holds nothing but its lock."""
+        """Remove the folder, and the folder of runs, where they hold nothing but the lock."""
         if [entry.name for entry in self.path.iterdir()] == ["lock"]:
             (self.path / "lock").unlink()
             self.path.rmdir()
+            with contextlib.suppress(OSError):  # it holds other runs
+                self.path.parent.rmdir()
 
     def write(self, result: RunResult) -> None:
         """Replace `result.json` whole."""

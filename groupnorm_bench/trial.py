@@ -33,6 +33,7 @@ def run_trial(
     tracking: TrackingOptions | None = None,
     force: bool = False,
     say: Callable[[str], None] = lambda _: None,
+    on_start: Callable[[int], None] = lambda total_steps: None,
     on_epoch: Callable[[Row], None] = lambda row: None,
     on_step: Callable[[int, float, float], None] = lambda step, loss, accuracy: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -50,6 +51,7 @@ def run_trial(
         tracking: where the run goes on W&B.
         force: train again even if a result is there; the old one is set aside, not deleted.
         say: called with lines for the user.
+        on_start: called with the number of steps once nothing stands in the training's way.
         on_epoch, on_step, should_stop, should_prune: see `training.Hooks`; rows of an earlier,
             interrupted process are not repeated.
 
@@ -73,12 +75,14 @@ def run_trial(
             found = None
         try:
             trial = _Trial(config, folder, dataset, say, previous=found)
+            folder.write(trial.result)
         except Exception:
             if is_new:
                 folder.remove_empty()
             raise
         trial.on_epoch, trial.on_step = on_epoch, on_step
         trial.should_stop, trial.should_prune = should_stop, should_prune
+        on_start(trial.training.total_steps)
         return trial.run(tracking or TrackingOptions())
 
 
@@ -140,7 +144,6 @@ class _Trial:
             ) from error
 
     def run(self, options: TrackingOptions) -> RunResult:
-        self.folder.write(self.result)
         try:
             with track(
                 self.config, self.folder.path, options, self.say, self.result.wandb

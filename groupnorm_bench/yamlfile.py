@@ -40,7 +40,10 @@ def read_yaml(path: Path) -> YamlFile:
             or holds a Python tag, a duplicate key or aliases that expand without bound.
     """
     text = _read_text(path)
-    loader = yaml.SafeLoader(text)
+    try:
+        loader = yaml.SafeLoader(text)
+    except yaml.YAMLError as error:  # control characters
+        raise ConfigError(_explain(path, error)) from error
     try:
         root = loader.get_single_node()
         if root is None:

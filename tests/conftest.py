@@ -1,5 +1,50 @@
-"""Fixtures that several test modules share."""
+"""Isolation that every test has, and fixtures that several test modules share.
 
+A test finds no login, no cache and no data of the machine it runs on; the network is loopback.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
 from wandb_server.fixture import wandb_env, wandb_server
 
 __all__ = ["wandb_env", "wandb_server"]
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; children inherit it
+_FULL_DATA_DIR = os.environ.get("GNBENCH_DATA_DIR")
+
+
+@pytest.fixture(autouse=True)
+def isolated(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Hide the machine: home, caches, W&B's settings, data sets.
+
+    `--dataset auto` is told that a fetch has just failed, so that no test tries the network.
+    """
+    home = tmp_path_factory.mktemp("home")
+    for name in list(os.environ):
+        if name.startswith(("WANDB_", "GNBENCH_")):
+            monkeypatch.delenv(name)
+    data_dir = home / "data"
+    data_dir.mkdir()
+    (data_dir / ".fetch-mnist.failed").touch()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("NETRC", str(home / "netrc"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.setenv("GNBENCH_DATA_DIR", str(data_dir))
+
+
+@pytest.fixture
+def full_data_dir() -> Path:
+    """Return the folder of the full data sets, or skip."""
+    if _FULL_DATA_DIR is None:
+        pytest.skip("GNBENCH_DATA_DIR does not name a folder with the full MNIST")
+    return Path(_FULL_DATA_DIR)

@@ -19,7 +19,6 @@ from groupnorm_bench.errors import GnbenchError
 app = typer.Typer(
     name="gnbench",
     help="Which normalisation should I use, and is the difference real?",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -45,12 +44,15 @@ def default_data_dir() -> Path:
 
 
 @app.callback(invoke_without_command=True)
-def _version(
+def _alone(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
         typer.echo(f"gnbench {groupnorm_bench.__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def print_json(document: Any) -> None:

@@ -28,7 +28,8 @@ from groupnorm_bench.errors import (
 )
 
 if TYPE_CHECKING:
-    from groupnorm_bench.results import RunResult
+    from groupnorm_bench.progress import TrainProgress
+    from groupnorm_bench.results import RunFolder, RunResult
     from groupnorm_bench.signals import StopSignal
     from groupnorm_bench.tracking.run import TrackingOptions
 
@@ -61,12 +62,9 @@ def train_command(
     quiet: Quiet = False,
 ) -> None:
     """Train one CNN, track it, and keep it in a run folder; typed again, it goes on or is done."""
-    from groupnorm_bench.progress import say
     from groupnorm_bench.signals import StopSignal
 
     options = tracking_options(wandb, project, entity)
-    if not quiet:
-        say(f"gnbench train: {config.arm}, batch size {config.batch_size}, seed {config.seed}")
     with StopSignal() as stop:
         result = _train(
             config, out, data_dir or default_data_dir(), options, threads, force, quiet, stop
@@ -103,49 +101,59 @@ def _train(
     quiet: bool,
     stop: StopSignal,
 ) -> RunResult:
-    from groupnorm_bench.data import load_dataset, resolve_dataset
+    from groupnorm_bench.data import resolve_dataset
     from groupnorm_bench.progress import TrainProgress, say
     from groupnorm_bench.results import SETTLED, RunFolder
 
-    config = config.replace(dataset=resolve_dataset(config.dataset, data_dir, say))
-    folder = RunFolder.of(out, config)
-    found = None if force else _settled(folder)
-    if found is not None and found.status in SETTLED:
-        if not quiet:
-            say(f"{config.name} was trained before; --force trains it again")
-        return found
+    title = f"gnbench train: {config.arm}, batch size {config.batch_size}, seed {config.seed}"
+    with TrainProgress(title, config.batch_size, quiet=quiet) as progress:
+        config = config.replace(dataset=resolve_dataset(config.dataset, data_dir, progress.say))
+        folder = RunFolder.of(out, config)
+        found = None if force else _settled(folder)
+        if found is None or found.status not in SETTLED:
+            try:
+                return _train_on(config, out, data_dir, options, threads, force, stop, progress)
+            except TrainingStopped as error:
+                raise stop.stopped(
+                    f"{error}, checkpoint in {folder.path}; type the same command to go on"
+                ) from None
+    if not quiet:
+        say(f"{config.name} was trained before; --force trains it again")
+    return found
+
+
+def _train_on(
+    config: TrainConfig,
+    out: Path,
+    data_dir: Path,
+    options: TrackingOptions,
+    threads: int | None,
+    force: bool,
+    stop: StopSignal,
+    progress: TrainProgress,
+) -> RunResult:
     import torch
 
+    from groupnorm_bench.data import load_dataset
     from groupnorm_bench.trial import run_trial
 
     if threads is not None:
         torch.set_num_threads(threads)
-    dataset = load_dataset(config.dataset, data_dir, say=say)
-    train_images = config.train_limit or len(dataset.train)
-    total = config.max_steps or config.epochs * max(train_images // config.batch_size, 1)
-    try:
-        with TrainProgress(total, config.batch_size, quiet=quiet) as progress:
-            return run_trial(
-                config,
-                runs_dir=out,
-                dataset=dataset,
-                tracking=options,
-                force=force,
-                say=say,
-                on_epoch=progress.on_epoch,
-                on_step=progress.on_step,
-                should_stop=stop,
-            )
-    except TrainingStopped as error:
-        raise stop.stopped(
-            f"{error}, checkpoint in {folder.path}; type the same command to go on"
-        ) from None
+    return run_trial(
+        config,
+        runs_dir=out,
+        dataset=load_dataset(config.dataset, data_dir, say=progress.say),
+        tracking=options,
+        force=force,
+        say=progress.say,
+        on_start=progress.start,
+        on_epoch=progress.on_epoch,
+        on_step=progress.on_step,
+        should_stop=stop,
+    )
 
 
-def _settled(folder: object) -> RunResult | None:
-    from groupnorm_bench.results import RunFolder
-
-    assert isinstance(folder, RunFolder)
+def _settled(folder: RunFolder) -> RunResult | None:
     try:
         return folder.read()
     except RunFolderError:  # run_trial sets it aside, and says so
