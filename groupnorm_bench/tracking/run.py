@@ -153,6 +153,7 @@ def login_problem(seconds: float = START_SECONDS / 2) -> str | None:
     import wandb
 
     os.environ.setdefault("WANDB_HTTP_TIMEOUT", "3")  # seconds; read by wandb alone
+    os.environ.setdefault("WANDB_SILENT", "true")  # or it tells the terminal who is logged in
     answer: list[str | None] = []
 
     def ask() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from wandb_server.server import API_KEY, WandbServer
 
 
 @pytest.fixture
-def wandb_env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def wandb_env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Point all that wandb reads and writes into `tmp_path`; no key, no server, no login."""
     for name in list(os.environ):
         if name.startswith("WANDB_"):
@@ -32,7 +33,16 @@ def wandb_env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if name.startswith("WANDB_"):
             path.mkdir()
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    return tmp_path
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nothing listens there
+    _forget_settings()
+    yield tmp_path
+    _forget_settings()
+
+
+def _forget_settings() -> None:
+    """Have wandb read the environment again: it keeps the first address it saw in the process."""
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()
 
 
 @pytest.fixture
@@ -44,8 +54,10 @@ def wandb_server(
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
     monkeypatch.setenv("WANDB_API_KEY", API_KEY)
     monkeypatch.setenv("WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL", "1")
+    _forget_settings()
     try:
         yield server
     finally:
+        _forget_settings()
         server.close()
     assert not server.refusals, f"the test server does not play: {server.refusals}"

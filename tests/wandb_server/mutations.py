@@ -116,7 +116,7 @@ class Root(Artifacts):
             if input.get("tags") is not None:
                 changes["tags"] = json.dumps(input["tags"])
             self._check_sweep(run, changes)
-            if "name" in input and "id" not in input and run["state"] != "running":
+            if input.get("id") is None and run["state"] != "running":
                 changes |= {"state": "running", "exitcode": None, "preempting": 0}
                 changes["starts"] = run["starts"] + 1
             self.store.update("runs", run["id"], heartbeat=time.time(), **changes)

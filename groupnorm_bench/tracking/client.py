@@ -1,0 +1,118 @@
+"""How we call W&B's own command line and public API: bounded, quiet, and with errors as lines."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from groupnorm_bench.errors import TrackingError
+from groupnorm_bench.tracking.run import NO_LOGIN, login_problem
+
+if TYPE_CHECKING:
+    import wandb
+
+_BOUNDS = {
+    # Unbounded, these are 20 tries of up to 60 s, and a week for the file stream.
+    "WANDB_HTTP_TIMEOUT": "10",
+    "WANDB_X_GRAPHQL_RETRY_MAX": "4",
+    "WANDB_X_GRAPHQL_RETRY_WAIT_MIN_SECONDS": "1",
+    "WANDB_X_GRAPHQL_RETRY_WAIT_MAX_SECONDS": "5",
+    "WANDB_X_FILE_STREAM_RETRY_MAX": "6",
+    "WANDB_X_FILE_STREAM_RETRY_WAIT_MIN_SECONDS": "1",
+    "WANDB_X_FILE_STREAM_RETRY_WAIT_MAX_SECONDS": "5",
+    "WANDB_X_FILE_TRANSFER_RETRY_MAX": "4",
+    "WANDB_X_FILE_TRANSFER_RETRY_WAIT_MIN_SECONDS": "1",
+    "WANDB_X_FILE_TRANSFER_RETRY_WAIT_MAX_SECONDS": "5",
+}
+_DROPPED = (
+    "WANDB_SILENT",
+    "WANDB_QUIET",
+    "WANDB_MODE",
+    "WANDB_RUN_ID",
+    "WANDB_SWEEP_ID",
+    "WANDB_SWEEP_PARAM_PATH",
+    "WANDB_SERVICE",
+)
+
+
+def require_login() -> None:
+    """Check that W&B takes our key.
+
+    Raises:
+        TrackingError: there is no key, it is refused, or W&B cannot be reached.
+    """
+    problem = login_problem(15)
+    if problem == NO_LOGIN:
+        raise TrackingError("W&B: no login found; type wandb login, or set WANDB_API_KEY")
+    if problem is not None:
+        raise TrackingError(f"W&B: not online ({problem}); check the key and the network")
+
+
+def bounded_environment(directory: Path) -> dict[str, str]:
+    """Return the environment for a `wandb` command that gives up after a minute, not a week.
+
+    Args:
+        directory: where wandb puts its logs, instead of the working directory.
+    """
+    environment = {k: v for k, v in os.environ.items() if k not in _DROPPED}
+    return _BOUNDS | environment | {"WANDB_DIR": str(directory)}
+
+
+def wandb_command(*arguments: str) -> list[str]:
+    """Return the command line that runs this interpreter's `wandb`, wherever PATH leads."""
+    return [sys.executable, "-m", "wandb", *arguments]
+
+
+def run_wandb(*arguments: str, timeout: float = 120) -> str:
+    """Run a `wandb` command to its end and return what it printed.
+
+    Raises:
+        TrackingError: it failed, or took longer than `timeout` seconds.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            done = subprocess.run(
+                wandb_command(*arguments),
+                env=bounded_environment(Path(scratch)),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise TrackingError(
+                f"wandb {arguments[0]} gave no answer within {timeout:.0f} s; try again later"
+            ) from None
+    if done.returncode != 0:
+        raise TrackingError(f"wandb {arguments[0]} failed: {last_line(done.stdout)}")
+    return done.stdout
+
+
+def last_line(output: str) -> str:
+    """Return the line of a command's output that tells most: its last."""
+    lines = [line.strip().removeprefix("wandb: ") for line in output.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "it said nothing"
+
+
+@contextlib.contextmanager
+def open_api() -> Iterator[wandb.Api]:
+    """Open W&B's public API; whatever it raises becomes one line.
+
+    Raises:
+        TrackingError: W&B refused, could not be reached, or has no such thing.
+    """
+    import wandb
+
+    try:
+        yield wandb.Api(timeout=20)
+    except (wandb.errors.Error, ValueError, OSError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise TrackingError(f"W&B: {text or type(error).__name__}; check the path") from error

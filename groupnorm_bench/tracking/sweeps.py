@@ -1,0 +1,84 @@
+"""What a local sweep leaves beside its runs, so that W&B can show it as one sweep.
+
+`RUNS/<name>.sweep.json` names the sweep's runs, holds its W&B sweep config, and, once W&B knows
+it, where it is there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from groupnorm_bench.errors import RunFolderError
+from groupnorm_bench.results import write_atomic
+
+_SUFFIX = ".sweep.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepRecord:
+    """A sweep that was started in a folder of runs."""
+
+    name: str
+    config: dict[str, Any]
+    """As `wandb.sweep` takes it."""
+    runs: tuple[str, ...]
+    """Names of its run folders."""
+    wandb: dict[str, Any] = field(default_factory=dict)
+    """`entity`, `project`, `sweep_id`, `url`, once W&B has the sweep."""
+
+    def path_in(self, runs_dir: Path) -> Path:
+        stem = re.sub(r"[^\w.-]+", "-", self.name).strip("-.") or "sweep"
+        return runs_dir / f"{stem}{_SUFFIX}"
+
+    def write(self, runs_dir: Path) -> None:
+        """Replace the record whole; its runs are those of earlier sweeps of this name as well.
+
+        Raises:
+            RunFolderError: it cannot be written.
+        """
+        path = self.path_in(runs_dir)
+        document = asdict(self) | {"runs": list(self.runs)}
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, (json.dumps(document, indent=1) + "\n").encode())
+
+    def replace(self, **changes: Any) -> SweepRecord:
+        """Return a copy with some fields changed."""
+        return replace(self, **changes)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a record back.
+
+        Raises:
+            RunFolderError: the file is half-written, foreign or unreadable.
+        """
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            return cls(
+                name=str(document["name"]),
+                config=dict(document["config"]),
+                runs=tuple(map(str, document["runs"])),
+                wandb=dict(document["wandb"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunFolderError(f"{path} is not a sweep's record: {error}") from error
+
+
+def find_records(
+    runs_dirs: Iterable[Path],
+) -> tuple[list[tuple[Path, SweepRecord]], list[str]]:
+    """Return the records in folders of runs, each with its folder, and a line for each bad one."""
+    records: list[tuple[Path, SweepRecord]] = []
+    problems: list[str] = []
+    for runs_dir in runs_dirs:
+        for path in sorted(runs_dir.glob(f"*{_SUFFIX}")):
+            try:
+                records.append((runs_dir, SweepRecord.read(path)))
+            except RunFolderError as error:
+                problems.append(f"{error}; skipped")
+    return records, problems
