@@ -3,16 +3,13 @@ PYTHON ?= python
 .PHONY: check test slow bench
 
 check:
-	ruff format --check .
-	ruff check .
-	mypy
-	$(PYTHON) -m pytest -q -n 2 --cov --cov-report=term --cov-fail-under=95
+	.ci/check
 
 test:
 	$(PYTHON) -m pytest
 
 slow:
-	$(PYTHON) -m pytest -q -m "slow or browser"
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -m "slow or browser"
 
 bench:
 	$(PYTHON) benchmarks/run.py
