@@ -55,6 +55,12 @@ class TrainingDiverged(GnbenchError):
     exit_code = 3
 
 
+class RunsFailed(GnbenchError):
+    """A sweep came to its end, and some of its runs failed or diverged."""
+
+    exit_code = 3
+
+
 class TrainingStopped(GnbenchError):
     """Training was asked to stop (Ctrl-C, SIGTERM, a sweep's end); a checkpoint is on disk."""
 

@@ -193,7 +193,8 @@ def build_plan(
         SweepError: a point of it is not valid, or it has no end.
     """
     base = TrainConfig() if base is None else base
-    base = base.replace(dataset=resolve_dataset(base.dataset))
+    if "dataset" not in spec.settings:  # else nothing reads the base's, and asking may take seconds
+        base = base.replace(dataset=resolve_dataset(base.dataset))
     repeats = spec.seeds if seeds is None else seeds_from_count(seeds)
     cap = spec.run_cap if run_cap is None else run_cap
     if cap is not None and cap < 1:

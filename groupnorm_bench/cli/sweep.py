@@ -1,0 +1,378 @@
+"""`gnbench sweep`: a file of settings, worked off."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from groupnorm_bench.cli.app import (
+    DEFAULT_RUNS_DIR,
+    AsJson,
+    DataDir,
+    Quiet,
+    RunsDir,
+    app,
+    default_data_dir,
+    print_json,
+)
+from groupnorm_bench.cli.settings import with_settings
+from groupnorm_bench.cli.train import Entity, WandbMode, tracking_options
+from groupnorm_bench.config import TrainConfig
+from groupnorm_bench.errors import ConfigError, RunsFailed, nearest
+
+if TYPE_CHECKING:
+    from groupnorm_bench.results import FoundRun, RunResult
+    from groupnorm_bench.signals import StopSignal
+    from groupnorm_bench.sweep.describe import Estimate
+    from groupnorm_bench.sweep.executors import Executor
+    from groupnorm_bench.sweep.plan import Plan
+    from groupnorm_bench.sweep.scheduler import Outcome
+    from groupnorm_bench.sweep.spec import SweepSpec
+
+EXECUTORS = ("auto", "local")
+_ESTIMATED_RUNS = 500
+
+SweepFile = Annotated[Path, typer.Argument(metavar="FILE", help="A W&B sweep file.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the plan and its cost; run nothing.")
+]
+Seeds = Annotated[int | None, typer.Option("--seeds", help="Seeds 0 to N-1, not the file's.")]
+RunCap = Annotated[int | None, typer.Option("--run-cap", help="The most runs, not the file's.")]
+SearchSeed = Annotated[int, typer.Option("--search-seed", help="What random and bayes draw with.")]
+ExecutorName = Annotated[str, typer.Option("--executor", help=f"{', '.join(EXECUTORS)}.")]
+Workers = Annotated[str, typer.Option("--workers", help="Worker processes: auto (cores), or N.")]
+PerDevice = Annotated[
+    int, typer.Option("--workers-per-device", min=1, help="Workers on each GPU, for small nets.")
+]
+Threads = Annotated[
+    int, typer.Option(min=1, help="Processor threads of each worker; results depend on it.")
+]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Run again what failed in an earlier call.")
+]
+MaxFailures = Annotated[
+    int, typer.Option("--max-failures", min=1, help="Stop after N failed runs in a row.")
+]
+TrialTimeout = Annotated[
+    float | None,
+    typer.Option("--trial-timeout", min=0.1, help="Seconds after which a run counts as hung."),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Start a very large plan without asking.")]
+SweepProject = Annotated[
+    str | None,
+    typer.Option("--project", envvar="WANDB_PROJECT", help="W&B project.", show_envvar=False),
+]
+
+
+@app.command("sweep")
+@with_settings
+def sweep_command(
+    config: TrainConfig,
+    file: SweepFile,
+    dry_run: DryRun = False,
+    out: RunsDir = DEFAULT_RUNS_DIR,
+    data_dir: DataDir = None,
+    seeds: Seeds = None,
+    run_cap: RunCap = None,
+    search_seed: SearchSeed = 0,
+    executor: ExecutorName = "auto",
+    workers: Workers = "auto",
+    workers_per_device: PerDevice = 1,
+    threads: Threads = 1,
+    retry_failed: RetryFailed = False,
+    max_failures: MaxFailures = 5,
+    trial_timeout: TrialTimeout = None,
+    wandb: WandbMode = "auto",
+    project: SweepProject = None,
+    entity: Entity = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Plan a sweep, then train what is missing; typed again, it goes on. Settings given as
+    options hold for every run of it."""
+    from groupnorm_bench.data import resolve_dataset
+    from groupnorm_bench.progress import say
+    from groupnorm_bench.sweep.plan import build_plan
+    from groupnorm_bench.sweep.spec import read_spec
+
+    if executor not in EXECUTORS:
+        raise ConfigError(f"executor={executor!r} is unknown{nearest(executor, EXECUTORS)}")
+    devices, slots = _slots(config.device, workers, workers_per_device)
+    spec = read_spec(file)
+    _check_base(config, spec)
+    data_dir = data_dir or default_data_dir()
+    options = tracking_options(
+        wandb, project or spec.project or "groupnorm-bench", entity or spec.entity
+    )
+    found = _find(out, quiet=quiet)
+    plan = build_plan(
+        spec,
+        base=config,
+        seeds=seeds,
+        run_cap=run_cap,
+        search_seed=search_seed,
+        found=found,
+        retry_failed=retry_failed,
+        resolve_dataset=lambda name: resolve_dataset(name, data_dir, say),
+    )
+    if dry_run:
+        _print_plan(plan, _estimate(plan, data_dir, slots, threads), as_json)
+        return
+    if plan.is_large and not yes:
+        _confirm(plan, lambda: _estimate(plan, data_dir, slots, threads))
+    if not quiet:
+        say(_headline(plan))
+    from groupnorm_bench.sweep.executors.local import LocalExecutor
+
+    tracking = dataclasses.replace(options, suite=spec.name)
+    engine = LocalExecutor(
+        out,
+        options={"data_dir": data_dir, "tracking": tracking},
+        slots=min(slots, max(plan.num_todo, 1)),
+        threads=threads,
+        devices=devices,
+        trial_timeout=trial_timeout,
+    )
+    _work(plan, found, engine, out, max_failures, as_json, quiet)
+
+
+def _check_base(base: TrainConfig, spec: SweepSpec) -> None:
+    """Refuse an option that the file would override."""
+    for name in sorted(spec.settings):
+        if getattr(base, name) != getattr(TrainConfig(), name):
+            raise ConfigError(
+                f"{name}={getattr(base, name)} is set by {spec.path} as well; leave out one of them"
+            )
+    if base.seed != TrainConfig().seed:
+        raise ConfigError(f"seed={base.seed} does nothing in a sweep; use --seeds N")
+
+
+def _find(out: Path, *, quiet: bool) -> list[FoundRun]:
+    """Return the run folders at hand; say which could not be read."""
+    from groupnorm_bench.progress import say
+    from groupnorm_bench.results import find_runs
+
+    if not out.exists():
+        return []
+    found, problems = find_runs([out])
+    for problem in problems if not quiet else ():
+        say(problem)
+    return found
+
+
+def _slots(device: str, workers: str, per_device: int) -> tuple[tuple[str, ...], int]:
+    """Return the GPUs to pin workers to, none for the CPU, and the number of workers."""
+    devices = cuda_devices() if device in ("auto", "cuda") else ()
+    if workers != "auto":
+        if not workers.isdigit() or int(workers) < 1:
+            raise ConfigError(
+                f"workers={workers!r} is not a number from 1 on; use 1, 2, ... or auto"
+            )
+        return devices, int(workers)
+    if devices:
+        return devices, len(devices) * per_device
+    if device not in ("auto", "cpu"):  # one device of its own
+        return (), per_device
+    import joblib  # type: ignore[import-untyped]
+
+    return (), joblib.cpu_count()
+
+
+def cuda_devices() -> tuple[str, ...]:
+    """Return the GPUs as CUDA_VISIBLE_DEVICES spells them; torch is asked only where one may be."""
+    if shutil.which("nvidia-smi") is None:
+        return ()
+    import torch
+
+    count = torch.cuda.device_count()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(number) for number in range(count)]
+    return tuple(names[:count])
+
+
+def _headline(plan: Plan) -> str:
+    seeds = "seed" if len(plan.seeds) == 1 else "seeds"
+    failed = f", {plan.num_failed:,} failed before (--retry-failed)" if plan.num_failed else ""
+    return (
+        f"{plan.spec.name}: {plan.num_cells:,} cells x {len(plan.seeds)} {seeds} = "
+        f"{plan.num_runs:,} runs: {plan.num_reused:,} reused{failed}, {plan.num_todo:,} to do"
+    )
+
+
+def _estimate(plan: Plan, data_dir: Path, slots: int, threads: int) -> Estimate | None:
+    """Measure what the plan will take; None where nothing is to do."""
+    from groupnorm_bench.sweep.describe import estimate_of, sample_todo
+
+    sample = sample_todo(plan)
+    if not sample:
+        return None
+    import torch
+
+    from groupnorm_bench.data import load_dataset
+    from groupnorm_bench.sweep.estimate import estimate_seconds
+
+    torch.set_num_threads(threads)
+    datasets = {name: load_dataset(name, data_dir) for name in {run.dataset for run in sample}}
+    seconds = estimate_seconds(sample, datasets)
+    return estimate_of(plan, sample, seconds, min(slots, plan.num_todo))
+
+
+def _print_plan(plan: Plan, estimate: Estimate | None, as_json: bool) -> None:
+    from groupnorm_bench.sweep.describe import describe_plan, plan_to_json
+
+    if as_json:
+        print_json(plan_to_json(plan, estimate))
+        return
+    from rich.console import Console
+
+    Console().print(describe_plan(plan, estimate), soft_wrap=True)
+
+
+def _confirm(plan: Plan, measure: Callable[[], Estimate | None]) -> None:
+    """Have a person agree to a very large plan.
+
+    Raises:
+        ConfigError: nobody is there to ask.
+        Abort: they do not agree.
+    """
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            f"{plan.num_todo:,} runs to do; type --yes to start so many, or --dry-run"
+        )
+    estimate = measure()
+    hours = "" if estimate is None else f", about {estimate.total / 3600:,.1f} hours"
+    typer.confirm(f"{plan.num_todo:,} runs to do{hours}; start?", abort=True, err=True)
+
+
+def _work(
+    plan: Plan,
+    found: list[FoundRun],
+    engine: Executor,
+    out: Path,
+    max_failures: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Work the plan off and tell what came of it.
+
+    Raises:
+        RunsFailed: some run failed or diverged.
+        TrainingStopped: Ctrl-C or SIGTERM; the rest can be done by the same command.
+    """
+    from groupnorm_bench.signals import StopSignal
+    from groupnorm_bench.sweep.display import Board, make_view
+    from groupnorm_bench.sweep.scheduler import Outcome, Scheduler, SweepEvent
+    from groupnorm_bench.sweep.search import make_source, metric_value
+    from groupnorm_bench.sweep.spec import Metric
+
+    metric = plan.spec.metric or Metric(name="val/accuracy", goal="maximize")
+    reused = [run.result for run in found if run.result.config.name in plan.settled]
+    board = Board(
+        total=plan.num_runs - plan.num_failed,
+        slots=engine.slots,
+        metric=metric.name,
+        lower_is_better=metric.goal == "minimize",
+        value=lambda result: metric_value(metric, result),
+    )
+    board.reuse(reused)
+    outcome, started = Outcome(), time.monotonic()
+    with StopSignal() as stop:
+        if plan.num_todo:
+            with make_view(board, quiet=quiet) as view:
+
+                def watch(event: SweepEvent) -> None:
+                    board.hear(event)
+                    view.hear(event)
+
+                source = make_source(plan, found)
+                outcome = Scheduler(
+                    source, engine, out, should_stop=stop, max_failures=max_failures, watch=watch
+                ).run()
+        results = [*reused, *outcome.reused.values(), *outcome.results.values()]
+        seconds = time.monotonic() - started
+        _print_outcome(plan, outcome, results, metric.name, seconds, out, as_json, quiet)
+        _raise_what_remains(plan, outcome, results, out, stop)
+
+
+def _print_outcome(
+    plan: Plan,
+    outcome: Outcome,
+    results: list[RunResult],
+    metric: str,
+    seconds: float,
+    out: Path,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from groupnorm_bench.cli.ranking import as_data, draw_ranking, ranking_of
+
+    ranking = ranking_of(results, metric)
+    reused = plan.num_reused + len(outcome.reused)
+    if as_json:
+        states = ("finished", "diverged", "pruned", "failed")
+        print_json(
+            {
+                "grid_points": plan.grid_points,
+                "cells": plan.num_cells,
+                "runs": plan.num_runs,
+                "reused": reused,
+                "failed_before": plan.num_failed,
+                "todo": plan.num_todo,
+            }
+            | {state: outcome.count(state) for state in states}
+            | {
+                "seconds": round(seconds, 2),
+                "ranking": as_data(ranking),
+                "failures": [
+                    {"run": failure.run.name, "reason": failure.reason}
+                    for failure in outcome.failures
+                ],
+            }
+        )
+        return
+    from rich.console import Console
+
+    from groupnorm_bench.sweep.display import clock
+
+    Console().print(draw_ranking(ranking), soft_wrap=True)
+    if not quiet:
+        trained = len(outcome.results)
+        typer.echo(f"\n{trained:,} runs trained in {clock(seconds)}, {reused:,} reused, in {out}")
+        typer.echo(f"next: gnbench compare {out}   gnbench report {out}")
+
+
+def _raise_what_remains(
+    plan: Plan, outcome: Outcome, results: list[RunResult], out: Path, stop: StopSignal
+) -> None:
+    from groupnorm_bench.progress import say
+    from groupnorm_bench.results import RunFolder
+
+    settled = sum(result.status != "failed" for result in results)
+    if stop() and outcome.stopped:
+        raise stop.stopped(
+            f"{settled:,} of {plan.num_runs:,} runs are safe in {out}, those under way have a "
+            "checkpoint; type the same command to go on"
+        )
+    failed = outcome.count("failed") + plan.num_failed
+    diverged = sum(result.status == "diverged" for result in results)
+    if not failed and not diverged:
+        return
+    words = f"{failed:,} of {plan.num_runs:,} runs failed and {diverged:,} diverged"
+    if outcome.failures:
+        first = outcome.failures[0]
+        if outcome.gave_up:
+            say(first.traceback or first.reason)
+            words = f"stopped after {len(outcome.failures)} failed runs in a row; {words}"
+        words += f"; see {RunFolder.of(out, first.run).traceback_path}"
+    if failed:
+        words += "; --retry-failed tries them again"
+    raise RunsFailed(words)

@@ -1,0 +1,114 @@
+"""How long a plan will take, from a moment's training at each of its norms and batch sizes."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from groupnorm_bench.config import TrainConfig
+from groupnorm_bench.errors import TrainingStopped
+
+if TYPE_CHECKING:
+    from groupnorm_bench.data import Dataset
+
+PROBE_SECONDS = 0.25
+"""What a probe may take; fewer are made as the budget shrinks."""
+BUDGET_SECONDS = 8.0
+RUN_SECONDS = 0.8
+"""What a run costs beside its training: W&B's files, the result, the test media."""
+_WARM_STEPS = 1
+_MIN_STEPS = 2
+_EVAL_IMAGES = 250
+
+Kind = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What was measured of one kind of run. Seconds."""
+
+    step: float
+    eval_image: float
+
+
+def kind_of(config: TrainConfig) -> Kind:
+    """Return what the pace depends on most: the norm and the batch size."""
+    return config.norm, config.batch_size
+
+
+def estimate_seconds(runs: Sequence[TrainConfig], datasets: Mapping[str, Dataset]) -> list[float]:
+    """Return the expected seconds of each run, trained alone on the threads torch now has.
+
+    Each kind of run is probed once. Once the budget is spent, a kind that was not probed takes
+    the pace of the probed one whose batch size is nearest.
+    """
+    deadline = time.monotonic() + BUDGET_SECONDS
+    paces: dict[Kind, Pace] = {}
+    for run in runs:
+        if kind_of(run) not in paces and (not paces or time.monotonic() < deadline):
+            paces[kind_of(run)] = probe(run, datasets[run.dataset])
+    return [_seconds(run, _nearest(paces, run), datasets[run.dataset]) for run in runs]
+
+
+def _nearest(paces: dict[Kind, Pace], run: TrainConfig) -> Pace:
+    def distance(kind: Kind) -> tuple[float, bool]:
+        ratio = max(kind[1], run.batch_size) / min(kind[1], run.batch_size)
+        return ratio, kind[0] != run.norm
+
+    return paces[min(paces, key=distance)]
+
+
+def _seconds(run: TrainConfig, pace: Pace, dataset: Dataset) -> float:
+    images = run.train_limit or len(dataset.train)
+    per_epoch = max(images // run.batch_size, 1)
+    steps = run.max_steps or run.epochs * per_epoch
+    epochs = -(-steps // per_epoch)
+    evaluated = epochs * len(dataset.val) + len(dataset.test)
+    return steps * pace.step + evaluated * pace.eval_image + RUN_SECONDS
+
+
+def probe(config: TrainConfig, dataset: Dataset) -> Pace:
+    """Train for a moment, tracking nothing and keeping nothing, and return the pace.
+
+    Raises:
+        ConfigError, DataError, DeviceError: the run could not be trained; better known now.
+    """
+    from groupnorm_bench.training import Hooks, train
+
+    stamps: list[float] = []
+
+    def on_step(step: int, loss: float, accuracy: float) -> None:
+        stamps.append(time.perf_counter())
+
+    def should_stop() -> bool:
+        warm = len(stamps) - _WARM_STEPS
+        return warm >= _MIN_STEPS and stamps[-1] - stamps[_WARM_STEPS - 1] > PROBE_SECONDS
+
+    long = config.replace(max_steps=None, epochs=1000)  # it is the clock that ends a probe
+    with contextlib.suppress(TrainingStopped):
+        train(long, dataset, hooks=Hooks(on_step=on_step, should_stop=should_stop))
+    # The median: an epoch's end falls between two steps.
+    steps = [after - before for before, after in itertools.pairwise(stamps[_WARM_STEPS - 1 :])]
+    return Pace(statistics.median(steps), _eval_seconds(config, dataset))
+
+
+def _eval_seconds(config: TrainConfig, dataset: Dataset) -> float:
+    """Return the seconds that scoring an image takes."""
+    from groupnorm_bench.data import Split
+    from groupnorm_bench.model import build_model
+    from groupnorm_bench.training import evaluate, resolve_device
+
+    device = resolve_device(config.device)
+    model, moved = build_model(config).to(device), dataset.to(device)
+    part = Split(moved.val.images[:_EVAL_IMAGES], moved.val.labels[:_EVAL_IMAGES])
+    seconds = []
+    for _ in range(2):
+        started = time.perf_counter()
+        evaluate(model, moved, part, config)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds) / len(part)
