@@ -141,14 +141,15 @@ class TrainConfig:
         for layer in layers:
             given = _named(layer)
             for one, other in _EXCLUSIVE:
-                if given.get(one) is not None and given.get(other) is not None:
+                has_one, has_other = (not _is_none(given.get(name)) for name in (one, other))
+                if has_one and has_other:
                     raise ConfigError(
                         f"{one}={given[one]} and {other}={given[other]} exclude each other; "
                         "give one of them"
                     )
-                if given.get(one) is not None:
+                if has_one:
                     merged.pop(other, None)
-                if given.get(other) is not None:
+                if has_other:
                     merged.pop(one, None)
             merged.update(given)
         return cls(**merged)
@@ -302,13 +303,18 @@ def _field_types() -> dict[str, Any]:
     return _types
 
 
+def _is_none(value: Any) -> bool:
+    """Return whether a value is missing, as YAML or as a W&B agent's text spells it."""
+    return value is None or (isinstance(value, str) and value.lower() in ("none", "null", ""))
+
+
 _EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
 
 def _coerce(name: str, value: Any, kind: Any) -> Any:
     """Return `value` as the type of its field, from YAML, from text, or as it is."""
     if isinstance(kind, types.UnionType):
-        if value is None or (isinstance(value, str) and value.lower() in ("none", "null", "")):
+        if _is_none(value):
             return None
         kind = next(k for k in typing.get_args(kind) if k is not types.NoneType)
     if type(value) is kind:  # what nearly every value is; a sweep builds thousands of configs

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,8 @@ CLASSES = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"
 
 MAX_SILENCE_SECONDS = 10.0
 """Seconds without a single new byte, over all mirrors together, before a fetch is given up."""
+_SOCKET_SECONDS = 4.0
+"""For one answer of one mirror: where the first hangs, there is time for the next."""
 RETRY_AFTER_SECONDS = 3600.0
 """How long `--dataset auto` remembers that a fetch failed."""
 
@@ -47,9 +50,12 @@ def fetch(
         DataError: nothing arrived for 10 s, no mirror answered, a checksum is wrong, or the
             folder cannot be written.
     """
+    started = time.time()
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         with _alone(name, data_dir, say):
+            if _failed_since(started, name, data_dir):
+                raise DataError(f"{name} could not be fetched by the process that we waited for")
             if not _is_complete(name, data_dir):
                 _fetch_alone(name, data_dir, mirror, say)
     except OSError as error:
@@ -68,6 +74,13 @@ def recently_failed(name: str, data_dir: Path) -> str | None:
     if not 0 <= age < RETRY_AFTER_SECONDS:
         return None
     return f"{name} could not be fetched {age / 60:.0f} min ago"
+
+
+def _failed_since(moment: float, name: str, data_dir: Path) -> bool:
+    try:
+        return _failure_path(name, data_dir).stat().st_mtime >= moment
+    except OSError:
+        return False
 
 
 def _failure_path(name: str, data_dir: Path) -> Path:
@@ -171,4 +184,5 @@ def _download(name: str, folder: str, mirror: str | None) -> str | None:
 
 
 if __name__ == "__main__":
+    socket.setdefaulttimeout(_SOCKET_SECONDS)
     sys.exit(_download(sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None))

@@ -8,12 +8,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 from wandb_server.fixture import wandb_env, wandb_server
 
 __all__ = ["wandb_env", "wandb_server"]
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; children inherit it
+hypothesis.settings.register_profile(  # the same examples everywhere; a busy machine is no failure
+    "gnbench", deadline=None, derandomize=True, database=None, max_examples=50
+)
+hypothesis.settings.load_profile("gnbench")
 _FULL_DATA_DIR = os.environ.get("GNBENCH_DATA_DIR")
 
 
