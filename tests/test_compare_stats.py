@@ -248,3 +248,21 @@ def test_seeds_for_equality_need_a_difference_inside_the_margin():
     assert stats.seeds_for_equality(0.0, 0.0, 0.1, 0.05) == 2
     near, far = (stats.seeds_for_equality(0.1, d, 0.1, 0.05) for d in (0.0, 0.08))
     assert near < far
+
+
+@pytest.mark.parametrize(("n", "difference"), [(6, 0.0), (8, 0.03), (15, -0.05)])
+def test_equality_power_is_that_of_simulated_intervals(n, difference):
+    seen = np.random.default_rng(n).normal(difference, 0.07, (40_000, n))
+    half = scipy.stats.t.ppf(0.975, n - 1) * seen.std(axis=1, ddof=1) / math.sqrt(n)
+    inside = np.abs(seen.mean(axis=1)) + half <= 0.1
+    found = stats._equality_power(n, 0.07, difference, 0.1, 0.05)
+    assert found == pytest.approx(inside.mean(), abs=0.01)
+
+
+@pytest.mark.parametrize(("n", "difference"), [(8, 0.1), (10, 0.12), (20, 0.05)])
+def test_power_is_that_of_simulated_t_tests_at_the_attained_level(n, difference):
+    seen = np.random.default_rng(n).normal(difference, 0.1, (40_000, n))
+    level = stats._attained_level(n, 0.05)
+    assert level == pytest.approx(0.05, rel=0.07)
+    found = scipy.stats.ttest_1samp(seen, 0, axis=1).pvalue < level
+    assert stats._t_power(n, 0.1, difference, 0.05) == pytest.approx(found.mean(), abs=0.01)

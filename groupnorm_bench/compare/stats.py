@@ -7,7 +7,7 @@ random is drawn from a fixed seed: the same runs give the same verdict.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -260,24 +260,27 @@ def seeds_for_equality(
     Returns:
         pairs in all, or None where the difference is not inside the margin.
     """
-    from scipy.stats import norm, t
-
     if abs(difference) >= margin:
         return None
-
-    def holds(n: int) -> bool:
-        if sd == 0:
-            return True
-        error = sd / math.sqrt(n)
-        hurdle = float(t.ppf(1 - alpha / 2, n - 1))
-        above = float(norm.cdf((margin - difference) / error - hurdle))
-        below = float(norm.cdf((margin + difference) / error - hurdle))
-        return above + below - 1 >= power
-
-    return _fewest(2, holds)
+    return _fewest(2, lambda n: _equality_power(n, sd, difference, margin, alpha) >= power)
 
 
-def _fewest(low: int, holds: Any) -> int | None:
+def _equality_power(n: int, sd: float, difference: float, margin: float, alpha: float) -> float:
+    """Return how likely Student's interval lies inside the margin, over means and spreads."""
+    from scipy.stats import chi2, norm, t
+
+    if sd == 0:
+        return 1.0
+    error = sd / math.sqrt(n)
+    quantiles = (np.arange(200) + 0.5) / 200
+    spreads = np.sqrt(chi2.ppf(quantiles, n - 1) / (n - 1))  # seen sd over true sd
+    half = t.ppf(1 - alpha / 2, n - 1) * error * spreads
+    inside = norm.cdf((margin - difference - half) / error)
+    inside += norm.cdf((margin + difference - half) / error) - 1
+    return float(np.maximum(inside, 0).mean())
+
+
+def _fewest(low: int, holds: Callable[[int], bool]) -> int | None:
     """Return the smallest n from `low` on for which `holds`, by doubling and bisection."""
     high = low
     while not holds(high):
