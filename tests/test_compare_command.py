@@ -222,3 +222,29 @@ def test_compare_as_a_process_loads_no_torch_and_no_wandb(runs):
 
 def test_the_command_is_registered():
     assert "compare" in {command.name for command in cli_app.registered_commands}
+
+
+def test_a_misspelt_folder_is_no_wandb_path_either(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = compare(capsys, "runs/typo")
+    assert code == 2
+    assert err.startswith("error: runs/typo is no folder here; as a W&B path: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_runs_on_wandb_give_the_numbers_of_their_folders(capsys, wandb_env, wandb_server):
+    from offline_runs import configs, track_one
+
+    folder = wandb_env / "runs"
+    for config in configs(6):
+        track_one(folder, config)
+    sync = [sys.executable, "-m", "groupnorm_bench.cli", "sync", str(folder)]
+    subprocess.run(sync, check=True, timeout=240, capture_output=True)
+    args = ("--metric", "val/accuracy", "--json")
+    ours, theirs = (
+        json.loads(compare(capsys, source, *args)[1])["contrasts"]
+        for source in (folder, "tester/groupnorm-bench")
+    )
+    assert ours == theirs
+    assert ours[0]["seeds"] == [0, 1, 2]

@@ -22,7 +22,10 @@ FORMATS = ("table", "csv", "json", "md")
 @app.command("compare")
 def compare_command(
     runs: Annotated[
-        list[str] | None, typer.Argument(help="Folders of runs, merged.", show_default="runs")
+        list[str] | None,
+        typer.Argument(
+            help="Folders of runs, or ENTITY/PROJECT[/SWEEP] on W&B; merged.", show_default="runs"
+        ),
     ] = None,
     baseline: Annotated[
         str | None, typer.Option(help="Arm that the others are held against; batch by default.")

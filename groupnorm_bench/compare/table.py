@@ -1,4 +1,4 @@
-"""Runs as rows: read from run folders, filtered, checked, grouped into cells."""
+"""Runs as rows: read from run folders or W&B, filtered, checked, grouped into cells."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ import numpy.typing as npt
 
 from groupnorm_bench.compare.where import parse_where
 from groupnorm_bench.config import TrainConfig
-from groupnorm_bench.errors import CompareError, RunFolderError
+from groupnorm_bench.errors import CompareError, RunFolderError, TrackingError
 from groupnorm_bench.results import RunFolder, RunResult, find_runs
 
 ARM_SETTINGS = ("norm", "num_groups", "group_size")
 """Settings that make the arm; what else the cell holds is the *setting* of a contrast."""
+_WANDB_PATH = re.compile(r"\w[\w.-]*/\w[\w.-]*(/(sweeps/)?\w+)?")
 _LOWER_IS_BETTER = re.compile(r"loss|error|seconds|memory")
 
 
@@ -177,27 +178,34 @@ class RunTable:
 
 
 def load_table(sources: Sequence[str | Path], where: str | None = None) -> RunTable:
-    """Read runs from folders (of runs, or of one run), merged into one table.
+    """Read runs from folders (of runs, or of one run) and from W&B, merged into one table.
 
     A folder reached twice counts once. Runs in every status are kept: see `RunTable.finished`.
 
     Args:
-        sources: the folders.
+        sources: folders; or `ENTITY/PROJECT[/SWEEP]` on W&B, where there is no such folder.
         where: a filter, as in `batch_size<=32 and norm!=none`.
 
     Raises:
         RunFolderError: a folder does not exist.
+        TrackingError: W&B refused, or has no such project or sweep.
         CompareError: no run was found, a run is there twice, or `where` is not clear.
     """
     rows: dict[str, Row] = {}
     problems: list[str] = []
     for source in sources:
-        runs, bad = find_runs([Path(source)])
+        if not Path(source).is_dir() and _WANDB_PATH.fullmatch(str(source)):
+            found, bad = _wandb_rows(str(source))
+        else:
+            runs, bad = find_runs([Path(source)])
+            found = [
+                Row(result=run.result, folder=run.folder, source=str(run.folder.path))
+                for run in runs
+            ]
         problems += bad
-        for run in runs:
-            path = run.folder.path
-            row = Row(result=run.result, folder=run.folder, source=str(path))
-            rows.setdefault(str(path.resolve()), row)
+        for row in found:
+            key = str(row.folder.path.resolve()) if row.folder else row.source
+            rows.setdefault(key, row)
     table = RunTable(rows=tuple(rows.values()), problems=tuple(dict.fromkeys(problems)))
     if not table.rows:
         places = ", ".join(str(source) for source in sources) or "no folder"
@@ -206,6 +214,16 @@ def load_table(sources: Sequence[str | Path], where: str | None = None) -> RunTa
         table = table.where(where)
     refuse_duplicates(table.rows)
     return table
+
+
+def _wandb_rows(path: str) -> tuple[list[Row], list[str]]:
+    from groupnorm_bench.tracking.api import read_wandb
+
+    try:
+        results, problems = read_wandb(path)
+    except TrackingError as error:
+        raise TrackingError(f"{path} is no folder here; as a W&B path: {error}") from error
+    return [Row(result=r, source=str(r.wandb["url"])) for r in results], problems
 
 
 def refuse_duplicates(rows: Sequence[Row]) -> None:
