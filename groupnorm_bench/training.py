@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from groupnorm_bench import fused
 from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.data import Dataset, Split, load_dataset, resolve_dataset
 from groupnorm_bench.errors import ConfigError, DeviceError, TrainingDiverged, TrainingStopped
@@ -286,10 +287,11 @@ def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
         {"params": weights, "weight_decay": config.weight_decay},
         {"params": rest, "weight_decay": config.weight_decay if config.weight_decay_all else 0.0},
     ]
+    is_fused = weights[0].device.type in ("cpu", "cuda")  # one kernel for all parameters
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=SGD_MOMENTUM)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=SGD_MOMENTUM, fused=is_fused)
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, lr=config.lr)
+    return kind(groups, lr=config.lr, fused=is_fused)
 
 
 def make_schedule(
@@ -309,6 +311,8 @@ def make_schedule(
 def _autocast(config: TrainConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
     if config.precision == "fp32":
         return contextlib.nullcontext()
+    if device.type == "cpu" and not fused.has_bf16_instructions():
+        return fused.RoundToBf16()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 

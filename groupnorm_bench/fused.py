@@ -1,0 +1,264 @@
+"""The fast path on a CPU: norm, ReLU and 2x2 max-pool as one step, and the first convolution.
+
+A norm ends in a*x + c per image and channel, and relu(max_pool(a*x + c)) is
+relu(a*pool(x) + c), where pool takes the maximum for a > 0 and the minimum for a < 0. So the
+statistics are taken over the full tensor, everything after them works on the pooled one, four
+times smaller, and the backward pass, derived by hand, writes the input's gradient once.
+torch's own channels-last GroupNorm gets several times slower as groups get small; this does not.
+
+The plain modules hold the parameters and stay the reference (`tests/test_fused.py`): state dicts
+are those of `nn.GroupNorm` and `nn.BatchNorm2d`.
+"""
+
+from __future__ import annotations
+
+import platform
+from contextvars import ContextVar
+from typing import Any, Self, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+_PIXELS = (2, 3)  # height and width
+
+
+def norm_relu_pool(
+    features: Float[Tensor, "batch channels height width"], norm: nn.Module
+) -> Float[Tensor, "batch channels half_height half_width"] | None:
+    """Return max_pool2d(relu(norm(features)), 2), or None where there is no fast way to it.
+
+    There is one on a CPU for `nn.GroupNorm`, `nn.BatchNorm2d` (which updates its running
+    statistics as the module does) and `nn.Identity`; not for subclasses, nor for norms without
+    a scale and a shift, nor for gradients in evaluation mode of batch norm.
+    """
+    if features.device.type != "cpu" or min(features.shape[2:]) < 2:
+        return None
+    if type(norm) is nn.Identity:
+        return F.relu(F.max_pool2d(features, 2))
+    if type(norm) is nn.GroupNorm and norm.affine:
+        pooled, *_ = _NormReluPool.apply(
+            features, norm.weight, norm.bias, norm.num_groups, norm.eps
+        )
+        return pooled
+    if type(norm) is nn.BatchNorm2d and norm.affine and norm.track_running_stats:
+        if norm.training:
+            pooled, mean, var = _NormReluPool.apply(
+                features, norm.weight, norm.bias, None, norm.eps
+            )
+            _track(norm, mean, var, len(features) * features.shape[2] * features.shape[3])
+            return pooled
+        if not torch.is_grad_enabled():
+            return _batch_norm_eval(features, norm)
+    return None
+
+
+def _track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:
+    """Move the running statistics as `nn.BatchNorm2d` does: with the unbiased variance."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked.add_(1)
+    momentum = norm.momentum
+    if momentum is None:  # a plain average of all batches
+        momentum = 1.0 / float(norm.num_batches_tracked)
+    norm.running_mean.lerp_(mean.flatten(), momentum)
+    norm.running_var.lerp_(var.flatten() * (count / (count - 1)), momentum)
+
+
+def _batch_norm_eval(features: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    peaks, _ = _pool(features, norm.weight)
+    mean, scale, shift = _maps(norm.running_mean, scale, norm.bias)
+    return torch.addcmul(shift, peaks - mean, scale).relu_().to(features.dtype)
+
+
+def _maps(*values: Tensor) -> tuple[Tensor, ...]:
+    """Shape [N, C] or [C] as [N or 1, C, 1, 1]."""
+    return tuple(value.reshape(-1, value.shape[-1], 1, 1) for value in values)
+
+
+def _pool(features: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Pool 2x2 to the entry that max-pooling after the norm picks: values, and their places.
+
+    That is the first largest where a channel's scale is positive, the first smallest where it is
+    negative, and the first where it is 0.
+    """
+    if bool((weight > 0).all()):
+        return torch.ops.aten.max_pool2d_with_indices(features, [2, 2], [2, 2])
+    signed = features * weight.sign().to(features.dtype)[:, None, None]
+    _, places = torch.ops.aten.max_pool2d_with_indices(signed, [2, 2], [2, 2])
+    peaks = features.flatten(2).gather(2, places.flatten(2)).view(places.shape)
+    return peaks.contiguous(memory_format=torch.channels_last), places
+
+
+def _blocks(values: Tensor, num_groups: int | None) -> Tensor:
+    """Average [N, C] over what shares a mean and a variance, and spread it out again.
+
+    Groups of channels within an image, [N, C]; for None, batch norm, the images: [1, C].
+    """
+    if num_groups is None:
+        return values.mean(0, keepdim=True)
+    if num_groups == values.shape[1]:
+        return values
+    groups = values.unflatten(1, (num_groups, -1))
+    return groups.mean(2, keepdim=True).expand_as(groups).flatten(1)
+
+
+class _NormReluPool(torch.autograd.Function):
+    """(features, weight, bias, num_groups or None for batch norm, eps) -> (pooled, mean, var)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, num_groups: int | None, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        exact = torch.promote_types(features.dtype, weight.dtype)
+        # Two passes: E[x^2] - E[x]^2 would cancel where the mean is far from 0.
+        means = features.mean(_PIXELS, dtype=exact)  # [N, C]
+        variances = (features - means[:, :, None, None]).square_().mean(_PIXELS)
+        mean = _blocks(means, num_groups)  # [N or 1, C], as all below
+        var = _blocks(variances + (means - mean).square(), num_groups)
+        rstd = (var + eps).rsqrt()
+        peaks, places = _pool(features, weight)
+        centred = peaks - mean[:, :, None, None]
+        scale, shift = _maps(weight * rstd, bias)
+        pooled = torch.addcmul(shift, centred, scale).relu_()
+        pooled = pooled.to(features.dtype)
+        ctx.num_groups = num_groups
+        ctx.save_for_backward(features, weight, mean, rstd, centred, places, pooled)
+        ctx.mark_non_differentiable(mean, var)
+        ctx.set_materialize_grads(False)
+        return pooled, mean, var
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return None, None, None, None, None
+        features, weight, mean, rstd, centred, places, pooled = ctx.saved_tensors
+        height, width = features.shape[2:]
+        grad = torch.ops.aten.threshold_backward(grad, pooled, 0).to(centred.dtype)
+        grad_sums = grad.sum(_PIXELS)  # [N, C]
+        product_sums = (grad * centred).sum(_PIXELS)
+        # With g the unpooled gradient and averages over each block of statistics:
+        # dx = rstd * (w*g - mean(w*g) - x_hat * mean(w*g*x_hat))
+        product_sums = product_sums * rstd  # with x_hat; rstd**3 would underflow for huge values
+        slope = _blocks(weight * product_sums, ctx.num_groups) * rstd * rstd / -(height * width)
+        level = _blocks(weight * grad_sums, ctx.num_groups) * rstd / -(height * width)
+        level = level - slope * mean
+        exact = features.to(centred.dtype)
+        slope, level, scale = _maps(slope, level, weight * rstd)
+        features_grad = torch.ops.aten.max_pool2d_with_indices_backward(
+            grad * scale, exact, [2, 2], [2, 2], [0, 0], [1, 1], False, places
+        )
+        features_grad.addcmul_(exact, slope).add_(level)
+        features_grad = features_grad.to(features.dtype)
+        return features_grad, product_sums.sum(0), grad_sums.sum(0), None, None
+
+
+def convolve(
+    images: Float[Tensor, "batch in_channels height width"], conv: nn.Module
+) -> Float[Tensor, "batch out_channels height width"]:
+    """Return conv(images), in channels-last, by one matrix product where that is faster.
+
+    That is so on a CPU for one input channel: oneDNN's backward pass for the weights spends more
+    than half the time of the whole step's second convolution on a tenth of its work.
+    """
+    fits = (
+        type(conv) is nn.Conv2d
+        and images.device.type == "cpu"
+        and conv.in_channels == 1
+        and conv.stride == (1, 1)
+        and conv.dilation == (1, 1)
+        and conv.padding_mode == "zeros"
+        and conv.padding == tuple(size // 2 for size in conv.kernel_size)
+        and all(size % 2 for size in conv.kernel_size)
+        and conv.bias is not None
+        and not images.requires_grad
+    )
+    if not fits:
+        return conv(images)
+    weight, bias = cast(Tensor, conv.weight), cast(Tensor, conv.bias)
+    if RoundToBf16.active.get():
+        weight, bias = _round(weight), _round(bias)
+        return _round(_PatchConvolution.apply(_round(images), weight, bias))
+    if torch.is_autocast_enabled("cpu"):
+        dtype = torch.get_autocast_dtype("cpu")
+        images, weight, bias = images.to(dtype), weight.to(dtype), bias.to(dtype)
+    return _PatchConvolution.apply(images, weight, bias)
+
+
+class _PatchConvolution(torch.autograd.Function):
+    """(images [N, 1, H, W], weight [O, 1, k, k], bias [O]) -> [N, O, H, W], channels-last."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        num_images, _, height, width = images.shape
+        patches = _patches(images, weight.shape[2], weight.shape[3])
+        pixels = torch.addmm(bias, patches.t(), weight.flatten(1).t())  # [N*H*W, O]
+        ctx.save_for_backward(patches)
+        ctx.weight_shape = weight.shape
+        return pixels.view(num_images, height, width, -1).permute(0, 3, 1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (patches,) = ctx.saved_tensors
+        pixels = grad.permute(0, 2, 3, 1).flatten(0, 2)  # [N*H*W, O]
+        return None, (patches @ pixels).t().reshape(ctx.weight_shape), pixels.sum(0)
+
+
+def _patches(images: Tensor, kernel_height: int, kernel_width: int) -> Tensor:
+    """Return [kernel_height * kernel_width, N*H*W]: row by row, the images shifted by one place."""
+    num_images, _, height, width = images.shape
+    down, across = kernel_height // 2, kernel_width // 2
+    padded = F.pad(images[:, 0], (across, across, down, down))
+    image, row, column = padded.stride()
+    shape = (kernel_height, kernel_width, num_images, height, width)
+    shifted = padded.as_strided(shape, (row, column, image, row, column))
+    return shifted.reshape(kernel_height * kernel_width, -1)
+
+
+def has_bf16_instructions() -> bool:
+    """Return whether this CPU multiplies bf16 numbers; torch is 15 times slower where not."""
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+class RoundToBf16(TorchFunctionMode):
+    """Autocast to bf16 in effect, on a CPU without bf16 instructions: fp32 sums of bf16 values.
+
+    Inputs, weights and outputs of convolutions and linear layers are rounded to bf16, and so are
+    their gradients; products are summed in fp32, as bf16 instructions do. It costs a little more
+    time than fp32, not 15 times as much.
+    """
+
+    active: ContextVar[bool] = ContextVar("rounds_to_bf16", default=False)
+
+    def __enter__(self) -> Self:
+        self._token = self.active.set(True)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self.active.reset(self._token)
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function not in (torch.conv2d, F.linear):
+            return function(*args, **(kwargs or {}))
+        rounded = [_round(value) if isinstance(value, Tensor) else value for value in args]
+        return _round(function(*rounded, **(kwargs or {})))
+
+
+def _round(values: Tensor) -> Tensor:
+    """Round to bf16 and back; autograd rounds the gradient the same way."""
+    return values.bfloat16().to(values.dtype)
