@@ -196,6 +196,20 @@ def load_dataset(
     )
 
 
+def read_test(name: str, data_dir: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return the test images, uint8 [n, 28, 28], and their labels [n], without torch or network.
+
+    Raises:
+        DataError: it is not on disk, or a file is missing, truncated or altered.
+    """
+    if name != "mnist-5k":
+        _, _, images, labels = read_raw(name, data_dir)
+        return images, labels
+    images, labels = _read_bundled()
+    test = _stratified_order(labels)[:_BUNDLED_TEST]
+    return images[test], labels[test]
+
+
 def _split(images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> Split:
     import torch
 

@@ -20,14 +20,17 @@ from groupnorm_bench.results import RunFolder, RunResult, Status
 TEST_IMAGES = {"mnist-5k": 1_000, "mnist": 10_000, "fashion-mnist": 10_000, "kmnist": 10_000}
 LAYERS = ("norm1", "norm2")
 ENVIRONMENT: dict[str, Any] = {
-    "groupnorm_bench": "0.1.0",
+    "version": "0.1.0",
+    "commit": "0123456789abcdef0123456789abcdef01234567",
     "python": "3.11.7",
     "torch": "2.13.0",
-    "device": "cpu",
-    "threads": 1,
+    "platform": "Linux-6.1-x86_64",
     "host": "laptop",
-    "commit": "0123abc",
-    "command": "gnbench sweep sweeps/norm.yaml",
+    "device": "cpu",
+    "device_name": "Some CPU @ 2.00GHz",
+    "threads": 1,
+    "command": ["gnbench", "sweep", "sweeps/norm.yaml"],
+    "started": "2026-11-22T10:00:00+00:00",
 }
 
 

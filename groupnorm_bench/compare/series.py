@@ -1,0 +1,167 @@
+"""Values that a report draws: means with intervals, curves over epochs, digits that arms miss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from groupnorm_bench.compare import stats
+from groupnorm_bench.compare.table import Row, points
+
+LEVEL = 0.95
+"""Confidence of every interval here."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """A mean over seeds with its uncertainty, in points where the metric is an accuracy."""
+
+    n: int
+    mean: float
+    sd: float | None
+    """Standard deviation over seeds (n - 1); None for a single run."""
+    low: float | None
+    high: float | None
+    """Student-t interval of the mean at `LEVEL`; None for a single run."""
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Return the mean of at least one number with its Student-t interval.
+
+    Raises:
+        ValueError: there is no number.
+    """
+    if not len(values):
+        raise ValueError("the mean of no number")
+    numbers = np.asarray(values, dtype=float)
+    mean = float(numbers.mean())
+    if len(numbers) == 1:
+        return Estimate(n=1, mean=mean, sd=None, low=None, high=None)
+    low, high = stats.student_interval(numbers, 1 - LEVEL)
+    sd = float(numbers.std(ddof=1))
+    return Estimate(n=len(numbers), mean=mean, sd=sd, low=low, high=high)
+
+
+def estimate_metric(rows: Iterable[Row], metric: str) -> Estimate | None:
+    """Return a summary metric's mean over runs, or None where no run has it."""
+    values = [value * points(metric) for row in rows if (value := row.metric(metric)) is not None]
+    return estimate(values) if values else None
+
+
+def estimate_last(rows: Iterable[Row], key: str) -> Estimate | None:
+    """Return the mean over runs of a history key at each run's last epoch, or None.
+
+    `norm/eval_gap` is a difference of accuracies, and is returned in points.
+    """
+    values = [
+        float(value) * _history_points(key)
+        for row in rows
+        if row.history and _is_number(value := row.history[-1].get(key))
+    ]
+    return estimate(values) if values else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curve:
+    """A history key over epochs: one number per epoch in each list."""
+
+    epochs: list[int]
+    n: list[int]
+    """Runs that have the key at that epoch."""
+    mean: list[float]
+    low: list[float | None]
+    high: list[float | None]
+    """Mean minus and plus one standard deviation over seeds; None where one run is left."""
+
+
+def curve(rows: Iterable[Row], key: str) -> Curve | None:
+    """Return a history key's mean over runs at each epoch, or None where no run has it."""
+    by_epoch: dict[int, list[float]] = {}
+    for row in rows:
+        for entry in row.history:
+            value, epoch = entry.get(key), entry.get("epoch")
+            if _is_number(value) and _is_number(epoch):
+                by_epoch.setdefault(int(epoch), []).append(float(value) * _history_points(key))
+    if not by_epoch:
+        return None
+    epochs = sorted(by_epoch)
+    means = [float(np.mean(by_epoch[epoch])) for epoch in epochs]
+    sds = [
+        float(np.std(by_epoch[epoch], ddof=1)) if len(by_epoch[epoch]) > 1 else None
+        for epoch in epochs
+    ]
+    return Curve(
+        epochs=epochs,
+        n=[len(by_epoch[epoch]) for epoch in epochs],
+        mean=means,
+        low=[None if sd is None else mean - sd for mean, sd in zip(means, sds, strict=True)],
+        high=[None if sd is None else mean + sd for mean, sd in zip(means, sds, strict=True)],
+    )
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _history_points(key: str) -> float:
+    return 100.0 if key == "norm/eval_gap" else points(key)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MissedImage:
+    """A test image and how many runs of each arm misread it."""
+
+    index: int
+    """In the test set's order."""
+    missed: dict[str, int]
+    """By arm: runs that misread it."""
+    share: float
+    """Mean over arms of the share of their runs that misread it, so that no arm weighs more."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MostMissed:
+    """The test images of one data set that runs misread most often, worst first."""
+
+    dataset: str
+    runs: dict[str, int]
+    """By arm: runs whose hits were kept."""
+    images: list[MissedImage]
+
+
+def most_missed(rows: Iterable[Row], limit: int = 24) -> MostMissed | None:
+    """Return the images missed most by the runs of one data set, or None where no hits were kept.
+
+    Where runs of several data sets are given, the one with most runs is read.
+    """
+    counts: dict[str, dict[str, tuple[np.ndarray[Any, Any], int]]] = {}
+    for row in rows:
+        hits = row.hits()
+        if hits is None:
+            continue
+        arms = counts.setdefault(f"{row.config.dataset}:{len(hits)}", {})
+        missed, runs = arms.get(row.arm, (np.zeros(len(hits), dtype=np.int64), 0))
+        arms[row.arm] = (missed + ~hits, runs + 1)
+    if not counts:
+        return None
+    key = max(counts, key=lambda name: sum(runs for _, runs in counts[name].values()))
+    arms = counts[key]
+    share = np.mean([missed / runs for missed, runs in arms.values()], axis=0)
+    order = np.argsort(-share, kind="stable")[:limit]
+    return MostMissed(
+        dataset=key.rpartition(":")[0],
+        runs={arm: runs for arm, (_, runs) in arms.items()},
+        images=[
+            MissedImage(
+                index=int(i),
+                missed={arm: int(missed[i]) for arm, (missed, _) in arms.items()},
+                share=float(share[i]),
+            )
+            for i in order
+            if share[i] > 0
+        ],
+    )

@@ -1,0 +1,222 @@
+"""Everything a report says, in either format: figures, verdicts in order, runs, provenance."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from groupnorm_bench.compare.contrast import Comparison, Contrast, Verdict
+from groupnorm_bench.compare.table import (
+    Row,
+    RunTable,
+    arm_order,
+    describe,
+    setting_order,
+    varying,
+)
+from groupnorm_bench.compare.words import count
+from groupnorm_bench.report.charts import Figure
+from groupnorm_bench.report.diagnostics import activations, eval_gap, learning_curves
+from groupnorm_bench.report.figures import by_batch_size, by_groups, by_seconds, differences
+from groupnorm_bench.report.gallery import Gallery, gallery
+from groupnorm_bench.report.importance import importance
+from groupnorm_bench.report.parallel import parallel
+
+HEADLINE_ITEMS = 6
+_ORDER: tuple[Verdict, ...] = ("better", "worse", "equal", "undecided")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Headline:
+    """One verdict and the contrasts that have it, the largest differences first."""
+
+    verdict: Verdict
+    words: str
+    """As `better than batch`."""
+    items: Sequence[str]
+    more: int
+    """How many are not among the items."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """Runs that were made alike: by one version, on one machine, by one command."""
+
+    runs: int
+    code: str
+    machine: str
+    command: str
+    when: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Content:
+    """What both formats write."""
+
+    table: RunTable
+    comparison: Comparison
+    figures: Sequence[Figure]
+    gallery: Gallery
+    settings: Sequence[str]
+    """Settings worth a column of the run table: batch size and all that vary."""
+    sources: Sequence[str]
+    """Where the runs were read from."""
+    command: str
+    """What makes this report again."""
+
+    @property
+    def headlines(self) -> list[Headline]:
+        """The verdicts in words, decided ones first."""
+        return headlines(self.comparison)
+
+    @property
+    def origins(self) -> list[Origin]:
+        """Where the runs come from, the most runs first."""
+        return origins(self.table.rows)
+
+    @property
+    def common(self) -> str:
+        """The settings that all runs share, in words."""
+        common = {n: v for n, v in self.comparison.common.items() if v is not None}
+        return describe(common, common)
+
+    def figure(self, key: str) -> Figure:
+        """Return the figure of that key."""
+        return next(figure for figure in self.figures if figure.key == key)
+
+
+def build(
+    table: RunTable,
+    comparison: Comparison,
+    *,
+    sources: Sequence[str],
+    data_dir: Path,
+    command: str,
+) -> Content:
+    """Return the content of a report on runs and their comparison.
+
+    Args:
+        table: the runs the comparison was made from.
+        comparison: what `compare_runs` returned.
+        sources: where the runs were read from, in words.
+        data_dir: where the gallery looks for test images; nothing is fetched.
+        command: what makes this report again.
+    """
+    metric = comparison.metric
+    ordered = sorted(
+        table.rows, key=lambda r: (setting_order(r.setting), arm_order(r.config), r.seed)
+    )
+    table = dataclasses.replace(table, rows=tuple(ordered))
+    rows = [row for row in table.finished if row.metric(metric) is not None]
+    varied = varying(row.setting for row in table.rows)
+    return Content(
+        table=table,
+        comparison=comparison,
+        figures=[
+            differences(comparison, rows),
+            parallel(table, metric),
+            importance(rows, metric, comparison.alpha),
+            by_batch_size(rows, metric),
+            by_groups(rows, metric),
+            learning_curves(rows),
+            by_seconds(rows, metric),
+            activations(rows),
+            eval_gap(rows),
+        ],
+        gallery=gallery(rows, data_dir),
+        settings=["batch_size", *(name for name in varied if name != "batch_size")],
+        sources=sources,
+        command=command,
+    )
+
+
+def headlines(comparison: Comparison) -> list[Headline]:
+    """Return the verdicts that occur, each with its contrasts in a few words."""
+    words = {
+        "better": f"better than {comparison.baseline}",
+        "worse": f"worse than {comparison.baseline}",
+        "equal": f"equal to {comparison.baseline} within the margin",
+        "undecided": f"undecided against {comparison.baseline}",
+    }
+    found = []
+    for verdict in _ORDER:
+        having = [c for c in comparison.contrasts if c.verdict == verdict]
+        having.sort(key=lambda contrast: -abs(contrast.mean_difference))
+        if having:
+            found.append(
+                Headline(
+                    verdict=verdict,
+                    words=words[verdict],
+                    items=[_in_a_few_words(contrast) for contrast in having[:HEADLINE_ITEMS]],
+                    more=max(0, len(having) - HEADLINE_ITEMS),
+                )
+            )
+    return found
+
+
+def _in_a_few_words(contrast: Contrast) -> str:
+    size = (
+        f"{contrast.mean_difference:+.2f}" if contrast.unit else f"{contrast.mean_difference:+.3g}"
+    )
+    where = f" at {contrast.label}" if contrast.label else ""
+    return f"{contrast.arm}{where} ({size} {contrast.unit}".rstrip() + ")"
+
+
+def summary_sentence(content: Content) -> str:
+    """Return the first sentence of a report: what was compared, and how much of it is decided."""
+    comparison = content.comparison
+    finished = len(content.table.finished)
+    seeds = len({row.seed for row in content.table.finished})
+    arms = len(content.table.arms)
+    what = f"{count(finished, 'finished run')} of {count(arms, 'arm')} over {count(seeds, 'seed')}"
+    contrasts = comparison.contrasts
+    if not contrasts:
+        return f"{what}; nothing shares a setting with {comparison.baseline}, so nothing is judged."
+    decided = Counter(contrast.verdict != "undecided" for contrast in contrasts)[True]
+    return (
+        f"{what}: {decided} of {count(len(contrasts), 'contrast')} with {comparison.baseline} "
+        f"{'is' if decided == 1 else 'are'} decided, by {comparison.metric}."
+    )
+
+
+def origins(rows: Sequence[Row]) -> list[Origin]:
+    """Return how the runs were made, grouped."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows:
+        told = row.result.environment
+        machine = ", ".join(
+            str(told[key]) for key in ("host", "device_name", "device", "platform") if told.get(key)
+        )
+        threads = told.get("threads")
+        key = (
+            f"gnbench {row.code}, python {told.get('python', 'unknown')}",
+            f"{machine or 'unknown'}{f', {threads} threads' if threads else ''}",
+            _command(told.get("command")),
+        )
+        groups.setdefault(key, []).append(str(told.get("started") or ""))
+    found = [
+        Origin(runs=len(starts), code=code, machine=machine, command=command, when=_span(starts))
+        for (code, machine, command), starts in groups.items()
+    ]
+    return sorted(found, key=lambda origin: -origin.runs)
+
+
+def _command(command: Any) -> str:
+    """Return a recorded command line as a person types it."""
+    if isinstance(command, list) and command:
+        import shlex
+
+        words = [str(word) for word in command]
+        return shlex.join([Path(words[0]).name, *words[1:]])
+    return str(command) if command else "unknown"
+
+
+def _span(starts: Sequence[str]) -> str:
+    known = sorted(start for start in starts if start)
+    if not known:
+        return "unknown"
+    return known[0] if known[0] == known[-1] else f"{known[0]} to {known[-1]}"

@@ -1,0 +1,159 @@
+"""The figures of what happens inside: learning curves, activations, BatchNorm's gap."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from groupnorm_bench.compare.series import curve, estimate_last
+from groupnorm_bench.compare.table import Row
+from groupnorm_bench.report.charts import Axis, Figure, Panel, Series, Table, View
+from groupnorm_bench.report.figures import absent, estimate_series, filled, size_ticks
+from groupnorm_bench.report.palette import style_of
+from groupnorm_bench.report.slices import Slice, slices
+
+_LAYER_KEY = re.compile(r"norm/(?P<layer>[^/]+)/activation_(?P<what>mean|std)")
+_WHAT = {"mean": "mean", "std": "standard deviation"}
+MAX_LAYERS = 8
+
+
+def learning_curves(rows: Sequence[Row]) -> Figure:
+    """Return validation accuracy and training loss over epochs per arm."""
+    base = Figure(
+        key="curves",
+        title="Learning curves",
+        caption=(
+            "Mean over seeds per epoch; the band is one standard deviation over seeds to either "
+            "side."
+        ),
+    )
+    axes = {
+        "val/accuracy": Axis(title="val accuracy (%)"),
+        "train/loss": Axis(title="train loss", log=True),
+    }
+    found, note = slices(rows)
+    views = []
+    for piece in found:
+        panels = [
+            Panel(x=_epochs(piece), y=axis, series=series, height=340)
+            for key, axis in axes.items()
+            if (series := _curves(piece, key))
+        ]
+        if panels:
+            views.append(View(label=piece.label, panels=panels))
+    if not views:
+        return absent(base, "No finished run has a history.")
+    return filled(base, note, views=views, table=_last_epochs(found))
+
+
+def _last_epochs(found: Sequence[Slice]) -> Table:
+    rows = [
+        [arm, piece.label, e.n, e.mean, e.low, e.high]
+        for piece in found
+        for arm, members in piece.by_arm().items()
+        if (e := estimate_last(members, "val/accuracy"))
+    ]
+    headers = ["arm", "setting", "n", "val accuracy (%), last epoch", "low", "high"]
+    return Table(headers=headers, rows=rows)
+
+
+def _curves(piece: Slice, key: str) -> list[Series]:
+    series = []
+    for arm, members in piece.by_arm().items():
+        line = curve(members, key)
+        if line is not None:
+            series.append(
+                Series(
+                    label=arm,
+                    arm=arm,
+                    style=style_of(members[0].config),
+                    x=line.epochs,
+                    y=line.mean,
+                    low=line.low,
+                    high=line.high,
+                    band=True,
+                )
+            )
+    return series
+
+
+def _epochs(piece: Slice) -> Axis:
+    last = max(row.config.epochs for row in piece.rows)
+    ticks = [(epoch, str(epoch)) for epoch in range(1, last + 1)] if last <= 10 else None
+    return Axis(title="epoch", ticks=ticks)
+
+
+def activations(rows: Sequence[Row]) -> Figure:
+    """Return the mean and the standard deviation of each norm layer's output over epochs."""
+    base = Figure(
+        key="activations",
+        title="Activations behind each norm layer",
+        caption=(
+            "Mean and standard deviation of each norm layer's output on a fixed batch of images, "
+            "after each epoch; mean over seeds, band of one standard deviation."
+        ),
+    )
+    keys = {key: m for row in rows for key in _keys(row) if (m := _LAYER_KEY.fullmatch(key))}
+    layers = sorted({match["layer"] for match in keys.values()})[:MAX_LAYERS]
+    found, note = slices(rows)
+    views = []
+    for piece in found:
+        panels = [
+            Panel(
+                x=_epochs(piece),
+                y=Axis(title=_WHAT[what]),
+                series=series,
+                title=f"{layer}: {_WHAT[what]}",
+                height=280,
+            )
+            for layer in layers
+            for what in _WHAT
+            if (series := _curves(piece, f"norm/{layer}/activation_{what}"))
+        ]
+        if panels:
+            views.append(View(label=piece.label, panels=panels))
+    if not views:
+        return absent(base, "No finished run recorded its activations.")
+    return filled(base, note, views=views)
+
+
+def _keys(row: Row) -> set[str]:
+    return set(row.history[-1]) if row.history else set()
+
+
+def eval_gap(rows: Sequence[Row]) -> Figure:
+    """Return, against batch size, how far running statistics are from the batch's own."""
+    base = Figure(
+        key="eval-gap",
+        title="BatchNorm's gap between training and evaluation",
+        caption=(
+            "Accuracy with the batch's own statistics minus accuracy with the running ones, at "
+            "the last epoch: above zero, the running statistics cost accuracy when the network "
+            "is used. Mean over seeds with its 95% interval."
+        ),
+    )
+    key = "norm/eval_gap"
+    having = [row for row in rows if key in _keys(row)]
+    if not having:
+        return absent(base, "No finished run of a norm with running statistics.")
+    sizes = sorted({row.config.batch_size for row in having})
+    found, note = slices(having, across=("batch_size",))
+    views, table = [], []
+    for piece in found:
+        series = []
+        for arm, members in piece.by_arm().items():
+            marks = []
+            for size in sorted({row.config.batch_size for row in members}):
+                at = [row for row in members if row.config.batch_size == size]
+                if e := estimate_last(at, key):
+                    marks.append((float(size), e, f"batch size {size}"))
+                    table.append([arm, piece.label, size, e.n, e.mean, e.low, e.high])
+            if marks:
+                series.append(estimate_series(arm, members[0], marks))
+        axis = Axis(title="batch size", log=True, ticks=size_ticks(sizes))
+        panel = Panel(
+            x=axis, y=Axis(title="gap (points)"), series=series, height=300, zero_line="y"
+        )
+        views.append(View(label=piece.label, panels=[panel]))
+    headers = ["arm", "setting", "batch size", "n", "gap (points)", "low", "high"]
+    return filled(base, note, views=views, table=Table(headers=headers, rows=table))

@@ -1,0 +1,341 @@
+"""The figures of accuracy: differences, batch size, number of groups, cost."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from groupnorm_bench.compare.series import Estimate, estimate_metric
+from groupnorm_bench.compare.table import Row, arm_order, points
+from groupnorm_bench.compare.verdicts import Comparison, Contrast
+from groupnorm_bench.norms import CONV_CHANNELS
+from groupnorm_bench.report.charts import (
+    Axis,
+    Figure,
+    Kind,
+    Panel,
+    Series,
+    Table,
+    View,
+)
+from groupnorm_bench.report.palette import Style, style_of
+from groupnorm_bench.report.slices import Slice, slices
+
+MAX_ROWS_OF_ONE_FOREST = 32
+MAX_TICKS = 12
+MAX_LINEAR_SPREAD = 10
+"""Times that lie further apart than this factor are drawn on a logarithmic axis."""
+DODGE = 0.035
+"""Arms at one batch size are drawn side by side, this share of the axis' doubling apart."""
+
+
+def metric_title(metric: str) -> str:
+    """Return a metric as an axis names it: `test/accuracy` is `test accuracy (%)`."""
+    name = metric.replace("/", " ").replace("_", " ")
+    return f"{name} (%)" if points(metric) != 1 else name
+
+
+def differences(comparison: Comparison, rows: Sequence[Row]) -> Figure:
+    """Return every contrast's difference with its interval, and the margin of equality."""
+    base = Figure(
+        key="differences",
+        title=f"Difference from {comparison.baseline}",
+        caption=(
+            f"Each arm minus {comparison.baseline} over paired seeds, with its "
+            f"{1 - comparison.alpha:.0%} interval. To the right of zero the arm has the larger "
+            f"{metric_title(comparison.metric).removesuffix(' (%)')}; inside the shaded margin "
+            "arms count as equal."
+        ),
+    )
+    if not comparison.contrasts:
+        return absent(base, "No arm shares a setting with the baseline, so nothing is contrasted.")
+    styles = {row.arm: style_of(row.config) for row in rows}
+    if len(comparison.contrasts) <= MAX_ROWS_OF_ONE_FOREST:
+        views = [View(label="all contrasts", panels=[_forest(comparison.contrasts, styles)])]
+    else:
+        groups: dict[str, list[Contrast]] = {}
+        for contrast in comparison.contrasts:
+            groups.setdefault(contrast.label, []).append(contrast)
+        views = [
+            View(label=label, panels=[_forest(group, styles, labelled=False)])
+            for label, group in groups.items()
+        ]
+    return filled(base, views=views, table=_contrast_table(comparison.contrasts))
+
+
+def _forest(
+    contrasts: Sequence[Contrast], styles: dict[str, Style], *, labelled: bool = True
+) -> Panel:
+    ticks: list[tuple[float, str]] = []
+    series: dict[str, dict[str, Any]] = {}
+    for place, contrast in enumerate(contrasts):
+        label = contrast.label if labelled else ""
+        ticks.append((place, f"{contrast.arm}, {label}" if label else contrast.arm))
+        marks = series.setdefault(
+            contrast.arm, {"x": [], "y": [], "low": [], "high": [], "text": []}
+        )
+        marks["x"].append(contrast.mean_difference)
+        marks["y"].append(place)
+        marks["low"].append(contrast.ci_low)
+        marks["high"].append(contrast.ci_high)
+        marks["text"].append(contrast.sentence)
+    unit = contrasts[0].unit or contrasts[0].metric
+    return Panel(
+        x=Axis(title=f"difference ({unit})"),
+        y=Axis(title="", ticks=ticks, reversed=True),
+        series=[
+            Series(label=arm, arm=arm, style=styles[arm], kind="points", across=True, **marks)
+            for arm, marks in series.items()
+        ],
+        height=110 + 24 * max(4, len(contrasts)),
+        zero_line="x",
+        shades=[
+            (-contrast.margin, contrast.margin, place - 0.5, place + 0.5)
+            for place, contrast in enumerate(contrasts)
+            if contrast.margin
+        ],
+    )
+
+
+def _contrast_table(contrasts: Sequence[Contrast]) -> Table:
+    return Table(
+        headers=["arm", "setting", "pairs", "difference", "low", "high", "adjusted p", "verdict"],
+        rows=[
+            [
+                contrast.arm,
+                contrast.label,
+                contrast.n_pairs,
+                contrast.mean_difference,
+                contrast.ci_low,
+                contrast.ci_high,
+                contrast.p_adjusted,
+                contrast.verdict,
+            ]
+            for contrast in contrasts
+        ],
+    )
+
+
+def by_batch_size(rows: Sequence[Row], metric: str) -> Figure:
+    """Return the metric against batch size per arm: Wu and He's figure 1 for this network."""
+    base = Figure(
+        key="batch-size",
+        title="Accuracy against batch size" if "accuracy" in metric else "Against batch size",
+        caption=(
+            "Mean over seeds with its 95% interval, per arm. BatchNorm takes its statistics over "
+            "the batch, so it is the one to watch on the left; the others do not see the batch. "
+            "(Wu and He 2018, figure 1, for this network.)"
+        ),
+    )
+    found, note = slices(rows, across=("batch_size",))
+    sizes = sorted({row.config.batch_size for row in rows})
+    if not rows:
+        return absent(base, "No finished run.")
+    views, table = [], []
+    for piece in found:
+        series, numbers = _over(piece, metric, lambda row: row.config.batch_size)
+        views.append(
+            View(
+                label=piece.label,
+                panels=[
+                    Panel(
+                        x=Axis(title="batch size", log=True, ticks=size_ticks(sizes)),
+                        y=Axis(title=metric_title(metric)),
+                        series=series,
+                    )
+                ],
+            )
+        )
+        table += [[arm, piece.label, size, *values] for arm, size, *values in numbers]
+    headers = ["arm", "setting", "batch size", "n", "mean", "low", "high"]
+    return filled(base, views=views, table=Table(headers=headers, rows=table), note=note)
+
+
+def _over(piece: Slice, metric: str, place: Any) -> tuple[list[Series], list[list[Any]]]:
+    """Return a series per arm of estimates against `place(row)`, dodged on a log axis."""
+    series, numbers = [], []
+    arms = piece.by_arm()
+    for i, (arm, members) in enumerate(arms.items()):
+        at: dict[float, list[Row]] = {}
+        for row in members:
+            at.setdefault(place(row), []).append(row)
+        points_of = [(x, e) for x in sorted(at) if (e := estimate_metric(at[x], metric))]
+        shift = 2.0 ** (DODGE * (i - (len(arms) - 1) / 2))
+        if points_of:
+            series.append(
+                estimate_series(arm, members[0], [(x * shift, e, f"{x:g}") for x, e in points_of])
+            )
+            numbers += [[arm, x, e.n, e.mean, e.low, e.high] for x, e in points_of]
+    return series, numbers
+
+
+def estimate_series(
+    arm: str, row: Row, marks: Sequence[tuple[float, Estimate, str]], kind: Kind = "line"
+) -> Series:
+    """Return an arm's estimates with their intervals, each at its x and with its name."""
+    return Series(
+        label=arm,
+        arm=arm,
+        style=style_of(row.config),
+        kind=kind,
+        x=[x for x, _, _ in marks],
+        y=[e.mean for _, e, _ in marks],
+        low=[e.low for _, e, _ in marks],
+        high=[e.high for _, e, _ in marks],
+        text=[f"{arm} at {name}: {estimate_text(e)}" for _, e, name in marks],
+    )
+
+
+def estimate_text(estimate: Estimate) -> str:
+    """Return an estimate in words: `98.41 (98.02 to 98.80), n=6`."""
+    interval = (
+        f" ({estimate.low:.2f} to {estimate.high:.2f})"
+        if estimate.low is not None and estimate.high is not None
+        else ""
+    )
+    return f"{estimate.mean:.2f}{interval}, n={estimate.n}"
+
+
+def size_ticks(values: Sequence[float]) -> list[tuple[float, str]] | None:
+    """Return a tick per value, or None where they are too many to print."""
+    if len(values) > MAX_TICKS:
+        return None
+    return [(value, f"{value:g}") for value in values]
+
+
+def by_groups(rows: Sequence[Row], metric: str) -> Figure:
+    """Return the metric against the number of groups, LayerNorm and InstanceNorm as its ends."""
+    base = Figure(
+        key="groups",
+        title="Accuracy against number of groups",
+        caption=(
+            "GroupNorm with one group is LayerNorm, with a group per channel InstanceNorm (its "
+            "learned scale aside), so both stand at the ends; dashed lines are the arms without "
+            f"groups. The {CONV_CHANNELS[0]}-channel layer reaches InstanceNorm at "
+            f"{CONV_CHANNELS[0]} groups, the {CONV_CHANNELS[1]}-channel one does not. Mean over "
+            "seeds with its 95% interval."
+        ),
+    )
+    grouped = [r for r in rows if r.config.norm_spec.reads_groups and r.config.group_size is None]
+    if not grouped:
+        return absent(base, "No finished run of a norm with a number of groups.")
+    counts = sorted({row.config.num_groups for row in grouped})
+    places: dict[Any, float] = {"layer": 0}
+    places |= {count: i + 1 for i, count in enumerate(counts)}
+    places["instance"] = len(counts) + 1
+    found, note = slices(rows)
+    shown = [piece for piece in found if any(row in grouped for row in piece.rows)]
+    views, table = [], []
+    for piece in shown:
+        series = _group_series(piece, metric, places)
+        axis = Axis(
+            title="number of groups (LN, IN: Layer- and InstanceNorm)", ticks=_group_ticks(places)
+        )
+        panel = Panel(x=axis, y=Axis(title=metric_title(metric)), series=series)
+        views.append(View(label=piece.label, panels=[panel]))
+        for arm, members in piece.by_arm().items():
+            if e := estimate_metric(members, metric):
+                table.append([arm, piece.label, e.n, e.mean, e.low, e.high])
+    headers = ["arm", "setting", "n", "mean", "low", "high"]
+    return filled(base, views=views, table=Table(headers=headers, rows=table), note=note)
+
+
+def _group_ticks(places: dict[Any, float]) -> list[tuple[float, str]]:
+    words = {"layer": "LN", "instance": "IN"}
+    return [(place, words.get(key, str(key))) for key, place in places.items()]
+
+
+def _group_series(piece: Slice, metric: str, places: dict[Any, float]) -> list[Series]:
+    series = []
+    for arm, members in piece.by_arm().items():
+        config = members[0].config
+        estimate = estimate_metric(members, metric)
+        if estimate is None:
+            continue
+        counted = config.norm_spec.reads_groups and config.group_size is None
+        place = places.get(config.num_groups if counted else config.norm)
+        if place is not None:
+            series.append(estimate_series(arm, members[0], [(place, estimate, arm)], "points"))
+        elif not config.norm_spec.reads_groups:
+            series.append(
+                Series(
+                    label=arm,
+                    arm=arm,
+                    style=style_of(config),
+                    kind="reference",
+                    x=[0, len(places) - 1],
+                    y=[estimate.mean],
+                    text=[f"{arm}: {estimate_text(estimate)}"],
+                )
+            )
+    return series
+
+
+def by_seconds(rows: Sequence[Row], metric: str) -> Figure:
+    """Return the metric against training time, one mark per cell: what accuracy costs."""
+    base = Figure(
+        key="seconds",
+        title="Accuracy against training time",
+        caption=(
+            "One mark per cell: mean accuracy and mean seconds of training over its seeds, with "
+            "the 95% interval of the accuracy. Up and to the left is better. Times of different "
+            "devices do not compare; they are different views."
+        ),
+    )
+    machines: dict[str, list[Row]] = {}
+    for row in rows:
+        threads = row.result.environment.get("threads")
+        machine = f"{row.device}, {threads} threads" if threads else row.device
+        machines.setdefault(f"{row.config.dataset} on {machine}", []).append(row)
+    views, table = [], []
+    for label, members in machines.items():
+        series, numbers = _cost_series(members, metric)
+        if series:
+            panel = Panel(
+                x=Axis(title="training time (seconds)", log=_spread(series) > MAX_LINEAR_SPREAD),
+                y=Axis(title=metric_title(metric)),
+                series=series,
+            )
+            views.append(View(label=label, panels=[panel]))
+            table += [[*numbers_of, label] for numbers_of in numbers]
+    if not views:
+        return absent(base, "No finished run recorded its training time.")
+    headers = ["arm", "cell", "n", "seconds", "mean", "low", "high", "machine"]
+    return filled(base, views=views, table=Table(headers=headers, rows=table))
+
+
+def _spread(series: Sequence[Series]) -> float:
+    places = [x for one in series for x in one.x]
+    return max(places) / min(places)
+
+
+def _cost_series(rows: Sequence[Row], metric: str) -> tuple[list[Series], list[list[Any]]]:
+    by_arm: dict[str, dict[str, list[Row]]] = {}
+    for row in sorted(rows, key=lambda row: arm_order(row.config)):
+        by_arm.setdefault(row.arm, {}).setdefault(row.cell, []).append(row)
+    series, numbers = [], []
+    for arm, cells in by_arm.items():
+        marks = []
+        for cell, members in cells.items():
+            seconds, value = (estimate_metric(members, m) for m in ("train_seconds", metric))
+            if seconds and value and seconds.mean > 0:
+                marks.append((seconds.mean, value, cell))
+                numbers.append(
+                    [arm, cell, value.n, seconds.mean, value.mean, value.low, value.high]
+                )
+        if marks:
+            any_row = next(iter(cells.values()))[0]
+            series.append(estimate_series(arm, any_row, marks, "points"))
+    return series, numbers
+
+
+def absent(base: Figure, why: str) -> Figure:
+    """Return the figure with the reason why there is nothing to draw."""
+    return filled(base, absent=why)
+
+
+def filled(base: Figure, note: str = "", **changes: Any) -> Figure:
+    """Return the figure with its content, and `note` at the end of its caption."""
+    caption = f"{base.caption} {note}".strip()
+    return dataclasses.replace(base, caption=caption, **changes)

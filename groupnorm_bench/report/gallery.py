@@ -1,0 +1,126 @@
+"""The test images that runs misread most, and which arms misread them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from groupnorm_bench.compare.series import most_missed
+from groupnorm_bench.compare.table import Row, arm_order
+from groupnorm_bench.errors import DataError
+from groupnorm_bench.report.palette import Style, style_of
+
+SCALE = 3
+"""A 28-pixel image is stored this many times larger, so that it stays sharp where it is shown."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Miss:
+    """One arm's runs on one image."""
+
+    arm: str
+    style: Style
+    missed: int
+    runs: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """One test image."""
+
+    index: int
+    label: int
+    png: bytes
+    misses: Sequence[Miss]
+
+    @property
+    def data_uri(self) -> str:
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+
+    @property
+    def words(self) -> str:
+        """What it is and who misread it, for those who cannot see it."""
+        arms = ", ".join(f"{m.arm} {m.missed} of {m.runs}" for m in self.misses if m.missed)
+        return f"test image {self.index}, a {self.label}; misread by {arms}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gallery:
+    """The most-missed images of one data set, or why there are none."""
+
+    dataset: str = ""
+    pictures: Sequence[Picture] = ()
+    absent: str = ""
+
+    @property
+    def arms(self) -> list[tuple[str, Style]]:
+        """Arms in the order of their bars."""
+        return [(miss.arm, miss.style) for miss in self.pictures[0].misses] if self.pictures else []
+
+
+def gallery(rows: Sequence[Row], data_dir: Path, limit: int = 24) -> Gallery:
+    """Return the images missed most; nothing is fetched, and no data set is no error.
+
+    Args:
+        rows: finished runs.
+        data_dir: the folder of data sets.
+        limit: how many images.
+    """
+    found = most_missed(rows, limit)
+    if found is None:
+        return Gallery(absent="No run kept which test images it read right (test_hits.npy).")
+    if not found.images:
+        return Gallery(dataset=found.dataset, absent="No run misread any test image.")
+    try:
+        images, labels = _test_images(found.dataset, data_dir)
+    except DataError as error:
+        return Gallery(dataset=found.dataset, absent=f"The test images are not here: {error}.")
+    if any(image.index >= len(labels) for image in found.images):
+        why = f"The runs' test set is not the {found.dataset} of this machine."
+        return Gallery(dataset=found.dataset, absent=why)
+    first = {row.arm: row.config for row in reversed(rows)}
+    arms = sorted(found.runs, key=lambda arm: arm_order(first[arm]))
+    return Gallery(
+        dataset=found.dataset,
+        pictures=[
+            Picture(
+                index=image.index,
+                label=int(labels[image.index]),
+                png=_png(images[image.index]),
+                misses=[
+                    Miss(
+                        arm=arm,
+                        style=style_of(first[arm]),
+                        missed=image.missed[arm],
+                        runs=found.runs[arm],
+                    )
+                    for arm in arms
+                ],
+            )
+            for image in found.images
+        ],
+    )
+
+
+def _test_images(name: str, data_dir: Path) -> tuple[Any, Any]:
+    """Return the test images, UInt8 [n, 28, 28], and labels [n], of a data set on this disk."""
+    from groupnorm_bench.data import SOURCES, is_on_disk, read_test
+
+    if name not in SOURCES or not is_on_disk(name, data_dir):
+        raise DataError(f"{name} is not in {data_dir}; fetch it: gnbench data {name}")
+    return read_test(name, data_dir)
+
+
+def _png(pixels: Any) -> bytes:
+    """Return the PNG of a digit, dark on white, as it was written on paper."""
+    from PIL import Image
+
+    image = Image.fromarray(255 - pixels)
+    size = (image.width * SCALE, image.height * SCALE)
+    buffer = io.BytesIO()
+    image.resize(size, Image.Resampling.BICUBIC).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

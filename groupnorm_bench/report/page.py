@@ -1,0 +1,147 @@
+"""The report as one HTML file: it opens from disk, with the network off."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from datetime import UTC, datetime
+from importlib import resources
+from typing import Any
+
+import groupnorm_bench
+from groupnorm_bench.compare import render as tables
+from groupnorm_bench.compare.table import Row, points
+from groupnorm_bench.report.content import Content, summary_sentence
+from groupnorm_bench.report.figures import metric_title
+from groupnorm_bench.report.palette import style_of
+from groupnorm_bench.report.plotly_charts import figure_spec
+
+_TEMPLATES = resources.files("groupnorm_bench.report") / "templates"
+
+
+def render(content: Content) -> str:
+    """Return the page. Text from users is escaped; the page's own policy forbids any request."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(
+        loader=PackageLoader("groupnorm_bench.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["cell"] = cell_text
+    heads, verdicts = tables.table_of(content.comparison)
+    plotly = _inline(get_plotlyjs())
+    script = _inline((_TEMPLATES / "report.js").read_text(encoding="utf-8"))
+    return environment.get_template("report.html.j2").render(
+        content=content,
+        comparison=content.comparison,
+        table_title=tables.headline(content.comparison),
+        heads=heads,
+        verdict_rows=[list(zip(heads, row, strict=True)) for row in verdicts],
+        is_number_column=tables.is_number_column,
+        summary=summary_sentence(content),
+        specs=json_for_script({f.key: figure_spec(f) for f in content.figures if not f.absent}),
+        run_columns=_run_columns(content),
+        run_rows=[_run_row(content, row) for row in content.table.rows],
+        style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
+        plotly=plotly,
+        script=script,
+        script_hashes=" ".join(f"'{_hash(text)}'" for text in (plotly, script)),
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        version=groupnorm_bench.__version__,
+    )
+
+
+def _inline(script: str) -> str:
+    """Return a script that cannot end its own element early."""
+    return re.sub(r"</(?=script)", r"<\\/", script, flags=re.IGNORECASE)
+
+
+def _hash(script: str) -> str:
+    """Return what a content security policy calls a script: no other script may run."""
+    digest = hashlib.sha256(script.encode("utf-8")).digest()
+    return "sha256-" + base64.b64encode(digest).decode()
+
+
+def json_for_script(document: Any) -> str:
+    """Return JSON that may stand inside a script element, whatever text is in it."""
+    text = json.dumps(document, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def cell_text(value: Any) -> str:
+    """Return a cell of a figure's table as text."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1 else f"{value:.2f}"
+    return str(value)
+
+
+_SUMMARY_COLUMNS = {
+    "test/accuracy": "test acc. (%)",
+    "val/accuracy": "val acc. (%)",
+    "val/accuracy_best": "best val acc. (%)",
+    "train_seconds": "seconds",
+    "images_per_second": "images/s",
+}
+
+
+def _run_columns(content: Content) -> list[dict[str, str]]:
+    """Return the run table's columns: what to call them, and whether they sort as numbers."""
+    metric = content.comparison.metric
+    names = [*_SUMMARY_COLUMNS, *([metric] if metric not in _SUMMARY_COLUMNS else [])]
+    columns = [("run", "text"), ("arm", "text")]
+    columns += [(name, "number") for name in content.settings]
+    columns += [("seed", "number"), ("status", "text")]
+    columns += [(_SUMMARY_COLUMNS.get(name, metric_title(name)), "number") for name in names]
+    return [{"title": title, "kind": kind} for title, kind in columns]
+
+
+def _run_row(content: Content, row: Row) -> dict[str, Any]:
+    """Return a run as the table shows it: text, and the value to sort by."""
+    metric = content.comparison.metric
+    names = [*_SUMMARY_COLUMNS, *([metric] if metric not in _SUMMARY_COLUMNS else [])]
+    settings = [row.setting.get(name) for name in content.settings]
+    values = [row.metric(name) for name in names]
+    shown = [None if v is None else v * points(n) for n, v in zip(names, values, strict=True)]
+    return {
+        "name": row.folder.path.name if row.folder else row.name,
+        "link": _web_address(row),
+        "arm": row.arm,
+        "style": style_of(row.config),
+        "cells": [
+            *({"text": _setting_text(value), "kind": "number"} for value in settings),
+            {"text": str(row.seed), "kind": "number"},
+            {"text": row.status, "kind": "text"},
+            *(_number_cell(value) for value in shown),
+        ],
+    }
+
+
+def _setting_text(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _number_cell(value: float | None) -> dict[str, Any]:
+    if value is None:
+        return {"text": "–", "kind": "number"}
+    text = f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.2f}"
+    return {"text": text, "sort": f"{value:.8g}", "kind": "number"}
+
+
+def _web_address(row: Row) -> str | None:
+    """Return the run's page at W&B, or None; nothing but a web address may become a link."""
+    address = row.result.wandb.get("url") or (row.source if row.folder is None else None)
+    if isinstance(address, str) and re.match(r"https?://", address):
+        return address
+    return None

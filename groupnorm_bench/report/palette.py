@@ -1,0 +1,86 @@
+"""One colour, marker and dash per arm, the same in every figure and in every report.
+
+Hues are Okabe and Ito's where they read on both a white and a dark page (contrast about 3:1 or
+more on both: `tests/test_palette.py` holds it); arms of one norm with 1 to 32 groups walk a ramp.
+Colour is never the only sign: the marker tells an arm too, and every figure has its numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+
+from groupnorm_bench.config import TrainConfig
+from groupnorm_bench.norms import CONV_CHANNELS
+
+LIGHT_PAGE, DARK_PAGE = "#ffffff", "#14171c"
+
+_PLAIN = {
+    "none": ("#808080", "x"),
+    "batch": ("#d55e00", "square"),
+    "layer": ("#cc79a7", "triangle-up"),
+    "instance": ("#b8860b", "triangle-down"),
+    "batch-renorm": ("#a0522d", "square-open"),
+    "ghost-batch": ("#c22e5c", "diamond-open"),
+    "frn": ("#7b5cd6", "triangle-up-open"),
+}
+_RAMPS = {
+    "group": ("#36a67f", "#00a096", "#0096a6", "#0085ae", "#2772af", "#465ea7"),
+    "group-ws": ("#a39230", "#95922e", "#7f8b2a", "#698329", "#527b2a", "#3a732c"),
+    "rms-group": ("#d771a4", "#c668a5", "#b45fa5", "#a157a4", "#8e4fa1", "#814ea4"),
+    "evonorm-s0": ("#bd885c", "#b87e57", "#af7252", "#a5654d", "#9a5a48", "#8f4e44"),
+}
+_RAMP_MARKERS = ("circle", "diamond", "cross", "star", "triangle-left", "triangle-right")
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+_OTHERS = ("#7b5cd6", "#a0522d", "#5b7f95", "#c22e5c", "#6b8e23")
+
+GLYPHS = {
+    "circle": "●",
+    "circle-open": "○",
+    "cross": "✚",
+    "diamond": "◆",
+    "diamond-open": "◇",
+    "square": "■",
+    "square-open": "□",
+    "star": "★",
+    "triangle-down": "▼",
+    "triangle-left": "◀",
+    "triangle-right": "▶",
+    "triangle-up": "▲",
+    "triangle-up-open": "△",
+    "x": "✖",
+}
+"""A character for each marker, for legends in text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How an arm looks; marker and dash in Plotly's words."""
+
+    color: str
+    marker: str
+    dash: str = "solid"
+
+    @property
+    def glyph(self) -> str:
+        """The marker as a character; the selector after it keeps phones from drawing an emoji."""
+        return GLYPHS[self.marker] + "\ufe0e"
+
+
+def style_of(config: TrainConfig) -> Style:
+    """Return the style of a config's arm; it depends on nothing else."""
+    spec = config.norm_spec
+    if config.norm in _RAMPS and spec.reads_groups:
+        step = _ramp_step(config)
+        return Style(_RAMPS[config.norm][step], _RAMP_MARKERS[step], _DASHES[step])
+    if config.norm in _PLAIN:
+        return Style(*_PLAIN[config.norm])
+    digest = zlib.crc32(config.arm.encode())
+    color = _OTHERS[digest % len(_OTHERS)]
+    return Style(color, "circle-open", _DASHES[digest // 8 % len(_DASHES)])
+
+
+def _ramp_step(config: TrainConfig) -> int:
+    groups = config.num_groups_for(CONV_CHANNELS[0])
+    return max(0, min(round(math.log2(max(groups, 1))), len(_RAMP_MARKERS) - 1))

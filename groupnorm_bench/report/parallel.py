@@ -1,0 +1,89 @@
+"""Parallel coordinates: a line per run across its settings and its result, as W&B draws them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from groupnorm_bench.compare.table import Row, RunTable, arm_order, points, varying
+from groupnorm_bench.norms import CONV_CHANNELS
+from groupnorm_bench.report.charts import Dimension, Figure, Parallel
+from groupnorm_bench.report.figures import absent, filled, metric_title
+from groupnorm_bench.report.palette import style_of
+
+MAX_PLACES = 12
+"""A setting with more values than this is a scale (logarithmic), not a list of places."""
+
+
+def parallel(table: RunTable, metric: str) -> Figure:
+    """Return the runs as lines over their settings and their result, as W&B draws them.
+
+    A run of a norm without groups stands at "none" on that axis: it stays in the picture.
+    """
+    base = Figure(
+        key="parallel",
+        title="Parallel coordinates",
+        caption=(
+            "A line is a run, coloured by arm. Drag along an axis to keep the runs that pass "
+            "there, or use the boxes above; click beside the drawn range to clear it. The run "
+            "table follows. Runs of norms without groups pass the groups axis at “none”."
+        ),
+    )
+    rows = [row for row in table.finished if row.metric(metric) is not None]
+    if not rows:
+        return absent(base, f"No finished run has {metric}.")
+    rows.sort(key=lambda row: arm_order(row.config))
+    place = {id(row): i for i, row in enumerate(table.rows)}
+    styles = {row.arm: style_of(row.config) for row in rows}
+    names = [name for name in varying(row.setting for row in rows) if name != "batch_size"]
+    norms = list(dict.fromkeys(row.norm for row in rows))
+    dimensions = [
+        _places("norm", [row.norm for row in rows], norms),
+        _setting("num_groups", [_groups_of(row) for row in rows]),
+        _setting("batch_size", [row.config.batch_size for row in rows]),
+        *(_setting(name, [row.setting.get(name, "none") for row in rows]) for name in names),
+        *(_result(key, rows) for key in ("val/accuracy", metric) if _all_have(key, rows)),
+    ]
+    return filled(
+        base,
+        parallel=Parallel(
+            dimensions=dimensions,
+            arms=[row.arm for row in rows],
+            runs=[place[id(row)] for row in rows],
+            styles=styles,
+        ),
+    )
+
+
+def _groups_of(row: Row) -> str | int:
+    if not row.config.norm_spec.reads_groups:
+        return "none"
+    return row.config.num_groups_for(CONV_CHANNELS[0])
+
+
+def _all_have(key: str, rows: Sequence[Row]) -> bool:
+    return all(row.metric(key) is not None for row in rows)
+
+
+def _result(key: str, rows: Sequence[Row]) -> Dimension:
+    values = [float(row.metric(key) or 0.0) * points(key) for row in rows]
+    return Dimension(label=metric_title(key), values=values)
+
+
+def _setting(label: str, values: Sequence[Any]) -> Dimension:
+    different = set(values)
+    numbers = all(isinstance(value, int | float) and value > 0 for value in different)
+    if numbers and len(different) > MAX_PLACES:
+        return Dimension(label=f"log10 {label}", values=[math.log10(value) for value in values])
+    return _places(label, values, sorted(different, key=lambda v: (not isinstance(v, str), v)))
+
+
+def _places(label: str, values: Sequence[Any], ordered: Sequence[Any]) -> Dimension:
+    """Return an axis with a place per value."""
+    places = {value: place for place, value in enumerate(ordered)}
+    ticks = [
+        (place, f"{value:g}" if isinstance(value, float) else str(value))
+        for value, place in places.items()
+    ]
+    return Dimension(label=label, values=[places[value] for value in values], ticks=ticks)

@@ -1,0 +1,60 @@
+"""Runs cut into slices that one view may show together: all else but the figure's axes equal."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from groupnorm_bench.compare.table import Row, arm_order, describe, setting_order, varying
+
+MAX_VIEWS = 24
+"""A search over a continuous setting has a slice per run; a figure shows the fullest ones."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slice:
+    """Runs that differ in arm, seed and the figure's own axes only."""
+
+    label: str
+    rows: Sequence[Row]
+
+    def by_arm(self) -> dict[str, list[Row]]:
+        """Return its runs by arm, in the order of tables."""
+        groups: dict[str, list[Row]] = {}
+        for row in self.rows:
+            groups.setdefault(row.arm, []).append(row)
+        return dict(sorted(groups.items(), key=lambda item: arm_order(item[1][0].config)))
+
+
+def slices(rows: Sequence[Row], across: Collection[str] = ()) -> tuple[list[Slice], str]:
+    """Cut runs into slices, in the order of settings; a mix of code versions is cut too.
+
+    Args:
+        rows: the runs to show.
+        across: settings on the figure's axes, which may differ within a slice.
+
+    Returns:
+        at most `MAX_VIEWS` slices, the ones with most runs, and a line that says so ("" else).
+    """
+    names = [name for name in varying(row.setting for row in rows) if name not in across]
+    codes = {row.code for row in rows}
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((*(row.setting.get(name) for name in names), row.code), []).append(row)
+    fullest = sorted(groups, key=lambda key: -len(groups[key]))[:MAX_VIEWS]
+    kept = [groups[key] for key in fullest]
+
+    def setting(group: list[Row]) -> dict[str, Any]:
+        return {name: group[0].setting[name] for name in names if name in group[0].setting}
+
+    kept.sort(key=lambda group: (setting_order(setting(group)), group[0].code))
+    found = []
+    for group in kept:
+        parts = [describe(group[0].setting, names)]
+        if len(codes) > 1:
+            parts.append(f"code {group[0].code}")
+        found.append(Slice(label=", ".join(filter(None, parts)) or "all runs", rows=group))
+    left = len(groups) - len(kept)
+    note = f"The {MAX_VIEWS} fullest of {len(groups):,} settings can be chosen." if left else ""
+    return found, note

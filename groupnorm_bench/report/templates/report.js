@@ -1,0 +1,264 @@
+"use strict";
+(() => {
+  const specs = JSON.parse(document.getElementById("specs").textContent);
+  const root = document.documentElement;
+  const hidden = new Set();      // arms not shown
+  const shownView = {};          // figure key -> place of its view
+  const all = (selector, from = document) => [...from.querySelectorAll(selector)];
+  const FONT = { family: "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif", size: 12 };
+  const CONFIG = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
+  const PRINT_WIDTH = 660;       // CSS pixels of A4 inside its margins
+  const PRINT_HEIGHT = 270;      // so that two figures share a page
+
+  // --- figures ---------------------------------------------------------------------------------
+  function visible(trace) {
+    return !hidden.has(trace.meta && trace.meta.arm);
+  }
+
+  function drawView(key) {
+    const panels = specs[key].views[shownView[key] || 0].panels;
+    const holder = document.querySelector(`[data-figure="${key}"] .panels`);
+    all(".panel", holder).forEach(Plotly.purge);
+    holder.replaceChildren();
+    for (const panel of panels) {
+      const element = document.createElement("div");
+      element.className = "panel";
+      element.style.minHeight = `${panel.layout.height}px`;
+      holder.append(element);
+      const data = panel.data.map((trace) => ({ ...trace, visible: visible(trace) }));
+      Plotly.newPlot(element, data, themed(panel.layout), CONFIG);
+    }
+  }
+
+  function themed(layout) {
+    const clear = "rgba(0,0,0,0)";
+    return { ...structuredClone(layout), font: FONT, paper_bgcolor: clear, plot_bgcolor: clear, dragmode: "zoom" };
+  }
+
+  function toggleArm(arm) {
+    if (!hidden.delete(arm)) hidden.add(arm);
+    for (const chip of all(".chip")) {
+      chip.setAttribute("aria-pressed", String(!hidden.has(chip.dataset.arm)));
+    }
+    for (const bar of all(".miss")) bar.hidden = hidden.has(bar.dataset.arm);
+    for (const element of all(".panels:not(.parallel) .panel")) {
+      Plotly.restyle(element, { visible: element.data.map(visible) });
+    }
+    if (specs.parallel) drawParallel();
+    showRuns();
+  }
+
+  // --- parallel coordinates ------------------------------------------------------------------
+  const parallel = specs.parallel && specs.parallel.parallel;
+  const ranges = {};             // place of a dimension -> ranges kept
+
+  function linesShown() {
+    return parallel.runs.map((_, i) => i).filter((i) => !hidden.has(parallel.arms[parallel.arm[i]]));
+  }
+
+  function drawParallel() {
+    const element = parallelElement();
+    const lines = linesShown();
+    const count = Math.max(parallel.colors.length - 1, 1);
+    const trace = {
+      type: "parcoords",
+      line: {
+        color: lines.map((i) => parallel.arm[i]), cmin: 0, cmax: count,
+        colorscale: parallel.colors.length > 1
+          ? parallel.colors.map((color, i) => [i / count, color])
+          : [[0, parallel.colors[0]], [1, parallel.colors[0]]],
+      },
+      unselected: { line: { color: "#808080", opacity: 0.06 } },
+      labelfont: FONT, tickfont: { ...FONT, size: 11 }, rangefont: { ...FONT, size: 11 },
+      dimensions: parallel.dimensions.map((dimension, place) => ({
+        ...dimension,
+        range: dimension.range || extent(dimension.values),
+        values: lines.map((i) => dimension.values[i]),
+        constraintrange: ranges[place],
+      })),
+    };
+    Plotly.react(element, [trace], themed({ height: 420, margin: { l: 70, r: 60, t: 46, b: 26 } }), CONFIG);
+    if (!element.dataset.listens) {
+      element.dataset.listens = "yes";
+      element.on("plotly_restyle", readBrushes);
+    }
+  }
+
+  function extent(values) {
+    const low = Math.min(...values), high = Math.max(...values);
+    const pad = (high - low || 1) * 0.02;
+    return [low - pad, high + pad];
+  }
+
+  function parallelElement() {
+    const holder = document.querySelector('[data-figure="parallel"] .panels');
+    if (!holder.firstElementChild) {
+      holder.classList.add("parallel");
+      holder.append(Object.assign(document.createElement("div"), { className: "panel" }));
+    }
+    return holder.firstElementChild;
+  }
+
+  function readBrushes() {
+    parallelElement().data[0].dimensions.forEach((dimension, place) => {
+      const range = dimension.constraintrange;
+      if (range && range.length) ranges[place] = Array.isArray(range[0]) ? range : [range];
+      else delete ranges[place];
+    });
+    for (const control of all(".filters [data-place]")) {
+      if (document.activeElement !== control && !ranges[control.dataset.place]) control.value = "";
+    }
+    showRuns();
+  }
+
+  function kept(i) {
+    return Object.entries(ranges).every(([place, parts]) => {
+      const value = parallel.dimensions[place].values[i];
+      return parts.some(([low, high]) => value >= low && value <= high);
+    });
+  }
+
+  function showRuns() {
+    if (!parallel) return;
+    const rows = all("#run-table tbody tr").sort((a, b) => a.dataset.place - b.dataset.place);
+    const brushed = Object.keys(ranges).length > 0;
+    const lines = linesShown().filter(kept);
+    const keep = new Set(lines.map((i) => parallel.runs[i]));
+    let shown = 0;
+    rows.forEach((row, place) => {
+      row.hidden = brushed ? !keep.has(place) : hidden.has(row.dataset.arm);
+      shown += !row.hidden;
+    });
+    document.getElementById("shown").textContent = `${shown} of ${rows.length} runs shown.`;
+    document.querySelector(".brushed").textContent = brushed
+      ? `${lines.length} of ${parallel.runs.length} lines kept; the run table below shows the same runs.` : "";
+  }
+
+  function makeFilters() {
+    const holder = document.querySelector(".filters");
+    parallel.dimensions.forEach((dimension, place) => {
+      const label = document.createElement("label");
+      const control = dimension.tickvals ? choices(dimension) : smallest();
+      control.dataset.place = place;
+      control.addEventListener("change", () => filterBy(place, control.value));
+      label.append(dimension.title + (dimension.tickvals ? "" : " from"), control);
+      holder.append(label);
+    });
+    const clear = document.createElement("button");
+    clear.type = "button";
+    clear.className = "chip";
+    clear.textContent = "Show all runs";
+    clear.addEventListener("click", () => {
+      for (const place of Object.keys(ranges)) delete ranges[place];
+      for (const control of all("[data-place]", holder)) control.value = "";
+      drawParallel();
+      showRuns();
+    });
+    holder.append(clear);
+  }
+
+  function choices(dimension) {
+    const select = document.createElement("select");
+    select.append(new Option("any", ""));
+    dimension.tickvals.forEach((value, i) => select.append(new Option(dimension.words[i], value)));
+    return select;
+  }
+
+  function smallest() {
+    return Object.assign(document.createElement("input"), { type: "number", step: "any", placeholder: "any" });
+  }
+
+  function filterBy(place, text) {
+    const dimension = parallel.dimensions[place];
+    const value = Number(text);
+    if (text === "") delete ranges[place];
+    else if (dimension.tickvals) ranges[place] = [[value - 0.45, value + 0.45]];
+    else ranges[place] = [[value, Math.max(value, ...dimension.values)]];
+    drawParallel();
+    showRuns();
+  }
+
+  // --- tables ----------------------------------------------------------------------------------
+  function sortKey(row, column) {
+    const cell = row.cells[column];
+    const text = cell.dataset.sort ?? cell.textContent.trim();
+    if (text === "" || text === "–") return null;
+    const value = Number(text);
+    return Number.isNaN(value) ? text : value;
+  }
+
+  function compare(a, b) {
+    if (typeof a === "number" && typeof b === "number") return a - b;
+    return String(a).localeCompare(String(b), undefined, { numeric: true });
+  }
+
+  function sortBy(heading) {
+    const table = heading.closest("table");
+    const column = heading.cellIndex;
+    const down = heading.getAttribute("aria-sort") === "ascending";
+    const rows = [...table.tBodies[0].rows].map((row) => [sortKey(row, column), row]);
+    rows.sort(([a], [b]) => {
+      if (a === null || b === null) return (a === null) - (b === null); // missing values last
+      return down ? compare(b, a) : compare(a, b);
+    });
+    table.tBodies[0].append(...rows.map(([, row]) => row));
+    for (const other of heading.parentElement.cells) other.removeAttribute("aria-sort");
+    heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+  }
+
+  // --- theme and paper ---------------------------------------------------------------------------
+  function showTheme() {
+    const dark = root.dataset.theme
+      ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+    const button = document.getElementById("theme");
+    button.setAttribute("aria-pressed", String(dark));
+    button.textContent = dark ? "Light page" : "Dark page";
+    return dark;
+  }
+
+  function forPaper(start) {
+    for (const element of all(".panel")) {
+      const holder = element.parentElement;
+      const share = holder.children.length > 1 ? (PRINT_WIDTH - 20) / 2 : PRINT_WIDTH;
+      const height = element.layout.height;
+      if (start) {
+        element.dataset.height = height;
+        Plotly.relayout(element, { width: share, height: Math.min(height, PRINT_HEIGHT), autosize: false });
+      } else Plotly.relayout(element, { width: null, height: Number(element.dataset.height), autosize: true });
+    }
+  }
+
+  // --- start -------------------------------------------------------------------------------------
+  function start() {
+    all("#run-table tbody tr").forEach((row, place) => { row.dataset.place = place; });
+    document.getElementById("theme").addEventListener("click", () => {
+      root.dataset.theme = showTheme() ? "light" : "dark";
+      showTheme();
+    });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showTheme);
+    showTheme();
+    document.addEventListener("click", (event) => {
+      const chip = event.target.closest(".legend .chip");
+      if (chip) toggleArm(chip.dataset.arm);
+      const heading = event.target.closest("table.sortable thead th");
+      if (heading) sortBy(heading);
+    });
+    for (const select of all("[data-view-of]")) {
+      select.addEventListener("change", () => {
+        shownView[select.dataset.viewOf] = Number(select.value);
+        select.parentElement.querySelector(".printed").textContent = select.selectedOptions[0].textContent;
+        drawView(select.dataset.viewOf);
+      });
+    }
+    addEventListener("beforeprint", () => forPaper(true));
+    addEventListener("afterprint", () => forPaper(false));
+    const waiting = Object.keys(specs);
+    (function next() {           // one figure per turn, so that the page answers meanwhile
+      const key = waiting.shift();
+      if (!key) { root.dataset.drawn = "yes"; return; }
+      if (specs[key].parallel) { makeFilters(); drawParallel(); } else drawView(key);
+      setTimeout(next);
+    })();
+  }
+  start();
+})();
