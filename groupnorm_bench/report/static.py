@@ -89,10 +89,12 @@ def save_figures(figures: Iterable[Figure], folder: Path) -> list[Path]:
 
 def _save(canvas: Canvas, stem: Path) -> list[Path]:
     paths = []
+    canvas.draw_without_rendering()
+    canvas.set_layout_engine("none")  # laid out once, not again for each format
     for suffix in FORMATS:
         path = stem.with_name(f"{stem.name}.{suffix}")
         metadata = {"Date": None} if suffix == "svg" else {"Software": None}
-        canvas.savefig(path, dpi=DPI, metadata=metadata, bbox_inches="tight")
+        canvas.savefig(path, dpi=DPI, metadata=metadata)
         paths.append(path)
     return paths
 
