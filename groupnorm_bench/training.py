@@ -83,7 +83,8 @@ def train(
         ConfigError: the batch is larger than the training set, or the norm does not fit.
         DataError: the data cannot be had.
         DeviceError: the device is not on this machine.
-        TrainingDiverged: the loss became NaN or infinite; the weights are those before that step.
+        TrainingDiverged: the loss became NaN or infinite, in training (the weights are then those
+            before that step) or on the validation images.
         TrainingStopped: `hooks.should_stop` said so, after `hooks.save`.
     """
     if dataset is None:
@@ -199,10 +200,7 @@ class Training:
             logits = self.model(images)
         loss = F.cross_entropy(logits.float(), labels)
         if check and not math.isfinite(loss.item()):
-            raise TrainingDiverged(
-                f"loss={loss.item()} at step {self.step + 1} of {self.total_steps}; "
-                f"try a lower lr (now {self.config.lr:g}), another norm, or --precision fp32"
-            )
+            raise self._diverged("loss", loss.item(), self.step + 1)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -215,6 +213,8 @@ class Training:
         images = steps * self.config.batch_size
         loss_sum, hits = self.sums.tolist()
         val_loss, logits = evaluate(self.model, self.data, self.data.val, self.config)
+        if not math.isfinite(val_loss):  # the last step ruined the weights: no step would notice
+            raise self._diverged("val/loss", val_loss, self.step)
         val_hits = (logits.argmax(1) == self.data.val.labels.cpu()).double().mean().item()
         row: Row = {
             "epoch": epoch,
@@ -228,6 +228,12 @@ class Training:
             "perf/train_seconds": self.train_seconds,
         }
         return row | norm_diagnostics(self.model, self.data, self.config)
+
+    def _diverged(self, what: str, value: float, step: int) -> TrainingDiverged:
+        return TrainingDiverged(
+            f"{what}={value} at step {step} of {self.total_steps}; "
+            f"try a lower lr (now {self.config.lr:g}), another norm, or --precision fp32"
+        )
 
     def _summary(self, status: str) -> dict[str, Any]:
         best = max(self.history, key=lambda row: row["val/accuracy"])  # the first of equals
