@@ -58,6 +58,19 @@ def test_smallest_p_of_facts_table():
         assert stats.sign_flip_p(np.arange(1.0, n + 1)) == stats.smallest_sign_flip_p(n)
 
 
+def test_the_sampled_test_is_scipys():
+    differences = np.random.default_rng(9).normal(0.2, 1.0, 30)
+    expected = scipy.stats.permutation_test(
+        (differences,),
+        lambda x, axis: x.mean(axis=axis),
+        permutation_type="samples",
+        n_resamples=50_000,
+        vectorized=True,
+        rng=np.random.default_rng(0),
+    ).pvalue
+    assert stats.sign_flip_p(differences) == pytest.approx(expected, abs=0.01)
+
+
 def test_no_sampled_p_is_under_the_smallest():
     assert stats.sign_flip_p(np.arange(1.0, 21.0)) == pytest.approx(stats.smallest_sign_flip_p(20))
 
@@ -149,6 +162,8 @@ def test_mcnemar_is_the_binomial_by_hand(b, c):
     probability = [math.comb(n, k) / 2**n for k in range(n + 1)]
     expected = sum(p for p in probability if p <= probability[b] * (1 + 1e-9))
     assert stats.mcnemar_p(b, c) == pytest.approx(expected)
+    if n:
+        assert stats.mcnemar_p([b], [c])[0] == pytest.approx(scipy.stats.binomtest(b, n).pvalue)
 
 
 def test_holm_by_hand():

@@ -157,17 +157,12 @@ def _image_level(seeds: tuple[int, ...], kept: list[list[Row]], alpha: float) ->
         return {}
     arm, baseline = (np.stack(rows).astype(np.int8) for rows in hits)  # [pairs, images]
     differences = arm - baseline
-    discordant = []
-    for seed, row in zip(seeds, differences, strict=True):
-        only_arm, only_baseline = int((row > 0).sum()), int((row < 0).sum())
-        discordant.append(
-            DiscordantImages(
-                seed=seed,
-                only_arm=only_arm,
-                only_baseline=only_baseline,
-                p=stats.mcnemar_p(only_arm, only_baseline),
-            )
-        )
+    only_arm, only_baseline = (differences > 0).sum(axis=1), (differences < 0).sum(axis=1)
+    p_values = stats.mcnemar_p(only_arm, only_baseline)
+    discordant = [
+        DiscordantImages(seed=seed, only_arm=int(ours), only_baseline=int(theirs), p=float(p))
+        for seed, ours, theirs, p in zip(seeds, only_arm, only_baseline, p_values, strict=True)
+    ]
     found: dict[str, Any] = {"discordant": tuple(discordant)}
     if len(seeds) > 1:
         low, high = stats.new_digits_interval(differences, alpha)
