@@ -268,20 +268,27 @@ def setting_help(name: str) -> str:
 def read_settings(path: Path) -> dict[str, Any]:
     """Read a YAML file of settings, by their field names.
 
+    A mapping stands for the settings in it, as in `arm: {norm: group, num_groups: 8}`: so a W&B
+    agent's `${args_json_file}` spells an axis of a sweep that sets several.
+
     Raises:
         ConfigError: the file cannot be read, or a key in it is no setting (its line is named).
     """
     document = read_yaml(path)
-    for key in document.data:
-        try:
-            setting_name(key)
-        except ConfigError as error:
-            raise ConfigError(f"{document.where(key)}: {error}") from error
+    settings: dict[str, Any] = {}
+    for key, value in document.data.items():
+        group = value if isinstance(value, dict) else {key: value}
+        for name, one in group.items():
+            try:
+                setting_name(name)
+            except ConfigError as error:
+                raise ConfigError(f"{document.where(key)}: {error}") from error
+            settings[name] = one
     try:
-        TrainConfig.from_mapping(document.data)
+        TrainConfig.from_mapping(settings)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    return _named(document.data)
+    return _named(settings)
 
 
 def _named(settings: Mapping[str, Any]) -> dict[str, Any]:

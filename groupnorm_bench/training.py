@@ -155,11 +155,11 @@ class Training:
             hooks.on_epoch(row)
             if epoch < self.epochs and hooks.should_prune(row):
                 return TrainOutcome(
-                    "pruned", self.history, self._summary("pruned"), None, None, self.model
+                    "pruned", self.history, self.summary("pruned"), None, None, self.model
                 )
         loss, logits = evaluate(self.model, self.data, self.data.test, self.config)
         hits = (logits.argmax(1) == self.data.test.labels.cpu()).numpy()
-        summary = self._summary("finished") | {
+        summary = self.summary("finished") | {
             "test/accuracy": float(hits.mean()),
             "test/loss": loss,
         }
@@ -235,7 +235,8 @@ class Training:
             f"try a lower lr (now {self.config.lr:g}), another norm, or --precision fp32"
         )
 
-    def _summary(self, status: str) -> dict[str, Any]:
+    def summary(self, status: str) -> dict[str, Any]:
+        """Return the numbers of the epochs so far; there is at least one."""
         best = max(self.history, key=lambda row: row["val/accuracy"])  # the first of equals
         return {
             "val/accuracy": self.history[-1]["val/accuracy"],

@@ -177,6 +177,8 @@ class _Trial:
             tracker.summarize({"status": "diverged", "error": str(error)})
             raise
         except TrainingStopped:
+            if self._is_pruned_by_wandb(tracker):
+                return self.result
             tracker.summarize({"status": "interrupted"})
             raise
         if outcome.test_hits is not None:
@@ -184,6 +186,16 @@ class _Trial:
         self._settle(outcome.status, outcome.summary)
         self._report(tracker, outcome)
         return self.result
+
+    def _is_pruned_by_wandb(self, tracker: Tracker) -> bool:
+        """Settle a run that the hyperband of a W&B sweep stopped; it has its result."""
+        from groupnorm_bench.tracking.agent import close_stopped
+
+        if close_stopped(tracker) != "pruned" or not self.training.history:
+            return False
+        self._settle("pruned", self.training.summary("pruned"))
+        tracker.summarize(self.result.summary)
+        return True
 
     def _report(self, tracker: Tracker, outcome: TrainOutcome) -> None:
         if outcome.test_logits is not None:

@@ -30,7 +30,12 @@ DataDir = Annotated[
         "--data-dir", "--data_dir", envvar="GNBENCH_DATA_DIR", help="Folder of the data sets."
     ),
 ]
-RunsDir = Annotated[Path, typer.Option("--out", help="Folder of the run folders.")]
+RunsDir = Annotated[
+    Path,
+    typer.Option(
+        "--out", envvar="GNBENCH_RUNS_DIR", show_envvar=False, help="Folder of the run folders."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no hints.")]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,13 +59,14 @@ def train_command(
     entity: Entity = None,
     threads: Threads = None,
     force: Annotated[bool, typer.Option("--force", help="Train a finished run again.")] = False,
+    suite: Annotated[str, typer.Option(hidden=True)] = "train",
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Train one CNN, track it, and keep it in a run folder; typed again, it goes on or is done."""
     from groupnorm_bench.signals import StopSignal
 
-    options = tracking_options(wandb, project, entity)
+    options = dataclasses.replace(tracking_options(wandb, project, entity), suite=suite)
     with StopSignal() as stop:
         result = _train(
             config, out, data_dir or default_data_dir(), options, threads, force, quiet, stop
@@ -104,6 +106,7 @@ def _train(
     from groupnorm_bench.data import resolve_dataset
     from groupnorm_bench.progress import TrainProgress, say
     from groupnorm_bench.results import SETTLED, RunFolder
+    from groupnorm_bench.tracking.agent import answer_from_folder, under_agent
 
     title = f"gnbench train: {config.arm}, batch size {config.batch_size}, seed {config.seed}"
     with TrainProgress(title, config.batch_size, quiet=quiet) as progress:
@@ -119,6 +122,8 @@ def _train(
                 ) from None
     if not quiet:
         say(f"{config.name} was trained before; --force trains it again")
+    if under_agent():
+        answer_from_folder(found, folder.path, options, say)
     return found
 
 

@@ -31,6 +31,8 @@ FINISH_SECONDS = 30
 """How long a finished training waits for its upload; the rest goes up by `gnbench sync`."""
 WORST_IMAGES = 25
 NO_LOGIN = "no login found"
+GROUP_VARIABLE = "GNBENCH_WANDB_GROUP"
+"""Set where the runs of a sweep stand in one W&B group, since W&B refused the sweep."""
 _ENVIRONMENT_MODES: dict[str, Mode] = {
     "online": "online",
     "offline": "offline",
@@ -264,13 +266,13 @@ def _start(
         return wandb.init(
             mode=chosen,  # type: ignore[arg-type]
             dir=folder,
-            id=None if os.environ.get("WANDB_SWEEP_ID") else run_id,
+            id=None if os.environ.get("WANDB_RUN_ID") else run_id,
             resume="allow" if chosen == "online" else None,
             project=options.project,
             entity=options.entity,
             config=wandb_config(config, options.suite),
             name=config.name,
-            group=config.cell,
+            group=os.environ.get(GROUP_VARIABLE) or config.cell,
             job_type=options.suite,
             tags=[config.arm[:64], *options.tags],
             settings=_settings(),
@@ -278,7 +280,7 @@ def _start(
 
     if mode == "online":
         try:
-            return init("online"), "online"
+            return _attached(init, run_id, options, say), "online"
         except wandb.errors.Error as error:
             say(f"W&B: not online ({_line(error)}), keeping the run offline (later: gnbench sync)")
     try:
@@ -286,6 +288,31 @@ def _start(
     except (wandb.errors.Error, OSError) as error:
         say(f"W&B cannot keep this run ({_line(error)}); its result stays in {folder}")
         return None, "disabled"
+
+
+def _attached(
+    init: Callable[[Mode], wandb.Run], run_id: str, options: TrackingOptions, say: Say
+) -> wandb.Run:
+    """Start an online run; one of a local sweep within the W&B sweep made for it, if allowed.
+
+    Under WANDB_SWEEP_ID wandb ignores the argument `id`, so it is told by WANDB_RUN_ID, for as
+    long as that takes: a W&B agent sets both. Where W&B refuses a run that its agents did not
+    ask for, this one and all after it stand in one group, named after the sweep.
+    """
+    import wandb
+
+    if not os.environ.get("WANDB_SWEEP_ID") or os.environ.get("WANDB_RUN_ID"):
+        return init("online")
+    os.environ["WANDB_RUN_ID"] = run_id
+    try:
+        return init("online")
+    except wandb.errors.Error as error:
+        say(f"W&B does not take this run into the sweep ({_line(error)}); see group {options.suite}")
+        os.environ[GROUP_VARIABLE] = options.suite
+        del os.environ["WANDB_SWEEP_ID"]
+    finally:
+        del os.environ["WANDB_RUN_ID"]
+    return init("online")
 
 
 def _settings() -> wandb.Settings:
