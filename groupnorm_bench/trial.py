@@ -16,7 +16,7 @@ from groupnorm_bench.errors import (
     TrainingStopped,
 )
 from groupnorm_bench.results import SETTLED, RunFolder, RunResult, write_atomic
-from groupnorm_bench.tracking.run import Tracker, TrackingOptions, track
+from groupnorm_bench.tracking.run import Tracker, TrackingOptions, failure_summary, track
 
 if TYPE_CHECKING:
     from groupnorm_bench.data import Dataset
@@ -153,7 +153,7 @@ class _Trial:
                     self.folder.write(self.result)
                 for row in self.result.history:
                     tracker.log(row)
-                return self._train(tracker)
+                return self._train_or_tell(tracker)
         except TrainingDiverged as error:
             self._settle("diverged", {"error": str(error)})
             return self.result
@@ -161,6 +161,15 @@ class _Trial:
             raise
         except Exception:
             self._fail(traceback.format_exc())
+            raise
+
+    def _train_or_tell(self, tracker: Tracker) -> RunResult:
+        try:
+            return self._train(tracker)
+        except (TrainingDiverged, TrainingStopped):
+            raise
+        except Exception as error:
+            tracker.summarize(failure_summary(error))
             raise
 
     def _train(self, tracker: Tracker) -> RunResult:

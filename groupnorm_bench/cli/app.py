@@ -77,6 +77,7 @@ def run(args: Sequence[str] | None = None) -> int:
     try:
         outcome = get_command(app)(args=args, prog_name="gnbench", standalone_mode=False)
     except GnbenchError as error:
+        _tell_agent(error)
         return _fail(str(error), error.exit_code)
     except TyperException as error:
         message = getattr(error, "format_message", error.__str__)()
@@ -87,6 +88,15 @@ def run(args: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return outcome if isinstance(outcome, int) else 0
+
+
+def _tell_agent(error: GnbenchError) -> None:
+    """Let W&B know why the run that its agent asked for came to nothing."""
+    if not os.environ.get("WANDB_RUN_ID"):
+        return
+    from groupnorm_bench.tracking.agent import report_failure
+
+    report_failure(error)
 
 
 def _fail(message: str, exit_code: int) -> int:

@@ -1,4 +1,4 @@
-"""`gnbench sync`: what a person says to W&B outside of a run."""
+"""`gnbench agent` and `gnbench sync`: what a person does with W&B outside of a run."""
 
 from __future__ import annotations
 
@@ -7,10 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from groupnorm_bench.cli.app import DEFAULT_RUNS_DIR, AsJson, Quiet, app, print_json
-from groupnorm_bench.errors import TrackingError
+from groupnorm_bench.cli.app import (
+    DEFAULT_RUNS_DIR,
+    AsJson,
+    DataDir,
+    Quiet,
+    RunsDir,
+    app,
+    default_data_dir,
+    print_json,
+)
+from groupnorm_bench.errors import RunsFailed, TrackingError
 
 if TYPE_CHECKING:
+    from groupnorm_bench.results import RunResult
+    from groupnorm_bench.tracking.agents import SweepStatus
     from groupnorm_bench.tracking.sync import SyncOutcome, Upload
 
 RunsDirs = Annotated[
@@ -94,3 +105,86 @@ def _print_outcome(outcome: SyncOutcome, as_json: bool) -> None:
         typer.echo(f"  sweep  {url}")
     for name in outcome.grouped:
         typer.echo(f"  group  {name}")
+
+
+@app.command("agent")
+def agent_command(
+    sweep: Annotated[str, typer.Argument(metavar="ENTITY/PROJECT/SWEEP", help="A W&B sweep.")],
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Runs that each worker does, at most.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Agents on this machine.")] = 1,
+    out: RunsDir = DEFAULT_RUNS_DIR,
+    data_dir: DataDir = None,
+    threads: Annotated[int, typer.Option(min=1, help="Processor threads of each worker.")] = 1,
+    max_failures: Annotated[
+        int, typer.Option("--max-failures", min=1, help="Stop after N failed runs in a row.")
+    ] = 5,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Join a W&B sweep from this machine; Ctrl-C gives its runs back, to be done by others."""
+    from groupnorm_bench.progress import say
+    from groupnorm_bench.signals import StopSignal
+    from groupnorm_bench.sweep.executors.wandb import AgentOptions, run_agents
+    from groupnorm_bench.tracking.agents import read_sweep, require_sweep
+
+    joined = require_sweep(sweep)
+    say(f"W&B sweep: {joined.url}")
+    options = AgentOptions(
+        runs_dir=out,
+        data_dir=data_dir or default_data_dir(),
+        threads=threads,
+        max_failures=max_failures,
+    )
+    done: list[RunResult] = []
+
+    def on_result(result: RunResult) -> None:
+        done.append(result)
+        if not quiet:
+            say(run_line(result))
+
+    with StopSignal() as stop:
+        gave_up = run_agents(
+            joined, options, workers, should_stop=stop, on_result=on_result, count=count
+        )
+        if stop():
+            raise stop.stopped(
+                f"{len(done)} runs are safe in {out}, those under way have a checkpoint and are "
+                f"given back to W&B; gnbench agent {joined.path} goes on"
+            )
+    _print_agent(read_sweep(joined.path), done, as_json)
+    failed = [result for result in done if result.status in ("failed", "diverged")]
+    if failed or gave_up:
+        words = f"{len(failed)} runs failed or diverged"
+        if gave_up:
+            words = f"stopped after {max_failures} failed runs in a row"
+        raise RunsFailed(f"{words}; their tracebacks are in {out} and on {joined.url}")
+
+
+def run_line(result: RunResult) -> str:
+    """Return the line that tells of a run that ended."""
+    accuracy = result.summary.get("val/accuracy")
+    value = f"  val/accuracy {accuracy:.4f}" if isinstance(accuracy, float) else ""
+    return f"{result.config.name}  {result.status}{value}"
+
+
+def _print_agent(sweep: SweepStatus, done: list[RunResult], as_json: bool) -> None:
+    failed = sum(result.status == "failed" for result in done)
+    if as_json:
+        print_json(
+            {
+                "sweep": sweep.path,
+                "state": sweep.state.lower(),
+                "runs": [result.config.name for result in done],
+                "finished": len(done) - failed,
+                "failed": failed,
+                "sweep_runs": sweep.runs,
+            }
+        )
+        return
+    typer.echo(f"{len(done)} runs ended here, {failed} of them failed")
+    typer.echo(
+        f"the sweep is {sweep.state.lower()}: {sweep.count('finished')} runs finished, "
+        f"{sweep.count('failed', 'crashed', 'killed')} failed"
+    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from groupnorm_bench.errors import TrackingError
 from groupnorm_bench.results import RunResult
 from groupnorm_bench.tracking.client import open_api
-from groupnorm_bench.tracking.run import Say, TrackingOptions, track
+from groupnorm_bench.tracking.run import Say, TrackingOptions, failure_summary, opened, track
 
 if TYPE_CHECKING:
     from groupnorm_bench.tracking.run import Tracker
@@ -24,9 +24,7 @@ def under_agent() -> bool:
     return bool(os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID"))
 
 
-def answer_from_folder(
-    result: RunResult, folder: Path, options: TrackingOptions, say: Say
-) -> None:
+def answer_from_folder(result: RunResult, folder: Path, options: TrackingOptions, say: Say) -> None:
     """Give an agent's run the history and summary of a run trained before, tagged `reused`.
 
     Args:
@@ -40,6 +38,24 @@ def answer_from_folder(
         for row in result.history:
             tracker.log(row)
         tracker.summarize(result.summary)
+
+
+def report_failure(error: BaseException) -> None:
+    """Make the run that an agent asked for a failed one on W&B, where it failed before tracking.
+
+    Without this, a setting that cannot be built would leave a run that W&B calls crashed, without
+    a word of why.
+    """
+    if not under_agent() or os.environ["WANDB_RUN_ID"] in opened:
+        return
+    import wandb
+
+    try:
+        run = wandb.init(settings=wandb.Settings(silent=True, console="off", init_timeout=5))
+        run.summary.update(failure_summary(error))
+        run.finish(exit_code=1)
+    except (wandb.errors.Error, OSError):  # the error itself matters more, and is told next
+        return
 
 
 def why_stopped(run_id: str) -> StopReason:

@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,6 +100,16 @@ class Tracker:
         except Exception as error:  # whatever W&B's client raises, the training goes on
             self.run = None
             self.say(f"W&B stopped taking this run ({_line(error)}); gnbench sync completes it")
+
+
+opened: set[str] = set()
+"""Ids of the W&B runs that this process has opened."""
+
+
+def failure_summary(error: BaseException) -> dict[str, str]:
+    """Return what W&B is told of a run that raised: its last words and its traceback."""
+    lines = traceback.format_exception(error)
+    return {"status": "failed", "error": _line(error), "traceback": "".join(lines)}
 
 
 def test_media(
@@ -224,6 +235,7 @@ def track(
         "url": run.url if mode == "online" else None,
         "sweep_id": run.sweep_id,
     }
+    opened.add(run.id)
     tracker = Tracker(say, run, info)
     with _closing(run, say):
         yield tracker
@@ -307,7 +319,9 @@ def _attached(
     try:
         return init("online")
     except wandb.errors.Error as error:
-        say(f"W&B does not take this run into the sweep ({_line(error)}); see group {options.suite}")
+        say(
+            f"W&B does not take this run into the sweep ({_line(error)}); see group {options.suite}"
+        )
         os.environ[GROUP_VARIABLE] = options.suite
         del os.environ["WANDB_SWEEP_ID"]
     finally:

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from groupnorm_bench.errors import RunFolderError
+import yaml
+
+from groupnorm_bench.errors import RunFolderError, TrackingError
 from groupnorm_bench.results import write_atomic
+from groupnorm_bench.tracking.client import last_line, run_wandb
 
 _SUFFIX = ".sweep.json"
 
@@ -82,3 +86,41 @@ def find_records(
             except RunFolderError as error:
                 problems.append(f"{error}; skipped")
     return records, problems
+
+
+def create_sweep(
+    config: dict[str, Any],
+    *,
+    project: str | None = None,
+    entity: str | None = None,
+    prior_runs: Sequence[str] = (),
+    update: str | None = None,
+) -> dict[str, str]:
+    """Create a W&B sweep, or change one that is there.
+
+    Args:
+        config: as `wandb sweep` takes it.
+        project, entity: where; W&B's defaults if None.
+        prior_runs: ids of runs that belong to it.
+        update: id of the sweep to change.
+
+    Returns:
+        its `entity`, `project` and `sweep_id`.
+
+    Raises:
+        TrackingError: W&B refused it.
+    """
+    options = [
+        f"--{key}={value}" for key, value in (("project", project), ("entity", entity)) if value
+    ]
+    options += [f"--prior_run={run}" for run in prior_runs]
+    if update is not None:
+        options.append(f"--update={update}")
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(config, file, sort_keys=False)
+        file.flush()
+        output = run_wandb("sweep", *options, file.name)
+    path = re.search(r"wandb agent ([^/\s]+)/([^/\s]+)/(\S+)", output)
+    if path is None:
+        raise TrackingError(f"wandb sweep told no id: {last_line(output)}")
+    return dict(zip(("entity", "project", "sweep_id"), path.groups(), strict=True))

@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from groupnorm_bench.errors import TrackingError
 from groupnorm_bench.results import FoundRun
 from groupnorm_bench.tracking.client import (
@@ -29,7 +27,7 @@ from groupnorm_bench.tracking.client import (
     wandb_command,
 )
 from groupnorm_bench.tracking.run import DEFAULT_PROJECT
-from groupnorm_bench.tracking.sweeps import SweepRecord, find_records
+from groupnorm_bench.tracking.sweeps import SweepRecord, create_sweep, find_records
 
 BATCH = 32
 """Runs handed to one `wandb sync`; it uploads `PARALLEL` of them at a time."""
@@ -271,25 +269,20 @@ def _make_sweep(record: SweepRecord, ids: list[str]) -> dict[str, Any]:
     Raises:
         TrackingError: W&B refused, or took the sweep without its runs.
     """
-    place = record.wandb
-    where = [f"--{key}={place[key]}" for key in ("project", "entity") if place.get(key)]
-    prior = [f"--prior_run={wandb_id}" for wandb_id in ids]
-    if place.get("sweep_id"):
-        where.append(f"--update={place['sweep_id']}")
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        yaml.safe_dump({**record.config, "name": record.name}, file)
-        file.flush()
-        output = run_wandb("sweep", *where, *prior, file.name)
-    path = re.search(r"wandb agent (\S+)/(\S+)/(\S+)", output)
-    if path is None:
-        raise TrackingError(f"wandb sweep said no sweep's id: {last_line(output)}")
-    entity, project, sweep_id = path.groups()
+    known = record.wandb
+    place = create_sweep(
+        {**record.config, "name": record.name},
+        project=known.get("project"),
+        entity=known.get("entity"),
+        prior_runs=ids,
+        update=known.get("sweep_id"),
+    )
     with open_api() as api:
-        sweep = api.sweep(f"{entity}/{project}/{sweep_id}")
+        sweep = api.sweep("/".join(place.values()))
         missing = set(ids) - {run.id for run in sweep.runs}
         if missing:
             raise TrackingError(f"the sweep lacks {len(missing)} of its runs")
-        return {"entity": entity, "project": project, "sweep_id": sweep_id, "url": sweep.url}
+        return place | {"url": sweep.url}
 
 
 def _end_sweep(place: dict[str, Any], say: Say) -> None:

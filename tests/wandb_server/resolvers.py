@@ -225,7 +225,6 @@ class Sweep(Node):
 class Run(Node):
     readOnly = False
     systemMetrics = "{}"
-    eventsTail = historyTail = "[]"
     wandbConfig = "{}"
     user = USER
 
@@ -259,6 +258,13 @@ class Run(Node):
 
     def historyLineCount(self, info: Any) -> int:
         return len(self._history())
+
+    def historyTail(self, info: Any) -> str:
+        """Return the last line, from which a resumed run learns its step."""
+        return json.dumps(self.store.lines(self.id, "wandb-history.jsonl")[-1:])
+
+    def eventsTail(self, info: Any) -> str:
+        return json.dumps(self.store.lines(self.id, "wandb-events.jsonl")[-1:])
 
     def eventsLineCount(self, info: Any) -> int:
         return len(self.store.lines(self.id, "wandb-events.jsonl"))

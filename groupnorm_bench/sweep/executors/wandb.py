@@ -1,0 +1,345 @@
+"""W&B as the engine: the plan becomes a W&B sweep, and W&B's own agents train it here.
+
+W&B decides which run comes next, and agents on other machines may take some of them. What became
+of a run is read from its folder, or, where another machine has it, from W&B.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from groupnorm_bench.config import TrainConfig
+from groupnorm_bench.errors import RunFolderError, TrackingError
+from groupnorm_bench.results import SETTLED, RunFolder, RunResult
+from groupnorm_bench.sweep.compile import compile_plan, live_settings
+from groupnorm_bench.sweep.executors import Ended, Event, Judge, Lost, Progress, Started, Stopped
+from groupnorm_bench.sweep.spec import SweepSpec
+from groupnorm_bench.tracking.agents import Agents, SweepStatus, read_sweep
+from groupnorm_bench.tracking.api import read_wandb
+from groupnorm_bench.tracking.client import require_login
+from groupnorm_bench.tracking.run import Say, TrackingOptions
+from groupnorm_bench.tracking.sweeps import SweepRecord, create_sweep
+
+_TICK = 0.3
+"""Seconds between looks at the run folders."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentOptions:
+    """What every agent on this machine is told."""
+
+    runs_dir: Path
+    data_dir: Path
+    threads: int = 1
+    devices: tuple[str, ...] = ()
+    max_failures: int = 5
+
+    def agents(self, path: str, workers: int, count: int | None = None) -> Agents:
+        """Return agents for a sweep, not yet started."""
+        return Agents(
+            path,
+            workers,
+            runs_dir=self.runs_dir,
+            data_dir=self.data_dir,
+            threads=self.threads,
+            devices=self.devices,
+            max_failures=self.max_failures,
+            count=count,
+        )
+
+
+def open_sweep(
+    name: str,
+    config: dict[str, Any],
+    runs: Sequence[str],
+    runs_dir: Path,
+    tracking: TrackingOptions,
+) -> SweepStatus:
+    """Return the W&B sweep that an earlier call made of the same plan, or make it.
+
+    Raises:
+        TrackingError: W&B refuses us or the sweep.
+        RunFolderError: what is known of it cannot be written.
+    """
+    record = SweepRecord(name=name, config=config, runs=tuple(runs))
+    path = record.path_in(runs_dir)
+    if path.exists():
+        known = SweepRecord.read(path)
+        if known.config == config and known.wandb.get("sweep_id"):
+            place = known.wandb
+            sweep = read_sweep(f"{place['entity']}/{place['project']}/{place['sweep_id']}")
+            if sweep.state not in ("CANCELED", "CANCELLED"):
+                return sweep
+    place = create_sweep(config, project=tracking.project, entity=tracking.entity)
+    sweep = read_sweep(f"{place['entity']}/{place['project']}/{place['sweep_id']}")
+    known_to_wandb = place | {"url": sweep.url, "executor": "wandb"}
+    record.replace(wandb=known_to_wandb).write(runs_dir)
+    return sweep
+
+
+class WandbExecutor:
+    """Trains a grid's runs by W&B agents, one per slot.
+
+    A run that W&B has handed out and lost, as by a killed agent, it never hands out again: such
+    runs are trained here, one by one, within the sweep, at its end.
+
+    Args:
+        spec: the sweep file.
+        plan: all runs of the plan, those with a result as well, so that the sweep is the same
+            whenever it is made; W&B is answered for them from their folders.
+        options: see `AgentOptions`.
+        tracking: project and entity.
+        slots: agents.
+        say: told the sweep's address before anything else.
+    """
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        plan: Sequence[TrainConfig],
+        options: AgentOptions,
+        tracking: TrackingOptions,
+        slots: int,
+        say: Say,
+    ) -> None:
+        self.slots = slots
+        self._spec, self._plan, self._say = spec, plan, say
+        self._options, self._tracking = options, tracking
+
+    def submit(
+        self,
+        runs: Iterator[TrainConfig | None],
+        judge: Judge,
+        should_stop: Callable[[], bool],
+    ) -> Iterator[Event]:
+        """See `Executor.submit`; W&B prunes by the sweep's own `early_terminate`, not `judge`."""
+        todo = list(_until_none(runs))
+        if not todo:
+            return
+        sweep = self._open()
+        if sweep.is_open:
+            watch = FolderWatch(self._options.runs_dir, todo)
+            with self._options.agents(sweep.path, self.slots) as agents:
+                yield from follow(agents, watch, should_stop)
+                problem = agents.failed_to_start
+            if problem is not None:
+                raise TrackingError(f"wandb agent: {problem}; see {sweep.url}")
+            yield from self._account(sweep, watch.open, should_stop)
+        else:
+            yield from (Lost(run, 0, f"sweep {sweep.path} is over") for run in todo)
+        for run in runs:
+            if run is None:
+                return
+            yield Stopped(run, 0) if should_stop() else self._train_here(run, sweep)
+
+    def _open(self) -> SweepStatus:
+        require_login()
+        config = compile_plan(self._spec, self._plan)
+        names = [run.name for run in self._plan]
+        sweep = open_sweep(self._spec.name, config, names, self._options.runs_dir, self._tracking)
+        self._say(f"W&B sweep: {sweep.url}")
+        self._say(f"join it from another machine: gnbench agent {sweep.path}")
+        return sweep
+
+    def _account(
+        self, sweep: SweepStatus, left: Sequence[TrainConfig], should_stop: Callable[[], bool]
+    ) -> Iterator[Event]:
+        """Answer for the runs that have no result here once the agents are gone."""
+        if not left:
+            return
+        elsewhere: dict[str, RunResult] = {}
+        if not should_stop():
+            results, _ = read_wandb(sweep.path)
+            elsewhere = {r.config.name: r for r in results if r.status in SETTLED}
+        for run in left:
+            if run.name in elsewhere:
+                yield Ended(run, 0, elsewhere[run.name], 0.0)
+            elif should_stop():
+                yield Stopped(run, 0)
+            else:
+                yield Lost(run, 0, "its W&B agent ended without it")
+
+    def _train_here(self, run: TrainConfig, sweep: SweepStatus) -> Event:
+        entity, project, sweep_id = sweep.path.split("/")
+        place = {"WANDB_SWEEP_ID": sweep_id, "WANDB_PROJECT": project, "WANDB_ENTITY": entity}
+        options = ["--quiet", "--suite", self._spec.name, "--out", str(self._options.runs_dir)]
+        options += ["--data-dir", str(self._options.data_dir)]
+        options += ["--threads", str(self._options.threads)]
+        began = time.monotonic()
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            json.dump(live_settings(run), file)
+            file.flush()
+            options += ["--config", file.name]
+            done = subprocess.run(
+                [sys.executable, "-m", "groupnorm_bench.cli", "train", *options],
+                env=os.environ | place,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+        result = _read(RunFolder.of(self._options.runs_dir, run))
+        if result is not None and result.status in (*SETTLED, "failed"):
+            return Ended(run, 0, result, time.monotonic() - began)
+        last = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
+        return Lost(run, 0, last, done.stderr)
+
+
+def _until_none(runs: Iterator[TrainConfig | None]) -> Iterator[TrainConfig]:
+    for run in runs:
+        if run is None:
+            return
+        yield run
+
+
+def _read(folder: RunFolder) -> RunResult | None:
+    try:
+        return folder.read()
+    except RunFolderError:
+        return None  # half-written or foreign: no result
+
+
+@dataclass(slots=True)
+class FolderWatch:
+    """Sees in the run folders how far each run of a list has come."""
+
+    runs_dir: Path
+    runs: Sequence[TrainConfig]
+    _began: dict[str, float] = field(default_factory=dict)
+    _stamps: dict[str, int] = field(default_factory=dict)
+    _rows: dict[str, int] = field(default_factory=dict)
+    _ended: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        for run in self.runs:  # what was there before is no news
+            self._stamps[run.name] = _stamp(RunFolder.of(self.runs_dir, run))
+
+    @property
+    def open(self) -> list[TrainConfig]:
+        """The runs without a result so far."""
+        return [run for run in self.runs if run.name not in self._ended]
+
+    def news(self) -> Iterator[Event]:
+        """Yield what happened since the last call."""
+        for run in self.open:
+            folder = RunFolder.of(self.runs_dir, run)
+            stamp = _stamp(folder)
+            if stamp == self._stamps[run.name]:
+                continue
+            self._stamps[run.name] = stamp
+            result = _read(folder)
+            if result is not None:
+                yield from self._events(run, result)
+
+    def _events(self, run: TrainConfig, result: RunResult) -> Iterator[Event]:
+        if run.name not in self._began:
+            self._began[run.name] = time.monotonic()
+            yield Started(run, len(self._began) - 1)
+        for row in result.history[self._rows.get(run.name, 0) :]:
+            yield Progress(run, 0, int(row["step"]), row["val/accuracy"], row)
+        self._rows[run.name] = len(result.history)
+        if result.status in SETTLED or result.status == "failed":
+            self._ended.add(run.name)
+            yield Ended(run, 0, result, time.monotonic() - self._began[run.name])
+
+
+def _stamp(folder: RunFolder) -> int:
+    try:
+        return folder.result_path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def follow(agents: Agents, watch: FolderWatch, should_stop: Callable[[], bool]) -> Iterator[Event]:
+    """Yield what the agents' runs do until all agents have ended; stop them when asked."""
+    for _ in until_ended(agents, should_stop):
+        yield from watch.news()
+
+
+def until_ended(agents: Agents, should_stop: Callable[[], bool]) -> Iterator[None]:
+    """Yield a few times a second until all agents have ended, and once after; stop them if told."""
+    told = False
+    while agents.alive:
+        if should_stop() and not told:
+            told = True
+            agents.stop()
+        yield
+        time.sleep(_TICK)
+    yield
+
+
+class SweepWatch:
+    """Sees in a folder of runs which of them a W&B sweep has finished.
+
+    Args:
+        runs_dir: the folder; it need not exist yet.
+        sweep_id: W&B's id of the sweep.
+    """
+
+    def __init__(self, runs_dir: Path, sweep_id: str) -> None:
+        self._runs_dir, self._sweep_id = runs_dir, sweep_id
+        self._stamps = {folder.path: _stamp(folder) for folder in self._folders()}
+
+    def _folders(self) -> list[RunFolder]:
+        if not self._runs_dir.is_dir():
+            return []
+        return [RunFolder(Path(entry.path)) for entry in os.scandir(self._runs_dir)]
+
+    def news(self) -> Iterator[RunResult]:
+        """Yield results, whatever their status, that came to an end since the last call."""
+        for folder in self._folders():
+            stamp = _stamp(folder)
+            if not stamp or stamp == self._stamps.get(folder.path):
+                continue
+            self._stamps[folder.path] = stamp
+            result = _read(folder)
+            ended = result is not None and result.status in (*SETTLED, "failed")
+            if result and ended and result.wandb.get("sweep_id") == self._sweep_id:
+                yield result
+
+
+def run_agents(
+    sweep: SweepStatus,
+    options: AgentOptions,
+    workers: int,
+    *,
+    should_stop: Callable[[], bool],
+    on_result: Callable[[RunResult], None],
+    count: int | None = None,
+) -> bool:
+    """Work on a W&B sweep with agents on this machine, until it has nothing more for them.
+
+    Args:
+        sweep: one that is open.
+        options: see `AgentOptions`.
+        workers: how many agents.
+        should_stop: polled; once true, runs checkpoint, are given back to W&B, and agents end.
+        on_result: called with each run that ends here.
+        count: runs that each agent does, at most.
+
+    Returns:
+        whether an agent gave up after too many failures in a row.
+
+    Raises:
+        TrackingError: W&B refused an agent.
+    """
+    watch = SweepWatch(options.runs_dir, sweep.path.rpartition("/")[2])
+    with options.agents(sweep.path, workers, count) as agents:
+        for _ in until_ended(agents, should_stop):
+            for result in watch.news():
+                on_result(result)
+        problem = agents.failed_to_start
+        gave_up = agents.gave_up
+    if problem is not None:
+        raise TrackingError(f"wandb agent: {problem}; see {sweep.url}")
+    return gave_up
