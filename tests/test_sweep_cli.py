@@ -209,6 +209,26 @@ def test_watch_and_json_exclude_each_other(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_search_prunes_ends_at_its_cap_and_goes_on_where_it_was(tmp_path):
+    (tmp_path / "search.yaml").write_text(
+        SWEEP.replace("method: grid", "method: bayes\nrun_cap: 6")
+        .replace("max_steps: {value: 2}", "epochs: {value: 3}\n  lr: {min: 0.0001, max: 0.1}")
+        .replace(
+            "parameters:", "early_terminate: {type: hyperband, min_iter: 1, eta: 2}\nparameters:"
+        )
+    )
+    first = gnbench("sweep", "search.yaml", "--run-cap", "4", "--json", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    document = only_json(first)
+    assert document["finished"] + document["pruned"] == 4
+    assert document["finished"] >= 1
+    before = trained(tmp_path / "runs")
+    second = only_json(gnbench("sweep", "search.yaml", "--json", cwd=tmp_path))
+    assert (second["reused"], second["finished"] + second["pruned"]) == (4, 2)
+    assert {name: trained(tmp_path / "runs")[name] for name in before} == before
+
+
+@pytest.mark.slow
 def test_failed_runs_exit_3_are_left_alone_and_then_tried_again(tmp_path):
     """A norm of the user's own that raises: a real trial, a real traceback."""
     (tmp_path / "mine.py").write_text(

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.exceptions import TyperException
@@ -15,6 +15,9 @@ from typer.main import get_command
 
 import groupnorm_bench
 from groupnorm_bench.errors import GnbenchError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 app = typer.Typer(
     name="gnbench",
@@ -65,6 +68,14 @@ def print_json(document: Any) -> None:
     from groupnorm_bench.results import finite
 
     typer.echo(json.dumps(finite(document), indent=2, allow_nan=False))
+
+
+def print_drawn(drawn: RenderableType) -> None:
+    """Print a table or a text to stdout; off a terminal no line is broken."""
+    from rich.console import Console
+
+    console = Console()
+    console.print(drawn, soft_wrap=not console.is_terminal)
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from groupnorm_bench.cli.app import DEFAULT_RUNS_DIR, AsJson, app, print_json
+from groupnorm_bench.cli.app import DEFAULT_RUNS_DIR, AsJson, app, print_drawn, print_json
 from groupnorm_bench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def status_command(
     elif as_json:
         print_json(_as_data(read_status(paths)))
     else:
-        _print(read_status(paths))
+        print_drawn(draw_status(read_status(paths)))
 
 
 def _as_data(status: Status) -> dict[str, object]:
@@ -52,12 +52,6 @@ def _as_data(status: Status) -> dict[str, object]:
         ],
         "problems": status.problems,
     }
-
-
-def _print(status: Status) -> None:
-    from rich.console import Console
-
-    Console().print(draw_status(status), soft_wrap=True)
 
 
 def _watch(paths: list[Path]) -> None:

@@ -21,6 +21,7 @@ from groupnorm_bench.cli.app import (
     RunsDir,
     app,
     default_data_dir,
+    print_drawn,
     print_json,
 )
 from groupnorm_bench.cli.settings import with_settings
@@ -232,9 +233,7 @@ def _print_plan(plan: Plan, estimate: Estimate | None, as_json: bool) -> None:
     if as_json:
         print_json(plan_to_json(plan, estimate))
         return
-    from rich.console import Console
-
-    Console().print(describe_plan(plan, estimate), soft_wrap=True)
+    print_drawn(describe_plan(plan, estimate))
 
 
 def _confirm(plan: Plan, measure: Callable[[], Estimate | None]) -> None:
@@ -339,11 +338,9 @@ def _print_outcome(
             }
         )
         return
-    from rich.console import Console
-
     from groupnorm_bench.sweep.display import clock
 
-    Console().print(draw_ranking(ranking), soft_wrap=True)
+    print_drawn(draw_ranking(ranking))
     if not quiet:
         trained = len(outcome.results)
         typer.echo(f"\n{trained:,} runs trained in {clock(seconds)}, {reused:,} reused, in {out}")

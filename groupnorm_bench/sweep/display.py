@@ -91,7 +91,7 @@ class Board:
             self._free(event.run)
 
     def _advance(self, event: Progress) -> None:
-        slot = self.at_work[event.slot]
+        slot = self.at_work.setdefault(event.slot, Slot(event.run, time.monotonic()))
         slot.step, slot.accuracy, slot.is_val = event.step, event.accuracy, event.row is not None
         if event.row is not None:
             slot.epoch = int(event.row["epoch"])
