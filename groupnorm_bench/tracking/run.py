@@ -67,7 +67,7 @@ class Tracker:
 
     def log(self, row: dict[str, float]) -> None:
         """Log one epoch's row under its epoch; rows that the server already has are skipped."""
-        if self.run is not None and row["epoch"] >= self.run.step:
+        if self.run is not None and row["epoch"] >= self.run.starting_step:
             run = self.run
             self._guard(lambda: run.log(dict(row), step=int(row["epoch"])))
 

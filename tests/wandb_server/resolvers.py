@@ -225,7 +225,6 @@ class Sweep(Node):
 class Run(Node):
     readOnly = False
     systemMetrics = "{}"
-    wandbConfig = "{}"
     user = USER
 
     def __init__(self, store: Store, row: Row) -> None:
@@ -258,6 +257,11 @@ class Run(Node):
 
     def historyLineCount(self, info: Any) -> int:
         return len(self._history())
+
+    def wandbConfig(self, info: Any, keys: list[str] | None = None) -> str:
+        """Return the client's own part of the config; without its key `t` no run is resumed."""
+        own = json.loads(self.config).get("_wandb", {}).get("value", {})
+        return json.dumps({key: own[key] for key in own if keys is None or key in keys})
 
     def historyTail(self, info: Any) -> str:
         """Return the last line, from which a resumed run learns its step."""
