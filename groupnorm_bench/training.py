@@ -196,7 +196,7 @@ class Training:
     def _train_step(self, batch: Tensor, *, check: bool) -> tuple[Tensor, Tensor]:
         images = self.data.normalize(self.data.train.images[batch])
         labels = self.data.train.labels[batch]
-        with _autocast(self.config, self.device):
+        with autocast(self.config, self.device):
             logits = self.model(images)
         loss = F.cross_entropy(logits.float(), labels)
         if check and not math.isfinite(loss.item()):
@@ -315,7 +315,8 @@ def make_schedule(
     return None
 
 
-def _autocast(config: TrainConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+def autocast(config: TrainConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Return the context in which a config's forward passes run."""
     if config.precision == "fp32":
         return contextlib.nullcontext()
     if device.type == "cpu" and not fused.has_bf16_instructions():
@@ -335,7 +336,7 @@ def evaluate(
     """Return the mean loss over a split and the logits, Float[Tensor, "n 10"], on the CPU."""
     model.eval()
     outputs = []
-    with _autocast(config, split.images.device):
+    with autocast(config, split.images.device):
         for images, _ in _batches(dataset, split, EVAL_BATCH):
             outputs.append(model(images).float())
     logits = torch.cat(outputs)

@@ -1,9 +1,20 @@
 """The command line: reads options, calls the rest, prints."""
 
-from groupnorm_bench.cli import compare, data, doctor, norms, report, status, sweep, train, wandb
+from groupnorm_bench.cli import (
+    bench,
+    compare,
+    data,
+    doctor,
+    norms,
+    report,
+    status,
+    sweep,
+    train,
+    wandb,
+)
 from groupnorm_bench.cli.app import app, main
 
 __all__ = ["app", "main"]
 
 # importing a module registers its commands
-_COMMANDS = (compare, data, doctor, norms, report, status, sweep, train, wandb)
+_COMMANDS = (bench, compare, data, doctor, norms, report, status, sweep, train, wandb)

@@ -1,0 +1,217 @@
+"""Measure gnbench train against its peers, interleaved, and print medians and ratios.
+
+    python benchmarks/run.py --data-dir DATA [--peers-python .bench-venv/bin/python]
+
+Every repeat runs each contender once, in a fresh process, in an order that turns by one each time,
+so that what else the machine does falls on all alike; a ratio is taken within a repeat before its
+median. A peer whose package is missing is left out, with a line that says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+BASELINE = "plain loop"
+PEERS = {
+    BASELINE: ["torch_loader.py"],
+    "2 loader workers": ["torch_loader.py", "--workers", "2"],
+    "Lightning": ["lightning_trainer.py"],
+    "in memory, eager": ["torch_memory.py"],
+    "Keras on JAX": ["keras_jax.py"],
+    "Flax + optax": ["flax_optax.py"],
+}
+OURS = {
+    "gnbench fp32": ["--precision", "fp32"],
+    "gnbench bf16": ["--precision", "bf16"],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all contenders of one table train."""
+
+    norm: str
+    batch_size: int
+    images: int
+    whole_epoch: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One process: images/s of its training phase, its wall time, its peak memory."""
+
+    images_per_second: float
+    process_seconds: float
+    peak_memory_mb: float
+
+
+def main() -> None:
+    args = _options()
+    contenders = _available([name for name in [*PEERS, *OURS] if _wanted(name, args.only)], args)
+    document = []
+    for norm in args.norms:
+        for batch_size in args.batch_sizes:
+            setting = Setting(norm, batch_size, args.images, args.epoch)
+            measured = measure(contenders, setting, args)
+            rows = summarize(measured)
+            print(table(setting, rows, args), flush=True)
+            document.append({"norm": norm, "batch_size": batch_size, "rows": rows})
+    if args.json:
+        args.json.write_text(json.dumps(document, indent=2))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data-dir", type=Path, default=os.environ.get("GNBENCH_DATA_DIR"), help="has MNIST/raw"
+    )
+    parser.add_argument("--peers-python", default=sys.executable, help="their environment's python")
+    parser.add_argument("--norms", nargs="+", default=["group"])
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[64])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--images", type=int, default=6_400, help="trained on in each run")
+    parser.add_argument("--epoch", action="store_true", help="whole epochs, test set scored")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--only", nargs="+", help="contenders whose names contain one of these")
+    parser.add_argument("--json", type=Path, help="write every figure here")
+    args = parser.parse_args()
+    if args.data_dir is None:
+        parser.error("--data-dir (or GNBENCH_DATA_DIR) must name the folder that has MNIST/raw")
+    if args.epoch:
+        args.images = 55_000
+    return args
+
+
+def _wanted(name: str, only: list[str] | None) -> bool:
+    return name == BASELINE or not only or any(part in name for part in only)
+
+
+def _available(names: list[str], args: argparse.Namespace) -> list[str]:
+    """Leave out peers whose packages are missing."""
+    modules = {
+        "Lightning": "lightning",
+        "Keras on JAX": "keras, jax",
+        "Flax + optax": "flax, optax",
+    }
+    kept = []
+    for name in names:
+        needs = modules.get(name)
+        test = [args.peers_python, "-c", f"import {needs}"]
+        if needs and subprocess.run(test, capture_output=True, check=False).returncode:
+            print(f"{name}: left out, {args.peers_python} lacks {needs}", file=sys.stderr)
+            continue
+        kept.append(name)
+    return kept
+
+
+def measure(
+    contenders: list[str], setting: Setting, args: argparse.Namespace
+) -> dict[str, list[Measurement]]:
+    """Run every contender `args.repeats` times, interleaved."""
+    measured: dict[str, list[Measurement]] = {name: [] for name in contenders}
+    for repeat in range(args.repeats):
+        turn = repeat % len(contenders)
+        for name in contenders[turn:] + contenders[:turn]:
+            measurement = run_once(name, setting, args)
+            measured[name].append(measurement)
+            print(
+                f"{setting.norm} b{setting.batch_size} {repeat + 1}/{args.repeats} {name}: "
+                f"{measurement.images_per_second:,.0f} images/s, "
+                f"{measurement.process_seconds:.1f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+    return measured
+
+
+def run_once(name: str, setting: Setting, args: argparse.Namespace) -> Measurement:
+    """Run one contender in a process of its own, and read what it reports."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = _command(name, setting, args, folder)
+        started = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        seconds = time.perf_counter() - started
+    if done.returncode:
+        raise SystemExit(f"{name} failed: {' '.join(command)}\n{done.stderr[-2000:]}")
+    if name in PEERS:
+        document = json.loads(done.stdout.splitlines()[-1])
+    else:
+        document = json.loads(done.stdout)["summary"]
+    return Measurement(document["images_per_second"], seconds, document["peak_memory_mb"])
+
+
+def _command(name: str, setting: Setting, args: argparse.Namespace, folder: str) -> list[str]:
+    shared = ["--data-dir", str(args.data_dir), "--norm", setting.norm]
+    shared += ["--batch-size", str(setting.batch_size), "--threads", str(args.threads)]
+    if name in PEERS:
+        script, *extra = PEERS[name]
+        evaluate = ["--evaluate"] if setting.whole_epoch else []
+        images = ["--images", str(setting.images)]
+        return [args.peers_python, str(HERE / script), *shared, *extra, *images, *evaluate]
+    steps = ["--epochs", "1"]
+    if not setting.whole_epoch:
+        steps = ["--max-steps", str(setting.images // setting.batch_size)]
+    quiet = ["--out", folder, "--wandb", "disabled", "--quiet", "--json", "--dataset", "mnist"]
+    train = [sys.executable, "-m", "groupnorm_bench.cli", "train", "--device", "cpu"]
+    return [*train, *shared, *OURS[name], *steps, *quiet]
+
+
+def summarize(measured: dict[str, list[Measurement]]) -> list[dict[str, float | str]]:
+    """Return a row a contender: medians, range, and the median of its ratios to the plain loop."""
+    rows: list[dict[str, float | str]] = []
+    base = measured[BASELINE]
+    for name, runs in measured.items():
+        rates = [run.images_per_second for run in runs]
+        pairs = list(zip(runs, base, strict=True))
+        rows.append(
+            {
+                "name": name,
+                "images_per_second": statistics.median(rates),
+                "lowest": min(rates),
+                "highest": max(rates),
+                "ratio": statistics.median(
+                    r.images_per_second / b.images_per_second for r, b in pairs
+                ),
+                "process_seconds": statistics.median(run.process_seconds for run in runs),
+                "process_ratio": statistics.median(
+                    b.process_seconds / r.process_seconds for r, b in pairs
+                ),
+                "peak_memory_mb": statistics.median(run.peak_memory_mb for run in runs),
+            }
+        )
+    return rows
+
+
+def table(setting: Setting, rows: list[dict[str, float | str]], args: argparse.Namespace) -> str:
+    """Return the rows as a Markdown table with what it takes to repeat it."""
+    kind = "one epoch, test set scored" if setting.whole_epoch else f"{setting.images:,} images"
+    lines = [
+        f"\n### norm {setting.norm}, batch size {setting.batch_size}: {kind}, "
+        f"{args.threads} threads, {args.repeats} interleaved repeats\n",
+        "| contender | images/s (range) | x plain loop | process, s | x plain loop | peak MB |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row['name']} | {row['images_per_second']:,.0f} "
+            f"({row['lowest']:,.0f} to {row['highest']:,.0f}) | {row['ratio']:.2f} | "
+            f"{row['process_seconds']:.1f} | {row['process_ratio']:.2f} | "
+            f"{row['peak_memory_mb']:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""`gnbench bench`: speed of norm layers and of training on this machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from groupnorm_bench.cli.app import AsJson, app, print_json
+from groupnorm_bench.config import PRECISIONS, TrainConfig
+from groupnorm_bench.errors import ConfigError, nearest
+from groupnorm_bench.norms import NORMS
+
+if TYPE_CHECKING:
+    from groupnorm_bench.bench import LayerSpeed, Shape, Spread, TrainSpeed
+
+bench_app = typer.Typer(help="Speed and memory of norm layers, speed of training.")
+app.add_typer(bench_app, name="bench")
+
+Norms = Annotated[list[str] | None, typer.Option("--norm", help="A norm; repeat for more.")]
+Precisions = Annotated[
+    list[str] | None, typer.Option("--precision", help="fp32 or bf16; repeat for more.")
+]
+Groups = Annotated[
+    int, typer.Option("--groups", "--num-groups", min=1, help="Groups of norms that have some.")
+]
+Repeats = Annotated[int, typer.Option(min=1, help="Rounds; each times every case once.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads; torch's choice if not given.")]
+Plot = Annotated[Path | None, typer.Option("--plot", help="Write a bar chart to this HTML file.")]
+
+
+@bench_app.command("layers")
+def layers_command(
+    shape: Annotated[
+        list[str] | None,
+        typer.Option("--shape", help="batch,channels,height,width; repeat for more."),
+    ] = None,
+    norm: Norms = None,
+    precision: Precisions = None,
+    groups: Groups = 8,
+    repeats: Repeats = 20,
+    threads: Threads = None,
+    as_json: AsJson = False,
+    plot: Plot = None,
+) -> None:
+    """Time norm + ReLU + 2x2 max-pool, forward and backward: torch's modules against ours."""
+    norms = _known(norm, NORMS, "norm")
+    precisions = _known(precision, PRECISIONS, "precision")
+    shapes = [_parse_shape(text) for text in shape or []]
+    _check_plot(plot)
+    from groupnorm_bench import bench
+    from groupnorm_bench.progress import say
+
+    _set_threads(threads)
+    rows, notes = bench.bench_layers(shapes or bench.CNN_SHAPES, precisions, groups, repeats, norms)
+    for note in notes:
+        say(note)
+    if plot is not None:
+        labels = [f"{r.norm} {r.way} {r.precision} {_shape_text(r.shape)}" for r in rows]
+        _draw(plot, labels, [r.microseconds for r in rows], "microseconds per image")
+    if as_json:
+        print_json(bench.as_document(rows))
+        return
+    _print_layers(rows)
+
+
+@bench_app.command("train")
+def train_command(
+    norm: Norms = None,
+    batch_size: Annotated[
+        list[int] | None, typer.Option("--batch-size", help="Images per step; repeat for more.")
+    ] = None,
+    precision: Precisions = None,
+    groups: Groups = 8,
+    repeats: Repeats = 20,
+    threads: Threads = None,
+    as_json: AsJson = False,
+    plot: Plot = None,
+) -> None:
+    """Time training steps against the limit: the convolutions and the linear layer alone."""
+    norms = _known(norm, NORMS, "norm") if norm else ["none", "batch", "group"]
+    configs = [
+        TrainConfig(norm=name, batch_size=size, precision=kind, num_groups=groups)
+        for size in batch_size or [64, 256]
+        for kind in _known(precision, PRECISIONS, "precision")
+        for name in norms
+    ]
+    _check_plot(plot)
+    from groupnorm_bench import bench
+
+    _set_threads(threads)
+    rows = bench.bench_train(configs, repeats)
+    if plot is not None:
+        labels = [f"{r.arm} {r.precision} b{r.batch_size}" for r in rows]
+        _draw(plot, labels, [r.images_per_second for r in rows], "images per second")
+    if as_json:
+        print_json(bench.as_document(rows))
+        return
+    _print_train(rows)
+
+
+def _known(given: list[str] | None, known: Iterable[str], name: str) -> list[str]:
+    for value in given or []:
+        if value not in known:
+            raise ConfigError(f"{name}={value!r} is unknown{nearest(value, known)}")
+    return given or list(known)
+
+
+def _parse_shape(text: str) -> Shape:
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*){3}", text):
+        raise ConfigError(
+            f"shape={text!r} is not batch,channels,height,width; write it as 64,32,28,28"
+        )
+    batch, channels, height, width = (int(part) for part in text.split(","))
+    return batch, channels, height, width
+
+
+def _check_plot(plot: Path | None) -> None:
+    if plot is not None and (plot.suffix != ".html" or not plot.parent.is_dir()):
+        raise ConfigError(f"plot={str(plot)!r} must be an .html file in a folder that exists")
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _shape_text(shape: Shape) -> str:
+    return "x".join(str(length) for length in shape)
+
+
+def _print_layers(rows: list[LayerSpeed]) -> None:
+    typer.echo(
+        "norm + ReLU + 2x2 max-pool, forward and backward: microseconds per image\n"
+        f"{'norm':<14}{'way':<8}{'precision':<11}{'shape':<15}{'median':>9}{'10 to 90 %':>18}"
+        f"{'saved MB':>10}"
+    )
+    for row in rows:
+        time = row.microseconds
+        typer.echo(
+            f"{row.norm:<14}{row.way:<8}{row.precision:<11}{_shape_text(row.shape):<15}"
+            f"{time.median:>9.1f}{f'{time.low:.1f} to {time.high:.1f}':>18}{row.saved_mb:>10.1f}"
+        )
+
+
+def _print_train(rows: list[TrainSpeed]) -> None:
+    typer.echo(
+        f"{'arm':<14}{'precision':<11}{'batch':>6}{'images/s':>10}{'10 to 90 %':>18}"
+        f"{'limit':>9}{'of limit':>10}"
+    )
+    for row in rows:
+        rate = row.images_per_second
+        typer.echo(
+            f"{row.arm:<14}{row.precision:<11}{row.batch_size:>6}{rate.median:>10,.0f}"
+            f"{f'{rate.low:,.0f} to {rate.high:,.0f}':>18}{row.limit:>9,.0f}{row.share:>10.0%}"
+        )
+
+
+def _draw(path: Path, labels: list[str], spreads: list[Spread], unit: str) -> None:
+    """Write one bar chart, medians with the tenth to the ninetieth percentile as whiskers."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure(
+        go.Bar(
+            x=[spread.median for spread in spreads],
+            y=labels,
+            orientation="h",
+            error_x={
+                "array": [spread.high - spread.median for spread in spreads],
+                "arrayminus": [spread.median - spread.low for spread in spreads],
+            },
+        )
+    )
+    figure.update_layout(
+        xaxis_title=unit,
+        yaxis_autorange="reversed",
+        height=120 + 24 * len(labels),
+        margin_l=260,
+        template="plotly_white",
+    )
+    figure.write_html(path, include_plotlyjs=True)
