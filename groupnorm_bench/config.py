@@ -205,22 +205,17 @@ class TrainConfig:
     @property
     def cell(self) -> str:
         """The cell's name: arm, batch size, settings that differ from the defaults, 8 hex."""
-        return f"{self._stem}-{self._digest}"
+        live = self.cell_settings
+        return f"{self._stem(live)}-{_digest(live)}"
 
     @property
     def name(self) -> str:
         """The run's name and its folder's: the cell's with the seed before the hash."""
-        return f"{self._stem}-s{self.seed}-{self._digest}"
-
-    @property
-    def _digest(self) -> str:
-        text = json.dumps(self.cell_settings, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-    @property
-    def _stem(self) -> str:
-        parts = [self.arm, f"b{self.batch_size}"]
         live = self.cell_settings
+        return f"{self._stem(live)}-s{self.seed}-{_digest(live)}"
+
+    def _stem(self, live: Mapping[str, Any]) -> str:
+        parts = [self.arm, f"b{self.batch_size}"]
         for name, prefix in _NAME_PARTS.items():
             if name in live and live[name] != getattr(_DEFAULTS, name):
                 value = live[name]
@@ -230,6 +225,11 @@ class TrainConfig:
                     else prefix + ("" if value is True else str(value))
                 )
         return "-".join(parts)
+
+
+def _digest(live: Mapping[str, Any]) -> str:
+    text = json.dumps(live, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 _NAME_PARTS = {
@@ -253,6 +253,8 @@ def setting_name(key: str) -> str:
     Raises:
         ConfigError: no setting is spelled like that; the nearest one is offered.
     """
+    if key in _field_types():
+        return key
     name = str(key).replace("-", "_")
     name = _ALIASES.get(name, name)
     if name not in _field_types():

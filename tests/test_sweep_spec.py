@@ -269,7 +269,7 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path, make):
 
 
 def refused_within(path: Path, match: str, seconds: float) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     tracemalloc.start()
     try:
         with pytest.raises(SweepError, match=match):
@@ -277,7 +277,7 @@ def refused_within(path: Path, match: str, seconds: float) -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert time.perf_counter() - started < seconds
+    assert time.process_time() - started < seconds
     assert peak < 200e6
 
 

@@ -181,7 +181,9 @@ def _check_axis(axis: Axis, method: str) -> None:
             f"{axis.where} {axis.label}: probabilities are not supported with method bayes, which "
             "learns its own; leave them out, or use method random"
         )
-    values = distribution.values or distribution.bounds or (distribution.quantile(0.99),)
+    walked = distribution.grid_values() if method == "grid" else None
+    ends = (walked[0], walked[-1]) if walked else distribution.bounds
+    values = distribution.values or ends or (distribution.quantile(0.99),)
     for value in values:
         checked = axis.assignment(value)
         if axis.setting is not None and not distribution.values:

@@ -249,7 +249,7 @@ def _numeric(
     fields = {
         "low": given.get("min", 0.0),
         "high": given.get("max", 0.0),
-        "q": given.get("q", 1),
+        "q": given.get("q", 1.0),
         "mu": given.get("mu", 0.0),
         "sigma": given.get("sigma", 1.0),
     }
