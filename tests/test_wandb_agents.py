@@ -236,7 +236,12 @@ def test_hyperband_of_the_sweep_prunes_a_run(
     )
     sweep = wandb_server.sweep(sweep_of(path))
     better = wandb_server.store.insert(
-        "runs", project=sweep["project"], name="best", sweep=sweep["name"], state="finished"
+        "runs",
+        project=sweep["project"],
+        name="best",
+        sweep=sweep["name"],
+        state="finished",
+        heartbeat=sweep["created"],
     )
     lines = [json.dumps({"_step": i, "val/loss": 0.0}) for i in range(500)]
     wandb_server.store.put_lines(better, "wandb-history.jsonl", 0, lines)

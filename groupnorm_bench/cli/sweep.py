@@ -24,21 +24,30 @@ from groupnorm_bench.cli.app import (
     print_drawn,
     print_json,
 )
+from groupnorm_bench.cli.engines import (
+    EXECUTORS,
+    EngineOptions,
+    build_engine,
+    check_executor,
+    resolve_executor,
+    show_on_wandb,
+    source_of,
+)
 from groupnorm_bench.cli.settings import with_settings
 from groupnorm_bench.cli.train import Entity, WandbMode, tracking_options
 from groupnorm_bench.config import TrainConfig
-from groupnorm_bench.errors import ConfigError, RunsFailed, nearest
+from groupnorm_bench.errors import ConfigError, RunsFailed
 
 if TYPE_CHECKING:
     from groupnorm_bench.results import FoundRun, RunResult
     from groupnorm_bench.signals import StopSignal
+    from groupnorm_bench.sweep.attach import LocalSweep
     from groupnorm_bench.sweep.describe import Estimate
     from groupnorm_bench.sweep.executors import Executor
     from groupnorm_bench.sweep.plan import Plan
     from groupnorm_bench.sweep.scheduler import Outcome
     from groupnorm_bench.sweep.spec import SweepSpec
 
-EXECUTORS = ("auto", "local")
 _ESTIMATED_RUNS = 500
 
 SweepFile = Annotated[Path, typer.Argument(metavar="FILE", help="A W&B sweep file.")]
@@ -105,8 +114,7 @@ def sweep_command(
     from groupnorm_bench.sweep.plan import build_plan
     from groupnorm_bench.sweep.spec import read_spec
 
-    if executor not in EXECUTORS:
-        raise ConfigError(f"executor={executor!r} is unknown{nearest(executor, EXECUTORS)}")
+    check_executor(executor)
     devices, slots = _slots(config.device, workers, workers_per_device)
     spec = read_spec(file)
     _check_base(config, spec)
@@ -132,18 +140,24 @@ def sweep_command(
         _confirm(plan, lambda: _estimate(plan, data_dir, slots, threads))
     if not quiet:
         say(_headline(plan))
-    from groupnorm_bench.sweep.executors.local import LocalExecutor
-
     tracking = dataclasses.replace(options, suite=spec.name)
-    engine = LocalExecutor(
-        out,
-        options={"data_dir": data_dir, "tracking": tracking},
-        slots=min(slots, max(plan.num_todo, 1)),
+    if plan.num_todo:
+        executor, tracking = resolve_executor(executor, tracking, say)
+    engine_options = EngineOptions(
+        out=out,
+        data_dir=data_dir,
+        tracking=tracking,
+        slots=slots,
         threads=threads,
         devices=devices,
         trial_timeout=trial_timeout,
+        max_failures=max_failures,
     )
-    _work(plan, found, engine, out, max_failures, as_json, quiet)
+    shown = show_on_wandb(executor, plan, engine_options, say)
+    if shown is not None:
+        engine_options = dataclasses.replace(engine_options, tracking=shown.begin())
+    engine = build_engine(executor, plan, engine_options, say)
+    _work(plan, found, engine, shown, out, max_failures, as_json, quiet)
 
 
 def _check_base(base: TrainConfig, spec: SweepSpec) -> None:
@@ -256,6 +270,7 @@ def _work(
     plan: Plan,
     found: list[FoundRun],
     engine: Executor,
+    shown: LocalSweep | None,
     out: Path,
     max_failures: int,
     as_json: bool,
@@ -292,10 +307,13 @@ def _work(
                     board.hear(event)
                     view.hear(event)
 
-                source = make_source(plan, found)
+                source = source_of(engine) or make_source(plan, found)
                 outcome = Scheduler(
                     source, engine, out, should_stop=stop, max_failures=max_failures, watch=watch
                 ).run()
+                if shown is not None:
+                    is_done = not (outcome.stopped or outcome.gave_up)
+                    shown.end([*outcome.results, *outcome.reused], is_done=is_done)
         results = [*reused, *outcome.reused.values(), *outcome.results.values()]
         seconds = time.monotonic() - started
         _print_outcome(plan, outcome, results, metric.name, seconds, out, as_json, quiet)

@@ -60,13 +60,16 @@ def train_command(
     threads: Threads = None,
     force: Annotated[bool, typer.Option("--force", help="Train a finished run again.")] = False,
     suite: Annotated[str, typer.Option(hidden=True)] = "train",
+    sweep_id: Annotated[str | None, typer.Option("--sweep-id", hidden=True)] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Train one CNN, track it, and keep it in a run folder; typed again, it goes on or is done."""
     from groupnorm_bench.signals import StopSignal
 
-    options = dataclasses.replace(tracking_options(wandb, project, entity), suite=suite)
+    options = dataclasses.replace(
+        tracking_options(wandb, project, entity), suite=suite, sweep_id=sweep_id
+    )
     with StopSignal() as stop:
         result = _train(
             config, out, data_dir or default_data_dir(), options, threads, force, quiet, stop

@@ -32,8 +32,6 @@ FINISH_SECONDS = 30
 """How long a finished training waits for its upload; the rest goes up by `gnbench sync`."""
 WORST_IMAGES = 25
 NO_LOGIN = "no login found"
-GROUP_VARIABLE = "GNBENCH_WANDB_GROUP"
-"""Set where the runs of a sweep stand in one W&B group, since W&B refused the sweep."""
 _ENVIRONMENT_MODES: dict[str, Mode] = {
     "online": "online",
     "offline": "offline",
@@ -54,6 +52,8 @@ class TrackingOptions:
     suite: str = "train"
     """The sweep's name, or `train` for a run of its own; W&B's job type."""
     tags: tuple[str, ...] = ()
+    sweep_id: str | None = None
+    """A W&B sweep made for runs of our own scheduler. An agent's run learns its own from wandb."""
 
 
 @dataclass(slots=True)
@@ -274,7 +274,7 @@ def _start(
     for stale in folder.glob(f"wandb/offline-run-*-{run_id}"):  # its rows are logged again
         shutil.rmtree(stale, ignore_errors=True)
 
-    def init(chosen: Mode) -> wandb.Run:
+    def init(chosen: Mode, sweep_id: str | None = None) -> wandb.Run:
         return wandb.init(
             mode=chosen,  # type: ignore[arg-type]
             dir=folder,
@@ -284,52 +284,37 @@ def _start(
             entity=options.entity,
             config=wandb_config(config, options.suite),
             name=config.name,
-            group=os.environ.get(GROUP_VARIABLE) or config.cell,
+            group=options.suite if options.sweep_id in _refused else config.cell,
             job_type=options.suite,
             tags=[config.arm[:64], *options.tags],
-            settings=_settings(),
+            settings=_settings(sweep_id),
         )
 
+    if mode == "online" and options.sweep_id is not None and options.sweep_id not in _refused:
+        try:
+            return init("online", options.sweep_id), "online"
+        except wandb.errors.Error as error:
+            say(f"W&B takes no run into its sweep ({_line(error)}); see group {options.suite}")
+            _refused.add(options.sweep_id)
+            run_id = secrets.token_hex(4)  # wandb holds on to the id of a run it could not start
     if mode == "online":
         try:
-            return _attached(init, run_id, options, say), "online"
+            return init("online"), "online"
         except wandb.errors.Error as error:
             say(f"W&B: not online ({_line(error)}), keeping the run offline (later: gnbench sync)")
+            run_id = secrets.token_hex(4)
     try:
         return init("offline"), "offline"
-    except (wandb.errors.Error, OSError) as error:
+    except Exception as error:  # its errors have no common base; none may stop a training
         say(f"W&B cannot keep this run ({_line(error)}); its result stays in {folder}")
         return None, "disabled"
 
 
-def _attached(
-    init: Callable[[Mode], wandb.Run], run_id: str, options: TrackingOptions, say: Say
-) -> wandb.Run:
-    """Start an online run; one of a local sweep within the W&B sweep made for it, if allowed.
-
-    Under WANDB_SWEEP_ID wandb ignores the argument `id`, so it is told by WANDB_RUN_ID, for as
-    long as that takes: a W&B agent sets both. Where W&B refuses a run that its agents did not
-    ask for, this one and all after it stand in one group, named after the sweep.
-    """
-    import wandb
-
-    if not os.environ.get("WANDB_SWEEP_ID") or os.environ.get("WANDB_RUN_ID"):
-        return init("online")
-    os.environ["WANDB_RUN_ID"] = run_id
-    try:
-        return init("online")
-    except wandb.errors.Error as error:
-        say(
-            f"W&B does not take this run into the sweep ({_line(error)}); see group {options.suite}"
-        )
-        os.environ[GROUP_VARIABLE] = options.suite
-        del os.environ["WANDB_SWEEP_ID"]
-    finally:
-        del os.environ["WANDB_RUN_ID"]
-    return init("online")
+_refused: set[str] = set()
+"""Sweeps that did not take a run which W&B's agents had not asked for."""
 
 
-def _settings() -> wandb.Settings:
+def _settings(sweep_id: str | None) -> wandb.Settings:
     import wandb
 
     return wandb.Settings(
@@ -339,6 +324,7 @@ def _settings() -> wandb.Settings:
         x_save_requirements=False,
         init_timeout=5,
         finish_timeout=FINISH_SECONDS,
+        sweep_id=sweep_id,
     )
 
 

@@ -115,7 +115,12 @@ class Root(Artifacts):
             changes = {c: input[f] for c, f in columns.items() if input.get(f) is not None}
             if input.get("tags") is not None:
                 changes["tags"] = json.dumps(input["tags"])
-            self._check_sweep(run, changes)
+            try:
+                self._check_sweep(run, changes)
+            except ApiError:
+                if inserted:
+                    self.store.delete_run(run["id"])
+                raise
             if input.get("id") is None and run["state"] != "running":
                 changes |= {"state": "running", "exitcode": None, "preempting": 0}
                 changes["starts"] = run["starts"] + 1

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from typing import Any
 from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.errors import RunFolderError, TrackingError
 from groupnorm_bench.results import SETTLED, RunFolder, RunResult
-from groupnorm_bench.sweep.compile import compile_plan, live_settings
+from groupnorm_bench.sweep.attach import wandb_config_of
+from groupnorm_bench.sweep.compile import live_settings
 from groupnorm_bench.sweep.executors import Ended, Event, Judge, Lost, Progress, Started, Stopped
-from groupnorm_bench.sweep.spec import SweepSpec
+from groupnorm_bench.sweep.plan import Plan
+from groupnorm_bench.sweep.scheduler import ATTEMPTS
 from groupnorm_bench.tracking.agents import Agents, SweepStatus, read_sweep
 from groupnorm_bench.tracking.api import read_wandb
 from groupnorm_bench.tracking.client import require_login
@@ -86,16 +88,27 @@ def open_sweep(
     return sweep
 
 
-class WandbExecutor:
-    """Trains a grid's runs by W&B agents, one per slot.
+def open_plan(plan: Plan, runs_dir: Path, tracking: TrackingOptions, say: Say) -> SweepStatus:
+    """Return a plan's W&B sweep, made or found again; its address is said before all else.
 
-    A run that W&B has handed out and lost, as by a killed agent, it never hands out again: such
-    runs are trained here, one by one, within the sweep, at its end.
+    Raises:
+        SweepError: the plan is too large for W&B.
+        TrackingError: W&B refuses us or the sweep.
+    """
+    require_login()
+    names = [run.name for run in plan.runs] if plan.spec.method == "grid" else []
+    sweep = open_sweep(plan.spec.name, wandb_config_of(plan), names, runs_dir, tracking)
+    say(f"W&B sweep: {sweep.url}")
+    if sweep.is_open:
+        say(f"join it from another machine: gnbench agent {sweep.path}")
+    return sweep
+
+
+class WandbSearch:
+    """A random or bayes search that W&B makes, by its agents here; the file goes to W&B as it is.
 
     Args:
-        spec: the sweep file.
-        plan: all runs of the plan, those with a result as well, so that the sweep is the same
-            whenever it is made; W&B is answered for them from their folders.
+        plan: of a search; which runs it will be, W&B decides.
         options: see `AgentOptions`.
         tracking: project and entity.
         slots: agents.
@@ -104,15 +117,86 @@ class WandbExecutor:
 
     def __init__(
         self,
-        spec: SweepSpec,
-        plan: Sequence[TrainConfig],
+        plan: Plan,
         options: AgentOptions,
         tracking: TrackingOptions,
         slots: int,
         say: Say,
     ) -> None:
         self.slots = slots
-        self._spec, self._plan, self._say = spec, plan, say
+        self._plan, self._options, self._tracking, self._say = plan, options, tracking, say
+
+    def submit(
+        self,
+        runs: Iterator[TrainConfig | None],
+        judge: Judge,
+        should_stop: Callable[[], bool],
+    ) -> Iterator[Event]:
+        """See `Executor.submit`; `runs` is empty, and what comes is what W&B chose."""
+        sweep = open_plan(self._plan, self._options.runs_dir, self._tracking, self._say)
+        if not sweep.is_open:
+            raise TrackingError(
+                f"sweep {sweep.path} is {sweep.state.lower()}; change the file's name for another"
+            )
+        watch = SweepWatch(self._options.runs_dir, sweep.path.rpartition("/")[2])
+        with self._options.agents(sweep.path, self.slots) as agents:
+            for _ in until_ended(agents, should_stop):
+                for result in watch.news():
+                    yield from _ended(result)
+            if agents.failed_to_start is not None:
+                raise TrackingError(f"wandb agent: {agents.failed_to_start}; see {sweep.url}")
+
+
+def _ended(result: RunResult) -> Iterator[Event]:
+    seconds = float(result.summary.get("train_seconds", 0.0))
+    if result.status != "failed":
+        yield Ended(result.config, 0, result, seconds)
+        return
+    reason = str(result.summary.get("error", "failed"))
+    for _ in range(ATTEMPTS):  # W&B does not try a proposal again, so neither is it tried here
+        yield Lost(result.config, 0, reason)
+
+
+class NoSource:
+    """Where W&B chooses the runs, the scheduler has none to hand out."""
+
+    def next(self) -> TrainConfig | None:
+        return None
+
+    def report(self, config: TrainConfig, row: Mapping[str, float]) -> bool:
+        return False
+
+    def done(self, config: TrainConfig, result: RunResult | None) -> None:
+        return None
+
+
+class WandbExecutor:
+    """Trains a grid's runs by W&B agents, one per slot.
+
+    A run that W&B has handed out and lost, as by a killed agent, it never hands out again: such
+    runs are trained here, one by one, within the sweep, at its end.
+
+    The sweep holds the runs that have a result as well, so that it is the same whenever it is
+    made; W&B is answered for them from their folders.
+
+    Args:
+        plan: a grid's.
+        options: see `AgentOptions`.
+        tracking: project and entity.
+        slots: agents.
+        say: told the sweep's address before anything else.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        options: AgentOptions,
+        tracking: TrackingOptions,
+        slots: int,
+        say: Say,
+    ) -> None:
+        self.slots = slots
+        self._spec, self._plan, self._say = plan.spec, plan, say
         self._options, self._tracking = options, tracking
 
     def submit(
@@ -142,13 +226,7 @@ class WandbExecutor:
             yield Stopped(run, 0) if should_stop() else self._train_here(run, sweep)
 
     def _open(self) -> SweepStatus:
-        require_login()
-        config = compile_plan(self._spec, self._plan)
-        names = [run.name for run in self._plan]
-        sweep = open_sweep(self._spec.name, config, names, self._options.runs_dir, self._tracking)
-        self._say(f"W&B sweep: {sweep.url}")
-        self._say(f"join it from another machine: gnbench agent {sweep.path}")
-        return sweep
+        return open_plan(self._plan, self._options.runs_dir, self._tracking, self._say)
 
     def _account(
         self, sweep: SweepStatus, left: Sequence[TrainConfig], should_stop: Callable[[], bool]
@@ -170,8 +248,8 @@ class WandbExecutor:
 
     def _train_here(self, run: TrainConfig, sweep: SweepStatus) -> Event:
         entity, project, sweep_id = sweep.path.split("/")
-        place = {"WANDB_SWEEP_ID": sweep_id, "WANDB_PROJECT": project, "WANDB_ENTITY": entity}
-        options = ["--quiet", "--suite", self._spec.name, "--out", str(self._options.runs_dir)]
+        options = ["--sweep-id", sweep_id, "--project", project, "--entity", entity, "--quiet"]
+        options += ["--suite", self._spec.name, "--out", str(self._options.runs_dir)]
         options += ["--data-dir", str(self._options.data_dir)]
         options += ["--threads", str(self._options.threads)]
         began = time.monotonic()
@@ -181,7 +259,6 @@ class WandbExecutor:
             options += ["--config", file.name]
             done = subprocess.run(
                 [sys.executable, "-m", "groupnorm_bench.cli", "train", *options],
-                env=os.environ | place,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
