@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
-    TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -44,14 +43,15 @@ class TrainProgress:
         self._held: list[str] = [] if quiet else [title]
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
+            BarColumn(min(40, max(10, self._console.width - 72))),  # a line of 80 columns holds all
             TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(),
             console=self._console,
             disable=not self._live,
         )
         self._task = self._progress.add_task(f"{title}: loading", total=None, numbers="")
+        self._epoch = 1
+        self._loss = self._accuracy = 0.0
         self._validated = "-"
 
     def __enter__(self) -> Self:
@@ -83,22 +83,28 @@ class TrainProgress:
 
     def on_step(self, step: int, loss: float, accuracy: float) -> None:
         """Move the bar; `loss` and `accuracy` are the epoch's running means."""
+        self._loss, self._accuracy = loss, accuracy
         if self._live:
-            speed = (self._progress.tasks[0].speed or 0.0) * self._batch_size
-            numbers = (
-                f"loss {loss:.4f}  train/accuracy {accuracy:.4f}  "
-                f"val/accuracy {self._validated}  {speed:,.0f} images/s"
-            )
-            self._progress.update(self._task, completed=step, numbers=numbers)
+            self._show(step)
 
     def on_epoch(self, row: Row) -> None:
         """Show an epoch's validation accuracy."""
-        self._validated = f"{row['val/accuracy']:.4f}"
+        self._validated = f"{row['val/accuracy']:.3f}"
         if self._live:
-            self._progress.update(self._task, description=f"epoch {row['epoch'] + 1:.0f}")
+            self._show(int(row["step"]))
+            self._epoch = int(row["epoch"]) + 1
         elif not self._quiet:
             say(
                 f"epoch {row['epoch']:>3.0f}  train/loss {row['train/loss']:.4f}  "
                 f"val/loss {row['val/loss']:.4f}  val/accuracy {row['val/accuracy']:.4f}  "
                 f"{row['perf/images_per_second']:,.0f} images/s"
             )
+
+    def _show(self, step: int) -> None:
+        speed = (self._progress.tasks[0].speed or 0.0) * self._batch_size
+        numbers = (
+            f"loss {self._loss:.3f}  accuracy {self._accuracy:.3f}  val {self._validated}  "
+            f"{speed:,.0f} images/s"
+        )
+        description = f"epoch {self._epoch}"
+        self._progress.update(self._task, completed=step, description=description, numbers=numbers)
