@@ -13,6 +13,7 @@ import io
 import itertools
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -45,6 +46,11 @@ class Picture:
     rows: int = 45
 
 
+def all_busy(text: str) -> bool:
+    """Return whether no worker in the live table waits for its next run."""
+    return re.search(r"^ +[0-9]+ +- *$", text, re.MULTILINE) is None
+
+
 PICTURES = {
     "train": Picture(
         command="gnbench train --norm group --groups 8",
@@ -57,9 +63,12 @@ PICTURES = {
         columns=120,
     ),
     "sweep": Picture(
-        command="gnbench sweep sweeps/norm.yaml --epochs 2 --train-limit 500",
-        arguments=("sweep", "sweeps/norm.yaml", "--epochs", "2", "--train-limit", "500"),
-        when=lambda text: "13/72" in text,
+        command="gnbench sweep sweeps/norm.yaml --dataset mnist-5k --epochs 2 --train-limit 500",
+        arguments=(
+            *("sweep", "sweeps/norm.yaml"),
+            *("--dataset", "mnist-5k", "--epochs", "2", "--train-limit", "500"),
+        ),
+        when=lambda text: bool(re.search("(1[3-9]|[2-9][0-9])/72", text) and all_busy(text)),
     ),
     "ranking": Picture(
         command="gnbench sweep sweeps/smoke.yaml", arguments=("sweep", "sweeps/smoke.yaml")

@@ -71,10 +71,12 @@ def print_json(document: Any) -> None:
 
 
 def print_drawn(drawn: RenderableType) -> None:
-    """Print a table or a text to stdout; off a terminal no line is broken."""
+    """Print a table or a text to stdout; off a terminal, nothing is broken or cut to 80 columns."""
     from rich.console import Console
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=1000)
     console.print(drawn, soft_wrap=not console.is_terminal)
 
 

@@ -36,7 +36,7 @@ from groupnorm_bench.cli.engines import (
 from groupnorm_bench.cli.settings import with_settings
 from groupnorm_bench.cli.train import Entity, WandbMode, tracking_options
 from groupnorm_bench.config import TrainConfig
-from groupnorm_bench.errors import ConfigError, RunsFailed
+from groupnorm_bench.errors import ConfigError, RunFolderError, RunsFailed
 
 if TYPE_CHECKING:
     from groupnorm_bench.results import FoundRun, RunResult
@@ -138,6 +138,7 @@ def sweep_command(
         return
     if plan.is_large and not yes:
         _confirm(plan, lambda: _estimate(plan, data_dir, slots, threads))
+    _make(out)
     if not quiet:
         say(_headline(plan))
     tracking = dataclasses.replace(options, suite=spec.name)
@@ -158,6 +159,16 @@ def sweep_command(
         engine_options = dataclasses.replace(engine_options, tracking=shown.begin())
     engine = build_engine(executor, plan, engine_options, say)
     _work(plan, found, engine, shown, out, max_failures, as_json, quiet)
+
+
+def _make(out: Path) -> None:
+    """Make the folder of run folders now: one line, not a failure of every run."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(
+            f"out={out} cannot be made: {error.strerror}; choose another --out"
+        ) from error
 
 
 def _check_base(base: TrainConfig, spec: SweepSpec) -> None:
