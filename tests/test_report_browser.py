@@ -39,11 +39,14 @@ def write_page(runs: Path, page: Path) -> Path:
     return page
 
 
+def chromium_path() -> str:
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+    return path or pytest.skip("no Chromium on this machine; apt-get install chromium")
+
+
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-    if path is None:
-        pytest.skip("no Chromium on this machine; apt-get install chromium")
+    path = chromium_path()
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -294,6 +297,27 @@ def test_paper_is_white_and_holds_every_figure(chromium: Any, report: Path, tmp_
     )
     assert width > 800  # and on the screen all is as before
     tab.context.close()
+
+
+def test_a_browser_without_webgl_draws_the_same_lines_and_filters_by_the_boxes(
+    chromium: Any, report: Path
+):
+    plain = chromium.browser_type.launch(
+        executable_path=chromium_path(), args=[*FLAGS, "--disable-3d-apis"]
+    )
+    tab = Tab(plain, report, viewport={"width": 1200, "height": 900}, color_scheme="light")
+    assert tab.errors == []
+    assert "no WebGL" in tab.page.locator(".filters").inner_text()
+    assert painted(tab) > 500
+    points = "document.querySelector('.parallel .panel').data.flatMap(t => t.x).length"
+    everything = tab.page.evaluate(points)
+    assert everything == (RUNS - 1) * 6  # five axes and a break for each finished run
+    tab.page.locator(".filters label", has_text="norm").first.locator("select").select_option(
+        label="batch"
+    )
+    assert tab.page.evaluate(points) == 12 * 6
+    assert set(tab.rows_shown()) == {"batch"}
+    plain.close()
 
 
 def test_two_thousand_runs_scroll_smoothly(chromium: Any, tmp_path: Path):

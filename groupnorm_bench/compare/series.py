@@ -80,31 +80,35 @@ class Curve:
 
 def curve(rows: Iterable[Row], key: str) -> Curve | None:
     """Return a history key's mean over runs at each epoch, or None where no run has it."""
-    by_epoch: dict[int, list[float]] = {}
-    for row in rows:
-        for entry in row.history:
-            value, epoch = entry.get(key), entry.get("epoch")
-            if _is_number(value) and _is_number(epoch):
-                by_epoch.setdefault(int(epoch), []).append(float(value) * _history_points(key))
-    if not by_epoch:
-        return None
-    epochs = sorted(by_epoch)
-    means = [float(np.mean(by_epoch[epoch])) for epoch in epochs]
-    sds = [
-        float(np.std(by_epoch[epoch], ddof=1)) if len(by_epoch[epoch]) > 1 else None
-        for epoch in epochs
+    found = [
+        {
+            int(entry["epoch"]): value
+            for entry in row.history
+            if _is_number(value := entry.get(key)) and isinstance(entry.get("epoch"), int)
+        }
+        for row in rows
     ]
+    epochs = sorted({epoch for values in found for epoch in values})
+    if not epochs:
+        return None
+    table = np.array([[values.get(epoch, np.nan) for epoch in epochs] for values in found])
+    table *= _history_points(key)  # [runs, epochs]
+    n = np.isfinite(table).sum(axis=0)
+    mean = np.nansum(table, axis=0) / n
+    squares = np.nansum((table - mean) ** 2, axis=0)
+    sd = np.sqrt(np.divide(squares, n - 1, out=np.full(len(n), np.nan), where=n > 1))
     return Curve(
         epochs=epochs,
-        n=[len(by_epoch[epoch]) for epoch in epochs],
-        mean=means,
-        low=[None if sd is None else mean - sd for mean, sd in zip(means, sds, strict=True)],
-        high=[None if sd is None else mean + sd for mean, sd in zip(means, sds, strict=True)],
+        n=n.tolist(),
+        mean=mean.tolist(),
+        low=[None if math.isnan(value) else value for value in (mean - sd).tolist()],
+        high=[None if math.isnan(value) else value for value in (mean + sd).tolist()],
     )
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    kind = type(value)  # a bool is no number
+    return (kind is float or kind is int) and math.isfinite(value)
 
 
 def _history_points(key: str) -> float:

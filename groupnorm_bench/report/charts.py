@@ -43,6 +43,8 @@ class Axis:
     ticks: Sequence[tuple[float, str]] | None = None
     """Positions and their words; the drawing library's choice if None."""
     from_zero: bool = False
+    bounds: tuple[float, float] | None = None
+    """Nothing beyond these is shown: an interval may be wider than what can be."""
     reversed: bool = False
 
 

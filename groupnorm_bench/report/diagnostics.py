@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from groupnorm_bench.compare.series import curve, estimate_last
 from groupnorm_bench.compare.table import Row
 from groupnorm_bench.report.charts import Axis, Figure, Panel, Series, Table, View
-from groupnorm_bench.report.figures import absent, estimate_series, filled, size_ticks
+from groupnorm_bench.report.figures import absent, estimate_series, filled, metric_axis, size_ticks
 from groupnorm_bench.report.palette import style_of
 from groupnorm_bench.report.slices import Slice, slices
 
@@ -28,7 +28,7 @@ def learning_curves(rows: Sequence[Row]) -> Figure:
         ),
     )
     axes = {
-        "val/accuracy": Axis(title="val accuracy (%)"),
+        "val/accuracy": metric_axis("val/accuracy"),
         "train/loss": Axis(title="train loss", log=True),
     }
     found, note = slices(rows)

@@ -24,6 +24,8 @@ from groupnorm_bench.report.slices import Slice, slices
 
 MAX_ROWS_OF_ONE_FOREST = 32
 MAX_TICKS = 12
+BESIDE = 0.12
+"""Norms with the same number of groups stand this share of a place apart."""
 MAX_LINEAR_SPREAD = 10
 """Times that lie further apart than this factor are drawn on a logarithmic axis."""
 DODGE = 0.035
@@ -34,6 +36,11 @@ def metric_title(metric: str) -> str:
     """Return a metric as an axis names it: `test/accuracy` is `test accuracy (%)`."""
     name = metric.replace("/", " ").replace("_", " ")
     return f"{name} (%)" if points(metric) != 1 else name
+
+
+def metric_axis(metric: str) -> Axis:
+    """Return the axis of a metric; an accuracy lies between 0 and 100 %."""
+    return Axis(title=metric_title(metric), bounds=(0, 100.5) if "accuracy" in metric else None)
 
 
 def differences(comparison: Comparison, rows: Sequence[Row]) -> Figure:
@@ -141,7 +148,7 @@ def by_batch_size(rows: Sequence[Row], metric: str) -> Figure:
                 panels=[
                     Panel(
                         x=Axis(title="batch size", log=True, ticks=size_ticks(sizes)),
-                        y=Axis(title=metric_title(metric)),
+                        y=metric_axis(metric),
                         series=series,
                     )
                 ],
@@ -217,7 +224,7 @@ def by_groups(rows: Sequence[Row], metric: str) -> Figure:
             "seeds with its 95% interval."
         ),
     )
-    grouped = [r for r in rows if r.config.norm_spec.reads_groups and r.config.group_size is None]
+    grouped = [row for row in rows if _counts_groups(row)]
     if not grouped:
         return absent(base, "No finished run of a norm with a number of groups.")
     counts = sorted({row.config.num_groups for row in grouped})
@@ -225,20 +232,24 @@ def by_groups(rows: Sequence[Row], metric: str) -> Figure:
     places |= {count: i + 1 for i, count in enumerate(counts)}
     places["instance"] = len(counts) + 1
     found, note = slices(rows)
-    shown = [piece for piece in found if any(row in grouped for row in piece.rows)]
+    shown = [piece for piece in found if any(map(_counts_groups, piece.rows))]
     views, table = [], []
     for piece in shown:
         series = _group_series(piece, metric, places)
         axis = Axis(
             title="number of groups (LN, IN: Layer- and InstanceNorm)", ticks=_group_ticks(places)
         )
-        panel = Panel(x=axis, y=Axis(title=metric_title(metric)), series=series)
+        panel = Panel(x=axis, y=metric_axis(metric), series=series)
         views.append(View(label=piece.label, panels=[panel]))
         for arm, members in piece.by_arm().items():
             if e := estimate_metric(members, metric):
                 table.append([arm, piece.label, e.n, e.mean, e.low, e.high])
     headers = ["arm", "setting", "n", "mean", "low", "high"]
     return filled(base, views=views, table=Table(headers=headers, rows=table), note=note)
+
+
+def _counts_groups(row: Row) -> bool:
+    return row.config.norm_spec.reads_groups and row.config.group_size is None
 
 
 def _group_ticks(places: dict[Any, float]) -> list[tuple[float, str]]:
@@ -248,15 +259,17 @@ def _group_ticks(places: dict[Any, float]) -> list[tuple[float, str]]:
 
 def _group_series(piece: Slice, metric: str, places: dict[Any, float]) -> list[Series]:
     series = []
+    norms = list(dict.fromkeys(row.norm for row in piece.rows if _counts_groups(row)))
     for arm, members in piece.by_arm().items():
         config = members[0].config
         estimate = estimate_metric(members, metric)
         if estimate is None:
             continue
-        counted = config.norm_spec.reads_groups and config.group_size is None
+        counted = _counts_groups(members[0])
         place = places.get(config.num_groups if counted else config.norm)
         if place is not None:
-            series.append(estimate_series(arm, members[0], [(place, estimate, arm)], "points"))
+            beside = place + (BESIDE * norms.index(config.norm) if counted else 0.0)
+            series.append(estimate_series(arm, members[0], [(beside, estimate, arm)], "points"))
         elif not config.norm_spec.reads_groups:
             series.append(
                 Series(
@@ -294,7 +307,7 @@ def by_seconds(rows: Sequence[Row], metric: str) -> Figure:
         if series:
             panel = Panel(
                 x=Axis(title="training time (seconds)", log=_spread(series) > MAX_LINEAR_SPREAD),
-                y=Axis(title=metric_title(metric)),
+                y=metric_axis(metric),
                 series=series,
             )
             views.append(View(label=label, panels=[panel]))

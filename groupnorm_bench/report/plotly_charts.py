@@ -69,6 +69,9 @@ def _axis(axis: Axis) -> dict[str, Any]:
     }
     if axis.log:
         spec["type"] = "log"
+    if axis.bounds is not None:
+        low, high = axis.bounds
+        spec["autorangeoptions"] = {"clipmin": low, "clipmax": high}
     if axis.ticks is not None:
         places = [place for place, _ in axis.ticks]
         spec |= {

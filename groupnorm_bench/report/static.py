@@ -157,6 +157,9 @@ def _draw(axes: Axes, panel: Panel) -> None:
         line(0, color="#808080", linewidth=1)
     for series in panel.series:
         _DRAW[series.kind](axes, series)
+    if panel.y.bounds is not None:
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, panel.y.bounds[0]), min(high, panel.y.bounds[1]))
 
 
 def _scale(axes: Axes, which: str, axis: Axis) -> None:

@@ -56,8 +56,11 @@
     return parallel.runs.map((_, i) => i).filter((i) => !hidden.has(parallel.arms[parallel.arm[i]]));
   }
 
+  const webgl = Boolean(document.createElement("canvas").getContext("webgl"));
+
   function drawParallel() {
     const element = parallelElement();
+    if (!webgl) { drawPlainLines(element); return; }
     const lines = linesShown();
     const count = Math.max(parallel.colors.length - 1, 1);
     const trace = {
@@ -82,6 +85,38 @@
       element.dataset.listens = "yes";
       element.on("plotly_restyle", readBrushes);
     }
+  }
+
+  // Without WebGL (a remote desktop, a hardened browser) the same lines, filtered by the boxes.
+  function drawPlainLines(element) {
+    const lines = linesShown().filter(kept);
+    const spans = parallel.dimensions.map((dimension) => dimension.range || extent(dimension.values));
+    const share = (value, [low, high]) => (value - low) / (high - low);
+    const traces = parallel.arms.map((arm, place) => {
+      const trace = { type: "scatter", mode: "lines", hoverinfo: "skip", x: [], y: [], line: { width: 1, color: parallel.colors[place] } };
+      for (const i of lines.filter((line) => parallel.arm[line] === place)) {
+        parallel.dimensions.forEach((dimension, axis) => {
+          trace.x.push(axis);
+          trace.y.push(share(dimension.values[i], spans[axis]));
+        });
+        trace.x.push(null); // the next run's line does not continue this one's
+        trace.y.push(null);
+      }
+      return trace;
+    });
+    const annotations = parallel.dimensions.flatMap((dimension, axis) => {
+      const [low, high] = spans[axis];
+      const places = dimension.tickvals || [0, 1, 2, 3, 4].map((part) => low + (high - low) * part / 4);
+      return places.map((place, i) => ({
+        x: axis, y: share(place, spans[axis]), xanchor: "right", showarrow: false,
+        text: dimension.ticktext ? dimension.ticktext[i] : place.toPrecision(4), font: { size: 11 },
+      }));
+    });
+    Plotly.react(element, traces, themed({
+      height: 420, margin: { l: 70, r: 60, t: 20, b: 40 }, showlegend: false, annotations,
+      xaxis: { tickvals: parallel.dimensions.map((_, axis) => axis), ticktext: parallel.dimensions.map((d) => d.label), zeroline: false },
+      yaxis: { visible: false, range: [-0.03, 1.03] },
+    }), CONFIG);
   }
 
   function extent(values) {
@@ -144,6 +179,7 @@
       label.append(dimension.title + (dimension.tickvals ? "" : " from"), control);
       holder.append(label);
     });
+    if (!webgl) holder.append("This browser has no WebGL, so axes cannot be brushed: use the boxes.");
     const clear = document.createElement("button");
     clear.type = "button";
     clear.className = "chip";
