@@ -1,4 +1,4 @@
-"""`gnbench agent` and `gnbench sync`: what a person does with W&B outside of a run."""
+"""`gnbench agent`, `sync` and `dashboard`: what a person does with W&B outside of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from groupnorm_bench.cli.app import (
     default_data_dir,
     print_json,
 )
-from groupnorm_bench.errors import RunsFailed, TrackingError
+from groupnorm_bench.errors import CompareError, RunFolderError, RunsFailed, TrackingError
 
 if TYPE_CHECKING:
     from groupnorm_bench.results import RunResult
@@ -188,3 +188,54 @@ def _print_agent(sweep: SweepStatus, done: list[RunResult], as_json: bool) -> No
         f"the sweep is {sweep.state.lower()}: {sweep.count('finished')} runs finished, "
         f"{sweep.count('failed', 'crashed', 'killed')} failed"
     )
+
+
+@app.command("dashboard")
+def dashboard_command(
+    runs: RunsDirs = None,
+    project: Annotated[
+        str, typer.Option(envvar="WANDB_PROJECT", show_envvar=False, help="W&B project.")
+    ] = "groupnorm-bench",
+    entity: Annotated[
+        str | None,
+        typer.Option(envvar="WANDB_ENTITY", show_envvar=False, help="W&B entity; yours if none."),
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="Only runs of the sweep of this name.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the spec as JSON; needs no login.")
+    ] = False,
+) -> None:
+    """Build the W&B workspace that answers the question; typed again, it updates the same one."""
+    from groupnorm_bench.progress import say
+    from groupnorm_bench.tracking import workspace as ws
+
+    ws.require_package()
+    verdict = _verdict(runs or [DEFAULT_RUNS_DIR]) or ws.NO_VERDICT
+    if dry_run:
+        print_json(ws.spec_of(ws.build_workspace(entity or "", project, suite, verdict)))
+        return
+    owner = entity or ws.default_entity()
+    url = ws.save_workspace(ws.build_workspace(owner, project, suite, verdict))
+    if verdict == ws.NO_VERDICT:
+        say("no verdict on it yet: gnbench dashboard RUNS")
+    typer.echo(url)
+
+
+def _verdict(places: list[Path]) -> str | None:
+    """Return the verdict table of run folders as Markdown, None where there is none to be had."""
+    from groupnorm_bench.compare import render
+    from groupnorm_bench.compare.table import load_table
+    from groupnorm_bench.compare.verdicts import compare_runs
+    from groupnorm_bench.progress import say
+
+    try:
+        comparison = compare_runs(load_table([str(place) for place in places]))
+    except (CompareError, RunFolderError) as error:
+        say(f"no verdict: {error}")
+        return None
+    heads, rows = render.table_of(comparison)
+    lines = [render.headline(comparison), "", render.to_markdown(heads, rows), ""]
+    lines += [f"- {contrast.sentence}" for contrast in comparison.contrasts]
+    return "\n".join(lines)

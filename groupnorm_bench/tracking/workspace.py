@@ -1,0 +1,253 @@
+"""The W&B workspace that answers the question, as code. Needs the extra `dashboard`.
+
+Facts that shape it: the run set is not grouped, for the importance panel stays empty on grouped
+runs, so plots group by arm themselves; W&B shows 10 runs unless told otherwise; a config key is
+written `Config(...)`, a bare word means the summary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from typing import TYPE_CHECKING, Any
+
+from groupnorm_bench.errors import TrackingError
+
+if TYPE_CHECKING:
+    import wandb_workspaces.workspaces as ws
+
+MAX_RUNS = 1000
+"""Runs that a panel shows at most."""
+NO_VERDICT = "No verdict yet: `gnbench dashboard RUNS` puts that of your run folders here."
+ACCURACY = "val/accuracy"
+LAYERS = ("norm1", "norm2")
+_COLORS = ("#4269d0", "#efb118", "#6cc5b0")
+
+
+def require_package() -> None:
+    """Check that the extra is installed.
+
+    Raises:
+        TrackingError: it is not.
+    """
+    if importlib.util.find_spec("wandb_workspaces") is None:
+        raise TrackingError(
+            "gnbench dashboard needs wandb-workspaces; pip install 'groupnorm-bench[dashboard]'"
+        )
+
+
+def build_workspace(
+    entity: str, project: str, suite: str | None = None, verdict: str = NO_VERDICT
+) -> ws.Workspace:
+    """Return the workspace of a project, not yet saved; nothing is asked of W&B.
+
+    Args:
+        entity, project: where it will be.
+        suite: only the runs of the sweep of this name; all runs if None.
+        verdict: Markdown for its first panel.
+
+    Raises:
+        TrackingError: the extra is not installed.
+    """
+    require_package()
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+
+    filters = "State = 'finished'"
+    if suite is not None:
+        filters += f" and Config('suite') = {suite!r}"
+    layout = ws.SectionLayoutSettings(columns=2, rows=3)
+    workspace = ws.Workspace(
+        entity=entity,
+        project=project,
+        name=title(suite),
+        sections=[
+            ws.Section(
+                name="Which normalisation?",
+                panels=_answer(wr, verdict),
+                is_open=True,
+                layout_settings=layout,
+            ),
+            ws.Section(
+                name="Norm diagnostics",
+                panels=_diagnostics(wr),
+                is_open=True,
+                layout_settings=layout,
+            ),
+        ],
+        settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=MAX_RUNS),
+        runset_settings=ws.RunsetSettings(
+            filters=filters,
+            order=[ws.Ordering(ws.Config("arm")), ws.Ordering(ws.Config("batch_size"))],
+            pinned_columns=[
+                "run:displayName",
+                *(f"config:{key}.value" for key in ("arm", "batch_size", "seed")),
+                *(f"summary:{key}" for key in (ACCURACY, "test/accuracy", "train_seconds")),
+            ],
+        ),
+    )
+    object.__setattr__(workspace, "_internal_name", view_name(suite))
+    return workspace
+
+
+def title(suite: str | None) -> str:
+    """Return the name that people see."""
+    return "gnbench" if suite is None else f"gnbench / {suite}"
+
+
+def view_name(suite: str | None) -> str:
+    """Return W&B's own name of the view: the same for the same suite, so that it is found again."""
+    digest = hashlib.sha256(title(suite).encode()).hexdigest()[:11]
+    return f"nw-{digest}-v"
+
+
+def _answer(wr: Any, verdict: str) -> list[Any]:
+    column = wr.ParallelCoordinatesPlotColumn
+    by_arm = {"groupby": wr.Config("arm"), "groupby_aggfunc": "mean"}
+    return [
+        wr.MarkdownPanel(markdown=verdict, layout=_place(wr, 0, 0, width=24)),
+        wr.ParallelCoordinatesPlot(
+            title="Every run, from settings to accuracy",
+            columns=[
+                column(wr.Config("norm"), display_name="norm"),
+                column(wr.Config("num_groups"), display_name="num_groups (0: has none)"),
+                column(wr.Config("batch_size"), display_name="batch size", log=True),
+                column(wr.SummaryMetric(ACCURACY), display_name=ACCURACY),
+            ],
+            gradient=[
+                wr.GradientPoint(color=color, offset=offset)
+                for color, offset in zip(_COLORS, (0, 50, 100), strict=True)
+            ],
+            layout=_place(wr, 0, 8, width=16),
+        ),
+        wr.ParameterImportancePlot(with_respect_to=ACCURACY, layout=_place(wr, 16, 8)),
+        wr.BarPlot(
+            title="Accuracy by arm, with standard error",
+            metrics=[wr.SummaryMetric("test/accuracy")],
+            groupby_rangefunc="stderr",
+            max_bars_to_show=30,
+            max_runs_to_show=MAX_RUNS,
+            layout=_place(wr, 0, 16),
+            **by_arm,
+        ),
+        wr.LinePlot(
+            title="Validation accuracy by epoch and arm",
+            x="epoch",
+            y=[ACCURACY],
+            groupby_rangefunc="stderr",
+            max_runs_to_show=MAX_RUNS,
+            layout=_place(wr, 8, 16),
+            **by_arm,
+        ),
+        wr.ScatterPlot(
+            title="Accuracy against batch size",
+            x=wr.Config("batch_size"),
+            y=wr.SummaryMetric(ACCURACY),
+            log_x=True,
+            layout=_place(wr, 16, 16),
+        ),
+        wr.BarPlot(
+            title="Cost: seconds of training by arm",
+            metrics=[wr.SummaryMetric("train_seconds")],
+            groupby_rangefunc="stderr",
+            max_bars_to_show=30,
+            max_runs_to_show=MAX_RUNS,
+            layout=_place(wr, 0, 24),
+            **by_arm,
+        ),
+        wr.RunComparer(diff_only="split", layout=_place(wr, 8, 24, width=16)),
+    ]
+
+
+def _diagnostics(wr: Any) -> list[Any]:
+    by_arm = {"groupby": wr.Config("arm"), "groupby_aggfunc": "mean"}
+    lines = [
+        ("Evaluation gap of batch norm", "norm/eval_gap"),
+        *(
+            (f"{layer}: {word} of its activations", f"norm/{layer}/activation_{key}")
+            for layer in LAYERS
+            for word, key in (("mean", "mean"), ("spread", "std"))
+        ),
+        ("Training loss", "train/loss"),
+        ("Speed in images per second", "perf/images_per_second"),
+    ]
+    return [
+        wr.LinePlot(
+            title=name,
+            x="epoch",
+            y=[key],
+            groupby_rangefunc="stderr",
+            max_runs_to_show=MAX_RUNS,
+            layout=_place(wr, 8 * (i % 3), 8 * (i // 3)),
+            **by_arm,
+        )
+        for i, (name, key) in enumerate(lines)
+    ]
+
+
+def _place(wr: Any, x: int, y: int, width: int = 8) -> Any:
+    return wr.Layout(x=x, y=y, w=width, h=8)
+
+
+def spec_of(workspace: ws.Workspace) -> dict[str, Any]:
+    """Return what `save_workspace` sends, less the random ids that each call draws anew."""
+    view = workspace._to_model()
+    spec = json.loads(view.spec.model_dump_json(by_alias=True, exclude_none=True))
+    return {
+        "entity": view.entity,
+        "project": view.project,
+        "name": view.name,
+        "displayName": view.display_name,
+        "spec": _without_ids(spec),
+    }
+
+
+def _without_ids(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_ids(v) for k, v in value.items() if k not in ("__id__", "id", "ref")}
+    if isinstance(value, list):
+        return [_without_ids(item) for item in value]
+    return value
+
+
+def save_workspace(workspace: ws.Workspace) -> str:
+    """Save a workspace over the view of its name, or as a new one; return its address.
+
+    Raises:
+        TrackingError: W&B refuses us, or has no such project.
+    """
+    from groupnorm_bench.tracking.client import open_api, require_login
+
+    require_login()
+    with open_api():
+        from wandb_workspaces.workspaces import internal
+
+        path = f"{workspace.entity}/{workspace.project}"
+        try:
+            known = internal.get_view_dict(
+                workspace.entity,
+                workspace.project,
+                internal._internal_name_to_url_query_str(workspace._internal_name),
+            )
+            object.__setattr__(workspace, "_internal_id", known["id"])
+        except ValueError as error:
+            if "Workspace" not in str(error):  # the project is missing, not only the view
+                raise TrackingError(
+                    f"W&B has no project {path}; train something into it first"
+                ) from error
+        workspace.save()
+    return str(workspace.url)
+
+
+def default_entity() -> str:
+    """Return the entity that W&B puts our runs in.
+
+    Raises:
+        TrackingError: W&B refuses us.
+    """
+    from groupnorm_bench.tracking.client import open_api, require_login
+
+    require_login()
+    with open_api() as api:
+        return str(api.default_entity)
