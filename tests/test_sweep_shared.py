@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.data import load_dataset
 from groupnorm_bench.errors import ConfigError
 from groupnorm_bench.sweep import estimate
+from groupnorm_bench.sweep.executors import devices
 from groupnorm_bench.sweep.executors.shared import shared_dataset
 
 
@@ -73,3 +75,24 @@ def test_each_norm_and_batch_size_is_probed_once_while_the_budget_lasts(dataset,
 def test_a_probe_finds_what_could_not_be_trained(dataset):
     with pytest.raises(ConfigError, match="batch_size=4000 is larger than the training set"):
         estimate.probe(config(batch_size=4000), dataset)
+
+
+def test_workers_are_one_per_core_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(devices.shutil, "which", lambda name: None)
+    pinned, slots = devices.slots_for("auto", "auto", 3)
+    assert pinned == ()
+    assert 1 <= slots <= len(os.sched_getaffinity(0))  # fewer where a container's share is smaller
+    assert devices.slots_for("cpu", "5", 1) == ((), 5)
+    assert devices.slots_for("mps", "auto", 2) == ((), 2)
+
+
+@pytest.mark.parametrize(("visible", "names"), [(None, ("0", "1")), ("3,5", ("3", "5"))])
+def test_workers_are_pinned_to_the_gpus_this_process_may_see(monkeypatch, visible, names):
+    monkeypatch.setattr(devices.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert devices.slots_for("auto", "auto", 3) == (names, 6)
+    assert devices.slots_for("cuda", "1", 3) == (names, 1)
+    assert devices.slots_for("cuda:1", "auto", 3) == ((), 3)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -111,11 +109,12 @@ def sweep_command(
     options hold for every run of it."""
     from groupnorm_bench.data import resolve_dataset
     from groupnorm_bench.progress import say
+    from groupnorm_bench.sweep.executors.devices import slots_for
     from groupnorm_bench.sweep.plan import build_plan
     from groupnorm_bench.sweep.spec import read_spec
 
     check_executor(executor)
-    devices, slots = _slots(config.device, workers, workers_per_device)
+    devices, slots = slots_for(config.device, workers, workers_per_device)
     spec = read_spec(file)
     _check_base(config, spec)
     data_dir = data_dir or default_data_dir()
@@ -193,36 +192,6 @@ def _find(out: Path, *, quiet: bool) -> list[FoundRun]:
     for problem in problems if not quiet else ():
         say(problem)
     return found
-
-
-def _slots(device: str, workers: str, per_device: int) -> tuple[tuple[str, ...], int]:
-    """Return the GPUs to pin workers to, none for the CPU, and the number of workers."""
-    devices = cuda_devices() if device in ("auto", "cuda") else ()
-    if workers != "auto":
-        if not workers.isdigit() or int(workers) < 1:
-            raise ConfigError(
-                f"workers={workers!r} is not a number from 1 on; use 1, 2, ... or auto"
-            )
-        return devices, int(workers)
-    if devices:
-        return devices, len(devices) * per_device
-    if device not in ("auto", "cpu"):  # one device of its own
-        return (), per_device
-    import joblib  # type: ignore[import-untyped]
-
-    return (), joblib.cpu_count()
-
-
-def cuda_devices() -> tuple[str, ...]:
-    """Return the GPUs as CUDA_VISIBLE_DEVICES spells them; torch is asked only where one may be."""
-    if shutil.which("nvidia-smi") is None:
-        return ()
-    import torch
-
-    count = torch.cuda.device_count()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else [str(number) for number in range(count)]
-    return tuple(names[:count])
 
 
 def _headline(plan: Plan) -> str:
