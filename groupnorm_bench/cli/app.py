@@ -97,8 +97,7 @@ def run(args: Sequence[str] | None = None) -> int:
         return _fail(message, getattr(error, "exit_code", 2)) if message else 0
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", 130)
-    except BrokenPipeError:  # `gnbench ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit:  # Typer's answer to a closed pipe, as in `gnbench ... | head`
         return 0
     return outcome if isinstance(outcome, int) else 0
 
