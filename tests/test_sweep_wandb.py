@@ -65,7 +65,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Ask:
 def test_wandbs_schema_has_nothing_against_our_files(ask: Ask):
     questions = [("violations", yaml.safe_load(path.read_text())) for path in SWEEPS]
     answers = ask(*questions)
-    assert len(answers) == 5
+    assert len(answers) == len(SWEEPS) >= 5
     assert not any(answers)
 
 
