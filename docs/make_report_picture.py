@@ -7,6 +7,7 @@ and the differences; right: the parallel coordinates and accuracy against batch 
 """
 
 import io
+import os
 import shutil
 import sys
 import tempfile
@@ -25,9 +26,11 @@ RIGHT = ("#parallel", "#batch-size")
 
 def main(runs: str, out: str = "docs/report.png") -> None:
     """Write the picture of the report on the runs in a folder."""
+    target = Path(out).resolve()
+    os.chdir(Path(runs).resolve().parent)  # the page names its source: not where it lies here
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "report.html"
-        if run(["report", runs, "--out", str(page)]) != 0:
+        if run(["report", Path(runs).name, "--out", str(page)]) != 0:
             raise SystemExit(1)
         columns = [_column(parts) for parts in _photograph(page)]
     height = max(column.height for column in columns)
@@ -36,8 +39,8 @@ def main(runs: str, out: str = "docs/report.png") -> None:
     for column in columns:
         picture.paste(column, (x, GAP))
         x += column.width + GAP
-    picture.quantize(128).save(out, optimize=True)
-    print(f"{out}: {picture.width} x {picture.height}, {Path(out).stat().st_size:,} bytes")
+    picture.quantize(128).save(target, optimize=True)
+    print(f"{out}: {picture.width} x {picture.height}, {target.stat().st_size:,} bytes")
 
 
 def _photograph(path: Path) -> list[list[Image.Image]]:
