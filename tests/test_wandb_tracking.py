@@ -122,6 +122,17 @@ def test_without_a_key_the_run_is_offline_and_nobody_is_asked(
     assert wandb_server.operations() == []
 
 
+def test_under_an_agent_nobody_asks_again_whether_we_are_logged_in(
+    wandb_server: WandbServer, said: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    monkeypatch.setenv("WANDB_RUN_ID", "run")
+    assert tracking.resolve_mode("auto", said.append) == "online"
+    assert tracking.resolve_mode("offline", said.append) == "offline"
+    assert said == []
+    assert wandb_server.operations() == []
+
+
 def test_a_run_of_a_local_sweep_joins_the_sweep_under_its_own_id(
     wandb_server: WandbServer, wandb_env: Path, said: list[str]
 ):

@@ -192,6 +192,8 @@ def resolve_mode(mode: Mode, say: Say) -> Mode:
         mode = _ENVIRONMENT_MODES[asked]
     if mode in ("offline", "disabled"):
         return mode
+    if os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID"):
+        return "online"  # W&B's agent, which asked for this run, has just talked to W&B
     problem = login_problem()
     if problem is None:
         return "online"
