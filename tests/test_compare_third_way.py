@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 
 import pytest
 from run_folders import arms, make_runs
@@ -14,6 +16,7 @@ NUMBERS = ("mean_difference", "ci_low", "ci_high", "p", "p_adjusted", "correlati
 
 
 def assert_agree(capsys, runs):
+    """Return the contrasts of `gnbench compare`, once the third way has given the same."""
     assert run(["compare", str(runs), "--json"]) == 0
     ours = json.loads(capsys.readouterr().out)["contrasts"]
     theirs = contrasts(runs).to_dict("records")
@@ -25,6 +28,7 @@ def assert_agree(capsys, runs):
         assert contrast["verdict"] == row["verdict"]
         for name in NUMBERS:
             assert contrast[name] == pytest.approx(row[name], abs=1e-9), name
+    return ours
 
 
 @pytest.mark.parametrize("seeds", [6, 8, 12])
@@ -33,12 +37,29 @@ def test_the_third_way_agrees_on_synthetic_runs(capsys, tmp_path, seeds):
     assert_agree(capsys, tmp_path)
 
 
+SWEEP = """
+method: grid
+metric: {name: val/accuracy, goal: maximize}
+parameters:
+  norm: {values: [none, batch, group]}
+  batch_size: {value: 32}
+  dataset: {value: mnist-5k}
+  train_limit: {value: 200}
+  epochs: {value: 1}
+  seed: {values: [0, 1, 2, 3, 4, 5]}
+"""
+
+
 @pytest.mark.slow
-def test_the_third_way_agrees_on_trained_runs(capsys, tmp_path):
-    for norm in ("none", "batch", "group"):
-        for seed in range(6):
-            args = ["--norm", norm, "--batch-size", "16", "--train-limit", "300", "--epochs", "1"]
-            where = ["--dataset", "mnist-5k", "--wandb", "disabled", "--out", str(tmp_path)]
-            assert run(["train", *args, "--seed", str(seed), *where, "--quiet"]) == 0
+def test_a_sweep_compared_reported_and_worked_out_a_third_way_gives_the_same(capsys, tmp_path):
+    runs, page = tmp_path / "runs", tmp_path / "report.html"
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    sweep = ["sweep", str(tmp_path / "sweep.yaml"), "--out", str(runs), "--wandb", "disabled"]
+    assert run([*sweep, "--yes", "--quiet"]) == 0
     capsys.readouterr()
-    assert_agree(capsys, tmp_path)
+    contrasts = assert_agree(capsys, runs)
+    assert len(contrasts) == 2
+    assert run(["report", str(runs), "--out", str(page)]) == 0
+    text = re.sub(r"\s+", " ", html.unescape(page.read_text(encoding="utf-8")))
+    for contrast in contrasts:
+        assert contrast["sentence"] in text
