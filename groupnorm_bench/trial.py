@@ -232,6 +232,7 @@ class _Trial:
         )
         self.folder.write(self.result)
         self.folder.checkpoint_path.unlink(missing_ok=True)
+        self.folder.traceback_path.unlink(missing_ok=True)  # of an attempt that failed before
 
     def _fail(self, text: str) -> None:
         """Record a run that raised; its checkpoint stays, so that it can be tried again."""

@@ -265,3 +265,4 @@ def test_failed_runs_exit_3_are_left_alone_and_then_tried_again(tmp_path):
     )
     assert mended.returncode == 0, mended.stderr
     assert only_json(mended)["finished"] == 1
+    assert not path.exists(), "the traceback of a run that is mended"
