@@ -12,4 +12,4 @@ slow:
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -m "slow or browser"
 
 bench:
-	$(PYTHON) benchmarks/run.py
+	$(PYTHON) benchmarks/run.py $(BENCH)

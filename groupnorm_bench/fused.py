@@ -23,37 +23,54 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from groupnorm_bench import compiled
+from groupnorm_bench.compiled import Passes, blocks
+
 _PIXELS = (2, 3)  # height and width
 
 
 def norm_relu_pool(
-    features: Float[Tensor, "batch channels height width"], norm: nn.Module
+    features: Float[Tensor, "batch channels height width"],
+    norm: nn.Module,
+    passes: Passes | None = None,
 ) -> Float[Tensor, "batch channels half_height half_width"] | None:
     """Return max_pool2d(relu(norm(features)), 2), or None where there is no fast way to it.
 
     There is one on a CPU for `nn.GroupNorm`, `nn.BatchNorm2d` (which updates its running
     statistics as the module does) and `nn.Identity`; not for subclasses, nor for norms without
-    a scale and a shift, nor for gradients in evaluation mode of batch norm.
+    a scale and a shift, nor for gradients in evaluation mode of batch norm. Gradients go through
+    the compiled `passes` where they are given and fit.
     """
-    if features.device.type != "cpu" or min(features.shape[2:]) < 2:
+    if features.device.type != "cpu" or min(features.shape[2:]) < 2 or not has_block(norm):
         return None
     if type(norm) is nn.Identity:
         return F.relu(F.max_pool2d(features, 2))
-    if type(norm) is nn.GroupNorm and norm.affine:
-        pooled, *_ = _NormReluPool.apply(
-            features, norm.weight, norm.bias, norm.num_groups, norm.eps
+    block: type[torch.autograd.Function] = _NormReluPool
+    extra: tuple[Passes, ...] = ()
+    if passes is not None and torch.is_grad_enabled() and compiled.fits(features):
+        block, extra = _CompiledNormReluPool, (passes,)
+    if type(norm) is nn.GroupNorm:
+        pooled, *_ = block.apply(
+            features, norm.weight, norm.bias, norm.num_groups, norm.eps, *extra
         )
         return pooled
-    if type(norm) is nn.BatchNorm2d and norm.affine and norm.track_running_stats:
+    if type(norm) is nn.BatchNorm2d:
         if norm.training:
-            pooled, mean, var = _NormReluPool.apply(
-                features, norm.weight, norm.bias, None, norm.eps
+            pooled, mean, var = block.apply(
+                features, norm.weight, norm.bias, None, norm.eps, *extra
             )
             _track(norm, mean, var, len(features) * features.shape[2] * features.shape[3])
             return pooled
         if not torch.is_grad_enabled():
             return _batch_norm_eval(features, norm)
     return None
+
+
+def has_block(norm: nn.Module) -> bool:
+    """Return whether `norm_relu_pool` trains this norm on a CPU."""
+    if type(norm) is nn.BatchNorm2d:
+        return norm.affine and norm.track_running_stats
+    return type(norm) is nn.Identity or (type(norm) is nn.GroupNorm and norm.affine)
 
 
 def _track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:
@@ -97,19 +114,6 @@ def _pool(features: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return peaks.contiguous(memory_format=torch.channels_last), places
 
 
-def _blocks(values: Tensor, num_groups: int | None) -> Tensor:
-    """Average [N, C] over what shares a mean and a variance, and spread it out again.
-
-    Groups of channels within an image, [N, C]; for None, batch norm, the images: [1, C].
-    """
-    if num_groups is None:
-        return values.mean(0, keepdim=True)
-    if num_groups == values.shape[1]:
-        return values
-    groups = values.unflatten(1, (num_groups, -1))
-    return groups.mean(2, keepdim=True).expand_as(groups).flatten(1)
-
-
 class _NormReluPool(torch.autograd.Function):
     """(features, weight, bias, num_groups or None for batch norm, eps) -> (pooled, mean, var)."""
 
@@ -121,8 +125,8 @@ class _NormReluPool(torch.autograd.Function):
         # Two passes: E[x^2] - E[x]^2 would cancel where the mean is far from 0.
         means = features.mean(_PIXELS, dtype=exact)  # [N, C]
         variances = (features - means[:, :, None, None]).square_().mean(_PIXELS)
-        mean = _blocks(means, num_groups)  # [N or 1, C], as all below
-        var = _blocks(variances + (means - mean).square(), num_groups)
+        mean = blocks(means, num_groups)  # [N or 1, C], as all below
+        var = blocks(variances + (means - mean).square(), num_groups)
         rstd = (var + eps).rsqrt()
         peaks, places = _pool(features, weight)
         centred = peaks - mean[:, :, None, None]
@@ -148,8 +152,8 @@ class _NormReluPool(torch.autograd.Function):
         # With g the unpooled gradient and averages over each block of statistics:
         # dx = rstd * (w*g - mean(w*g) - x_hat * mean(w*g*x_hat))
         product_sums = product_sums * rstd  # with x_hat; rstd**3 would underflow for huge values
-        slope = _blocks(weight * product_sums, ctx.num_groups) * rstd * rstd / -(height * width)
-        level = _blocks(weight * grad_sums, ctx.num_groups) * rstd / -(height * width)
+        slope = blocks(weight * product_sums, ctx.num_groups) * rstd * rstd / -(height * width)
+        level = blocks(weight * grad_sums, ctx.num_groups) * rstd / -(height * width)
         level = level - slope * mean
         exact = features.to(centred.dtype)
         slope, level, scale = _maps(slope, level, weight * rstd)
@@ -159,6 +163,40 @@ class _NormReluPool(torch.autograd.Function):
         features_grad.addcmul_(exact, slope).add_(level)
         features_grad = features_grad.to(features.dtype)
         return features_grad, product_sums.sum(0), grad_sums.sum(0), None, None
+
+
+class _CompiledNormReluPool(torch.autograd.Function):
+    """`_NormReluPool` by the compiled passes of `compiled`, its last argument."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        num_groups: int | None,
+        eps: float,
+        passes: Passes,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        pooled, mean, var, rstd, centred, places = passes.forward(
+            features, weight, bias, num_groups, eps
+        )
+        ctx.num_groups, ctx.passes = num_groups, passes
+        ctx.save_for_backward(features, weight, mean, rstd, centred, places, pooled)
+        ctx.mark_non_differentiable(mean, var)
+        ctx.set_materialize_grads(False)
+        return pooled.permute(0, 3, 1, 2), mean, var
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return None, None, None, None, None, None
+        grad = grad.contiguous(memory_format=torch.channels_last)  # one layout, one compilation
+        features_grad, weight_grad, bias_grad = ctx.passes.backward(
+            grad, *ctx.saved_tensors, ctx.num_groups
+        )
+        return features_grad.permute(0, 3, 1, 2), weight_grad, bias_grad, None, None, None
 
 
 def convolve(

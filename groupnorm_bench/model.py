@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groupnorm_bench import fused
+from groupnorm_bench.compiled import Passes
 from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.errors import ConfigError
 from groupnorm_bench.norms import CONV_CHANNELS, NormSpec, make_norm
@@ -27,6 +28,8 @@ class CNN(nn.Module):
     """
 
     fast = True
+    passes: Passes | None = None
+    """Compiled passes of the norm block, in training; none if None."""
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
@@ -48,7 +51,7 @@ class CNN(nn.Module):
 
     def _block(self, features: Tensor, norm: nn.Module) -> Tensor:
         if self.fast and self.activates:
-            pooled = fused.norm_relu_pool(features, norm)
+            pooled = fused.norm_relu_pool(features, norm, self.passes if self.training else None)
             if pooled is not None:
                 return pooled
         features = norm(features)

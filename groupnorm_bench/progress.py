@@ -74,6 +74,11 @@ class TrainProgress:
         else:
             self._held.append(line)
 
+    def note(self, line: str) -> None:
+        """Say a line that `quiet` leaves out."""
+        if not self._quiet:
+            self.say(line)
+
     def start(self, total_steps: int) -> None:
         """The settings and the data are sound: say what was held back, and show the bar."""
         self._started = True

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groupnorm_bench import fused
+from groupnorm_bench import compiled, fused
 from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.data import Dataset, Split, load_dataset, resolve_dataset
 from groupnorm_bench.errors import ConfigError, DeviceError, TrainingDiverged, TrainingStopped
@@ -132,6 +132,7 @@ class Training:
         self.total_steps = config.max_steps or config.epochs * self.steps_per_epoch
         self.epochs = math.ceil(self.total_steps / self.steps_per_epoch)
         self.model = build_model(config).to(device)
+        self.notes = self._choose_passes()
         self.optimizer = make_optimizer(config, self.model)
         self.schedule = make_schedule(config, self.optimizer, self.total_steps)
         self.order = torch.Generator().manual_seed(order_seed(config.seed))
@@ -141,6 +142,22 @@ class Training:
         self.epoch_seconds = 0.0
         self.train_seconds = 0.0
         self.history: list[Row] = []
+
+    def _choose_passes(self) -> list[str]:
+        """Compile the norm block where that is asked for or pays; return what to tell the user."""
+        config, notes = self.config, []
+        if config.precision == "bf16" and isinstance(
+            autocast(config, self.device), fused.RoundToBf16
+        ):
+            notes.append("bf16: no such instructions in this CPU; rounds alike, at fp32's speed")
+        if not fused.has_block(self.model.norm1) or self.device.type != "cpu":
+            return [*notes, f"norm {config.norm} on {self.device.type}: plain modules, not fused"]
+        images = self.total_steps * config.batch_size
+        should_compile, line = compiled.decide(config.compile, images)
+        if should_compile:
+            problem = compiled.prepare(self.model, config.batch_size, autocast(config, self.device))
+            line = line if problem is None else f"compile off: {problem}"
+        return [*notes, line]
 
     def run(self, hooks: Hooks) -> TrainOutcome:
         """Train to the end, then score the test set once; raises as `train` does."""

@@ -33,6 +33,7 @@ def run_trial(
     tracking: TrackingOptions | None = None,
     force: bool = False,
     say: Callable[[str], None] = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,
     on_start: Callable[[int], None] = lambda total_steps: None,
     on_epoch: Callable[[Row], None] = lambda row: None,
     on_step: Callable[[int, float, float], None] = lambda step, loss, accuracy: None,
@@ -51,6 +52,7 @@ def run_trial(
         tracking: where the run goes on W&B.
         force: train again even if a result is there; the old one is set aside, not deleted.
         say: called with lines for the user.
+        note: called with what was decided for this machine: compilation, how bf16 is done.
         on_start: called with the number of steps once nothing stands in the training's way.
         on_epoch, on_step, should_stop, should_prune: see `training.Hooks`; rows of an earlier,
             interrupted process are not repeated.
@@ -82,6 +84,8 @@ def run_trial(
             raise
         trial.on_epoch, trial.on_step = on_epoch, on_step
         trial.should_stop, trial.should_prune = should_stop, should_prune
+        for line in trial.training.notes:
+            note(line)
         on_start(trial.training.total_steps)
         return trial.run(tracking or TrackingOptions())
 

@@ -88,8 +88,9 @@ def test_json_is_one_document_and_the_rest_is_on_stderr(tmp_path):
     said = done.stderr.splitlines()
     assert said[0] == "gnbench train: batch, batch size 16, seed 0"
     assert "using mnist-5k" in said[1]
-    assert said[2].startswith("W&B: no login found, keeping the run offline")
-    assert [line.split()[:2] for line in said[3:]] == [["epoch", str(n)] for n in (1, 2, 3)]
+    assert said[2].startswith("compile off: ")
+    assert said[3].startswith("W&B: no login found, keeping the run offline")
+    assert [line.split()[:2] for line in said[4:]] == [["epoch", str(n)] for n in (1, 2, 3)]
 
 
 def test_a_finished_run_is_not_trained_again_unless_forced(tmp_path, monkeypatch, capsys):

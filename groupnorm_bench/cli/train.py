@@ -154,6 +154,7 @@ def _train_on(
         tracking=options,
         force=force,
         say=progress.say,
+        note=progress.note,
         on_start=progress.start,
         on_epoch=progress.on_epoch,
         on_step=progress.on_step,
