@@ -16,8 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.errors import RunFolderError
 from groupnorm_bench.results import SETTLED, RunFolder
+from groupnorm_bench.sweep.executors.local import LocalExecutor
+from groupnorm_bench.sweep.scheduler import Retried, Scheduler
+from groupnorm_bench.tracking.run import TrackingOptions
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -34,6 +38,11 @@ parameters:
   epochs: {value: 2}
 """
 SEEDS = 4
+RUNS = [
+    TrainConfig(norm=norm, batch_size=32, dataset="mnist-5k", train_limit=128, epochs=2, seed=seed)
+    for seed in range(SEEDS)
+    for norm in ("none", "group")
+]
 TIMES = ("perf/", "train_seconds", "images_per_second", "peak_memory_mb")
 
 
@@ -275,3 +284,86 @@ def test_a_run_that_diverges_is_a_result_and_not_tried_again(tmp_path, undisturb
     code, document = Sweep(tmp_path, text=text, seeds=1).finish()
     assert (code, document["todo"], document["reused"]) == (3, 0, 4)
     assert settled(tmp_path / "runs") == kept
+
+
+class Plan:
+    """The runs of the sweep above as a source, for faults that only a worker can cause."""
+
+    def __init__(self, runs):
+        self._runs = iter(runs)
+
+    def next(self):
+        return next(self._runs, None)
+
+    def report(self, config, row):
+        return False
+
+    def done(self, config, result):
+        pass
+
+
+def schedule(runs_dir, trial, runs=RUNS, max_failures=100, **options):
+    """Run the scheduler here, its workers calling a faulty trial."""
+    runs_dir.mkdir(exist_ok=True)
+    events = []
+    executor = LocalExecutor(
+        runs_dir,
+        options={"data_dir": runs_dir, "tracking": TrackingOptions(mode="disabled")},
+        slots=2,
+        trial=f"fault_trials:{trial}",
+        **options,
+    )
+    outcome = Scheduler(
+        Plan(runs), executor, runs_dir, max_failures=max_failures, watch=events.append
+    ).run()
+    return outcome, [event for event in events if isinstance(event, Retried)]
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("raise", "ValueError: a trial that raises"),
+        ("memory", "can't allocate memory"),
+        ("hang", "no result within --trial-timeout"),
+    ],
+)
+def test_a_trial_that_raises_exhausts_memory_or_hangs(tmp_path, undisturbed, fault, reason):
+    (tmp_path / f"{fault}.armed").touch()
+    timeout = 120.0 if fault == "hang" else None
+    outcome, retried = schedule(tmp_path, "troubled", trial_timeout=timeout)
+    assert outcome.count("finished") == 2 * SEEDS
+    (retry,) = retried
+    assert reason in retry.reason
+    assert essence(tmp_path) == undisturbed
+
+
+def test_a_full_disk_fails_runs_and_loses_none(tmp_path, undisturbed):
+    finished, _ = schedule(tmp_path, "full_disk", runs=RUNS[:4])
+    assert finished.count("finished") == 4
+    kept = settled(tmp_path)
+    (tmp_path / "full.armed").touch()
+    full, _ = schedule(tmp_path, "full_disk", max_failures=3)
+    assert full.gave_up
+    assert len(full.reused) == 4
+    assert full.count("finished") == 0
+    assert "checkpoint.pt: cannot be written" in full.failures[0].reason
+    assert_kept(tmp_path, kept)
+    assert not list(tmp_path.glob("*/.*")), "half-written files stay behind"
+    (tmp_path / "full.armed").unlink()
+    freed, retried = schedule(tmp_path, "full_disk")
+    assert (len(freed.reused), freed.count("finished"), retried) == (4, 2 * SEEDS - 4, [])
+    assert_kept(tmp_path, kept)
+    assert not list(tmp_path.glob("*/traceback.txt"))
+    assert essence(tmp_path) == undisturbed
+
+
+def test_a_clock_set_back_changes_nothing(tmp_path, undisturbed, monkeypatch):
+    real, looks = time.time, iter(range(10**9))
+    monkeypatch.setattr(time, "time", lambda: real() - 3600 * next(looks))
+    outcome, retried = schedule(tmp_path, "clock_set_back", runs=RUNS[:6], trial_timeout=300.0)
+    assert (outcome.count("finished"), retried) == (6, [])
+    for path in tmp_path.glob("*/result.json"):
+        os.utime(path, (real() + 10**6, real() + 10**6))
+    outcome, retried = schedule(tmp_path, "clock_set_back", trial_timeout=300.0)
+    assert (outcome.count("finished"), len(outcome.reused), retried) == (2 * SEEDS - 6, 6, [])
+    assert essence(tmp_path) == undisturbed
