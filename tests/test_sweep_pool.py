@@ -177,14 +177,26 @@ def test_stopping_leaves_every_run_resumable_and_none_is_begun_after(tmp_path):
 
 def test_a_second_ctrl_c_kills_a_deaf_run_at_once(tmp_path):
     executor = LocalExecutor(tmp_path, trial="stand_in_trials:hanging")
+    over = threading.Event()
+
+    def press_ctrl_c_twice() -> None:
+        while not (tmp_path / "hang.happened").exists() and not over.is_set():  # until the run is deaf
+            time.sleep(0.05)
+        for _ in range(2):
+            if not over.wait(1):  # a signal that comes late would end pytest itself
+                os.kill(os.getpid(), signal.SIGINT)
+
     with StopSignal() as stop:
         scheduler = Scheduler(ListSource(seeds(2)[1:]), executor, tmp_path, should_stop=stop)
-        for delay in (1.5, 2.5):
-            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)).start()
-        before = time.monotonic()
-        with pytest.raises(KeyboardInterrupt):
-            scheduler.run()
-    assert 2 < time.monotonic() - before < 10
+        keyboard = threading.Thread(target=press_ctrl_c_twice)
+        keyboard.start()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                scheduler.run()
+        finally:
+            over.set()
+            keyboard.join()
+    assert stop.received == signal.SIGINT
     assert not executor._workers
 
 
