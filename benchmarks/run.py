@@ -102,15 +102,16 @@ def _available(names: list[str], args: argparse.Namespace) -> list[str]:
     """Leave out peers whose packages are missing."""
     modules = {
         "Lightning": "lightning",
-        "Keras on JAX": "keras, jax",
-        "Flax + optax": "flax, optax",
+        "Keras on JAX": "keras jax",
+        "Flax + optax": "flax optax",
     }
     kept = []
     for name in names:
         needs = modules.get(name)
-        test = [args.peers_python, "-c", f"import {needs}"]
+        find = "import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, sys.argv[1:])))"
+        test = [args.peers_python, "-c", find, *(needs or "").split()]
         if needs and subprocess.run(test, capture_output=True, check=False).returncode:
-            print(f"{name}: left out, {args.peers_python} lacks {needs}", file=sys.stderr)
+            print(f"{name}: left out, {args.peers_python} lacks one of {needs}", file=sys.stderr)
             continue
         kept.append(name)
     return kept
