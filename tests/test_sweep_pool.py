@@ -180,7 +180,9 @@ def test_a_second_ctrl_c_kills_a_deaf_run_at_once(tmp_path):
     over = threading.Event()
 
     def press_ctrl_c_twice() -> None:
-        while not (tmp_path / "hang.happened").exists() and not over.is_set():  # until the run is deaf
+        while (
+            not (tmp_path / "hang.happened").exists() and not over.is_set()
+        ):  # until the run is deaf
             time.sleep(0.05)
         for _ in range(2):
             if not over.wait(1):  # a signal that comes late would end pytest itself

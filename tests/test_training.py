@@ -20,6 +20,7 @@ from groupnorm_bench.errors import (
     TrainingStopped,
 )
 from groupnorm_bench.model import decayed_parameters
+from groupnorm_bench.tracking.run import TrackingOptions
 from groupnorm_bench.training import (
     Hooks,
     Training,
@@ -28,6 +29,7 @@ from groupnorm_bench.training import (
     norm_diagnostics,
     resolve_device,
 )
+from groupnorm_bench.trial import run_trial
 
 CPU = torch.device("cpu")
 
@@ -270,3 +272,14 @@ def test_a_gpu_trains_like_the_processor(digits):
     assert on_gpu.history[-1]["train/loss"] == pytest.approx(
         on_cpu.history[-1]["train/loss"], rel=0.02
     )
+
+
+def test_a_stopped_run_that_is_tracked_leaves_no_traceback_on_the_terminal(digits, tmp_path, capfd):
+    options = TrackingOptions(mode="offline")
+    with pytest.raises(TrainingStopped, match="stopped at step 1 of 8"):
+        run_trial(
+            small(), runs_dir=tmp_path, dataset=digits, tracking=options, should_stop=lambda: True
+        )
+    output = capfd.readouterr()
+    assert "Traceback" not in output.err + output.out
+    assert len(list(tmp_path.glob("*/wandb/offline-run-*"))) == 1

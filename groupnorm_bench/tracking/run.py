@@ -245,20 +245,23 @@ def track(
 
 @contextlib.contextmanager
 def _closing(run: wandb.Run, say: Say) -> Iterator[None]:
-    """Finish the run, with exit code 1 if the body raised; a failure of W&B itself is a line."""
-    failure: BaseException | None = None
+    """Finish the run, with exit code 1 if the body raised.
+
+    Not by `with run`: on the way out of an exception that prints a traceback, also of Ctrl-C.
+    """
     try:
-        with run:
-            try:
-                yield
-            except BaseException as error:
-                failure = error
-                raise
+        yield
+    except BaseException:
+        _finish(run, 1, say)
+        raise
+    _finish(run, 0, say)
+
+
+def _finish(run: wandb.Run, exit_code: int, say: Say) -> None:
+    try:
+        run.finish(exit_code=exit_code)
     except Exception as error:  # whatever W&B's client raises, the training's outcome stands
-        if failure is None:
-            say(f"W&B could not close this run ({_line(error)}); gnbench sync completes it")
-        else:
-            raise failure from None
+        say(f"W&B could not close this run ({_line(error)}); gnbench sync completes it")
 
 
 def _start(
