@@ -18,7 +18,8 @@ from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.errors import ConfigError
 from groupnorm_bench.model import build_model
 from groupnorm_bench.norms import CONV_CHANNELS, NORMS, make_norm
-from groupnorm_bench.training import autocast, make_optimizer
+from groupnorm_bench.optimizers import make_optimizer
+from groupnorm_bench.training import autocast
 
 CNN_SHAPES = ((64, CONV_CHANNELS[0], 28, 28), (64, CONV_CHANNELS[1], 14, 14))
 """What the CNN's two norm layers see at batch size 64."""

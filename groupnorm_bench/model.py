@@ -137,17 +137,3 @@ def _check_norm(config: TrainConfig, model: CNN) -> None:
             )
         norm.load_state_dict(state)
         size //= 2
-
-
-def decayed_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Split parameters into weights, which decay, and norm scales, shifts and biases, which don't.
-
-    Anything with fewer than two dimensions is a scale, a shift or a bias (a norm's parameters
-    shaped [1, C, 1, 1] have one dimension that is not 1).
-    """
-    weights: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
-    for parameter in model.parameters():
-        dimensions = sum(length > 1 for length in parameter.shape)
-        (weights if dimensions >= 2 else rest).append(parameter)
-    return weights, rest

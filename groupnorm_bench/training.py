@@ -21,9 +21,9 @@ from groupnorm_bench import compiled, fused
 from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.data import Dataset, Split, load_dataset, resolve_dataset
 from groupnorm_bench.errors import ConfigError, DeviceError, TrainingDiverged, TrainingStopped
-from groupnorm_bench.model import CNN, build_model, decayed_parameters, order_seed
+from groupnorm_bench.model import CNN, build_model, order_seed
+from groupnorm_bench.optimizers import make_optimizer, make_schedule
 
-SGD_MOMENTUM = 0.9
 EVAL_BATCH = 250
 PROBE_IMAGES = 256
 """Validation images on which activations are measured."""
@@ -302,34 +302,6 @@ class Training:
         done = len(self.history) * self.steps_per_epoch
         if not done <= self.step <= self.total_steps:
             raise ValueError(f"its step {self.step} does not fit its {len(self.history)} epochs")
-
-
-def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Return the optimizer; scales, shifts and biases do not decay unless asked for."""
-    weights, rest = decayed_parameters(model)
-    groups = [
-        {"params": weights, "weight_decay": config.weight_decay},
-        {"params": rest, "weight_decay": config.weight_decay if config.weight_decay_all else 0.0},
-    ]
-    is_fused = weights[0].device.type in ("cpu", "cuda")  # one kernel for all parameters
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=SGD_MOMENTUM, fused=is_fused)
-    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, lr=config.lr, fused=is_fused)
-
-
-def make_schedule(
-    config: TrainConfig, optimizer: torch.optim.Optimizer, total_steps: int
-) -> torch.optim.lr_scheduler.LRScheduler | None:
-    """Return torch's scheduler, stepped once a training step; None for a constant rate."""
-    if config.schedule == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=total_steps)
-    if config.schedule == "one-cycle":
-        # Momentum stays: with Adam its cycling would change the arm's optimizer, not its rate.
-        return torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=config.lr, total_steps=max(total_steps, 4), cycle_momentum=False
-        )
-    return None
 
 
 def autocast(config: TrainConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:

@@ -19,13 +19,11 @@ from groupnorm_bench.errors import (
     TrainingDiverged,
     TrainingStopped,
 )
-from groupnorm_bench.model import decayed_parameters
 from groupnorm_bench.tracking.run import TrackingOptions
 from groupnorm_bench.training import (
     Hooks,
     Training,
     evaluate,
-    make_optimizer,
     norm_diagnostics,
     resolve_device,
 )
@@ -181,21 +179,6 @@ def test_max_steps_ends_in_the_middle_of_an_epoch(digits):
     outcome = train(small(max_steps=6), digits)
     assert [row["step"] for row in outcome.history] == [4, 6]
     assert outcome.history[-1]["images_seen"] == 6 * 16
-
-
-def test_weight_decay_spares_scales_shifts_and_biases_unless_asked():
-    for norm, spec in NORMS.items():
-        model = build_model(small(norm=norm))
-        decayed, spared = decayed_parameters(model)
-        assert {id(p) for p in decayed} == {
-            id(m.weight) for m in (model.conv1, model.conv2, model.linear)
-        }
-        assert len(spared) == 3 + (2 * spec.parameters_per_channel)
-    settings = {"weight_decay": 0.1}
-    groups = make_optimizer(small(**settings), model).param_groups
-    assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
-    groups = make_optimizer(small(**settings, weight_decay_all=True), model).param_groups
-    assert [group["weight_decay"] for group in groups] == [0.1, 0.1]
 
 
 def test_schedules_start_and_end_where_they_should(digits):
