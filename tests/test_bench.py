@@ -8,19 +8,11 @@ import pytest
 import torch
 
 from groupnorm_bench import bench, fused
+from groupnorm_bench.cli.app import run as gnbench
 from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.norms import NORMS
 
 SHAPE = (2, 8, 4, 4)
-
-
-def run(*args):
-    return subprocess.run(
-        [sys.executable, "-m", "groupnorm_bench.cli", "bench", *args],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_every_norm_is_timed_in_both_precisions_and_ours_where_it_exists():
@@ -61,22 +53,29 @@ def test_a_training_step_is_slower_than_its_limit():
     assert row.limit > 0
 
 
-def test_layers_as_a_user_runs_it(tmp_path):
+def test_layers_as_a_user_types_it(tmp_path, capsys):
     plot = tmp_path / "layers.html"
     args = ["layers", "--shape", "2,8,4,4", "--norm", "group", "--groups", "2", "--repeats", "1"]
-    result = run(*args, "--precision", "fp32", "--json", "--plot", str(plot))
-    assert result.returncode == 0, result.stderr
-    rows = json.loads(result.stdout)
+    assert gnbench(["bench", *args, "--precision", "fp32", "--json", "--plot", str(plot)]) == 0
+    rows = json.loads(capsys.readouterr().out)
     assert [row["way"] for row in rows] == ["native", "fused"]
     assert rows[0]["shape"] == list(SHAPE)
     assert "group fused fp32 2x8x4x4" in plot.read_text()
-    lines = run(*args).stdout.splitlines()
+    assert gnbench(["bench", *args]) == 0
+    lines = capsys.readouterr().out.splitlines()
     assert lines[1].split()[:3] == ["norm", "way", "precision"]
     assert len(lines) == 2 + 4
 
 
+@pytest.mark.slow
 def test_train_as_a_user_runs_it():
-    result = run("train", "--norm", "none", "--batch-size", "2", "--repeats", "1", "--threads", "1")
+    settings = ["--norm", "none", "--batch-size", "2", "--repeats", "1", "--threads", "1"]
+    result = subprocess.run(
+        [sys.executable, "-m", "groupnorm_bench.cli", "bench", "train", *settings],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr
     header, *rows = result.stdout.splitlines()
     assert header.split()[:4] == ["arm", "precision", "batch", "images/s"]
@@ -95,12 +94,12 @@ def test_train_as_a_user_runs_it():
         (["train", "--batch-size", "0"], "error: batch_size=0 is too small"),
     ],
 )
-def test_bad_input_is_one_line(args, message):
-    result = run(*args)
-    assert result.returncode == 2
-    assert result.stdout == ""
-    assert result.stderr.startswith(message)
-    assert result.stderr.count("\n") == 1
+def test_bad_input_is_one_line(args, message, capsys):
+    assert gnbench(["bench", *args]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(message)
+    assert err.count("\n") == 1
 
 
 def test_a_gnbench_without_bf16_instructions_rounds_instead():

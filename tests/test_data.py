@@ -334,6 +334,7 @@ def test_a_mirror_is_fetched_whole_verified_and_only_once(served, tmp_path, caps
     assert len(load_dataset("mnist", data_dir).test) == TEST
 
 
+@pytest.mark.slow
 def test_two_processes_fetch_once(served, tmp_path):
     data_dir = tmp_path / "data"
     with mirror(served) as server:

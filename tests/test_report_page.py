@@ -319,12 +319,21 @@ def test_the_command_writes_page_and_pictures(study: Path, tmp_path: Path, capsy
     assert all(Path(name).is_file() for name in linked)
 
 
+@pytest.mark.slow
 def test_open_hands_the_page_to_the_browser(study: Path, tmp_path: Path):
     seen = tmp_path / "seen"
     browser = tmp_path / "browser.sh"
     browser.write_text(f'#!/bin/sh\necho "$1" > {seen}\n')
     browser.chmod(0o755)
-    command = [sys.executable, "-m", "groupnorm_bench.cli", "report", str(study)]
+    command = [
+        sys.executable,
+        "-m",
+        "groupnorm_bench.cli",
+        "report",
+        str(study),
+        "--where",
+        "batch_size==32",
+    ]
     done = subprocess.run(
         [*command, "--out", "page.html", "--open"],
         cwd=tmp_path,

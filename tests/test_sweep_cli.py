@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 
 import pytest
 
+from groupnorm_bench.cli.app import run
 from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.results import RunFolder, RunResult
 
@@ -142,9 +144,9 @@ def test_status_knows_running_from_interrupted_by_the_lock(tmp_path):
     row = {"epoch": 1, "val/accuracy": 0.75}
     runs = [TrainConfig(norm="batch", dataset="mnist-5k", seed=seed) for seed in range(4)]
     folders = [RunFolder.of(tmp_path, run) for run in runs]
-    for run, folder in zip(runs[:3], folders, strict=False):
+    for config, folder in zip(runs[:3], folders, strict=False):
         folder.path.mkdir()
-        folder.write(RunResult(config=run, status="interrupted", history=[row]))
+        folder.write(RunResult(config=config, status="interrupted", history=[row]))
     folders[2].write(
         RunResult(config=runs[2], status="failed", summary={"error": "ValueError: no good"})
     )
@@ -187,13 +189,14 @@ def test_status_knows_running_from_interrupted_by_the_lock(tmp_path):
         (["--seeds", "1000"], "3,000 runs to do; type --yes to start so many, or --dry-run"),
     ],
 )
-def test_bad_options_are_one_line_and_exit_2(tmp_path, options, message):
+def test_bad_options_are_one_line_and_exit_2(tmp_path, monkeypatch, capsys, options, message):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.yaml").write_text(SWEEP)
-    process = gnbench("sweep", "tiny.yaml", *options, cwd=tmp_path)
-    assert process.returncode == 2
-    assert process.stderr.startswith(f"error: {message}")
-    assert process.stderr.count("\n") == 1
-    assert process.stdout == ""
+    assert run(["sweep", "tiny.yaml", *options]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
+    assert out == ""
     assert not (tmp_path / "runs").exists()
 
 
@@ -204,10 +207,66 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path):
     assert process.stderr.count("\n") == 1
 
 
-def test_watch_and_json_exclude_each_other(tmp_path):
-    process = gnbench("status", "--watch", "--json", cwd=tmp_path)
-    assert process.returncode == 2
-    assert process.stderr.startswith("error: watch does not go with --json")
+def test_watch_and_json_exclude_each_other(capsys):
+    assert run(["status", "--watch", "--json"]) == 2
+    assert capsys.readouterr().err.startswith("error: watch does not go with --json")
+
+
+def kept(runs_dir, norm, **summary):
+    """Write a run as an earlier sweep would have left it; it belongs to the plan of SWEEP."""
+    config = TrainConfig(
+        norm=norm, batch_size=32, dataset="mnist-5k", train_limit=64, max_steps=2, num_groups=8
+    )
+    result = RunResult(config=config, status=summary["status"], summary=summary)
+    folder = RunFolder.of(runs_dir, config)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.write(result)
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_watch_looks_again_until_ctrl_c(tmp_path, monkeypatch, capsys, is_terminal):
+    kept(tmp_path, "none", status="finished")
+    looks = []
+
+    def sleep(seconds):
+        looks.append(seconds)
+        if len(looks) == 1:
+            kept(tmp_path, "batch", status="finished")
+        elif len(looks) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("groupnorm_bench.cli.status.time.sleep", sleep)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal, raising=False)
+    assert run(["status", str(tmp_path), "--watch"]) == 0
+    shown = capsys.readouterr().out
+    if is_terminal:
+        assert "2 runs: 2 finished" in shown
+    else:
+        assert shown == "1 runs: 1 finished\n2 runs: 2 finished\n", "said again only if changed"
+
+
+def test_what_failed_and_diverged_before_is_told_and_exits_3(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(SWEEP.replace("[4, 8]", "[8]"))
+    kept(tmp_path / "runs", "none", status="diverged")
+    kept(tmp_path / "runs", "group", status="failed", error="ValueError: no")
+    assert run(["sweep", "tiny.yaml", "--wandb", "disabled"]) == 3
+    err = capsys.readouterr().err
+    assert "1 reused, 1 failed before (--retry-failed), 0 to do" in err
+    assert err.splitlines()[-1] == (
+        "error: 1 of 2 runs failed and 1 diverged; --retry-failed tries them again"
+    )
+
+
+def test_a_very_large_plan_asks_a_person_first(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(SWEEP)
+    person = io.StringIO("n\n")
+    person.isatty = lambda: True
+    monkeypatch.setattr("sys.stdin", person)
+    assert run(["sweep", "tiny.yaml", "--seeds", "1000"]) == 130
+    assert "3,000 runs to do, about " in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow

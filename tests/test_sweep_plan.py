@@ -92,7 +92,7 @@ LISTS = st.fixed_dictionaries(
 
 
 @given(lists=LISTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_grid_is_what_building_each_of_its_points_gives(lists, tmp_path_factory):
     tmp_path = tmp_path_factory.getbasetemp()
     points = [

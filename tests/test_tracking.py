@@ -98,7 +98,7 @@ def holds(folder: Path, secret: str) -> list[Path]:
 
 
 def test_an_offline_run_is_whole_for_wandbs_own_tool(tmp_path):
-    options = ["--norm", "batch", "--epochs", "2", "--train-limit", "128", "--wandb", "offline"]
+    options = ["--norm", "batch", "--epochs", "1", "--train-limit", "64", "--wandb", "offline"]
     done = gnbench("train", *options, "--project", "my-project", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "wandb:" not in done.stdout + done.stderr
@@ -237,6 +237,7 @@ def test_an_online_run_goes_on_where_it_was(wandb_server: WandbServer):
     assert holds(folder, API_KEY) == []
 
 
+@pytest.mark.slow
 def test_gnbench_train_never_shows_the_key(wandb_env):
     env = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": OTHER_KEY}
     tiny = ["--max-steps", "2", "--train-limit", "64", "--dataset", "mnist-5k"]

@@ -63,6 +63,7 @@ def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
+@pytest.mark.slow
 def test_five_epochs_of_the_bundled_digits_reach_95_per_cent(all_digits):
     outcome = train(TrainConfig(dataset="mnist-5k", device="cpu"), all_digits)
     assert outcome.summary["test/accuracy"] >= 0.95

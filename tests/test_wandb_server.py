@@ -125,6 +125,7 @@ def test_wandb_sweep_and_agent_walk_a_grid_once(wandb_server: WandbServer, wandb
     assert wandb_server.sweep(name)["state"] == "FINISHED"
 
 
+@pytest.mark.slow
 def test_an_outage_in_mid_run_loses_nothing(wandb_server: WandbServer):
     fault = wandb_server.fail("status", status=500, matching="file_stream", times=2)
     env = {"WANDB_X_FILE_STREAM_RETRY_WAIT_MIN_SECONDS": "1"}

@@ -47,7 +47,7 @@ def sync(runs_dir: Path, *args: str, **env: str) -> dict[str, object]:
     return json.loads(done.stdout)
 
 
-def test_a_local_sweep_becomes_a_sweep_and_a_second_sync_does_nothing(
+def test_a_local_sweep_becomes_a_sweep_that_reads_back_and_a_second_sync_does_nothing(
     offline: Path, wandb_server: WandbServer
 ):
     outcome = sync(offline)
@@ -67,6 +67,17 @@ def test_a_local_sweep_becomes_a_sweep_and_a_second_sync_does_nothing(
     again = sync(offline)
     assert again == {"uploaded": [], "failed": {}, "sweeps": [], "grouped": []}
     assert len(wandb_server.operations()) == before
+
+    results, problems = read_wandb(f"tester/groupnorm-bench/{sweep['name']}")
+    assert problems == []
+    here = {run.result.config.name: run.result for run in find_runs([offline])[0]}
+    assert {result.config.name for result in results} == set(here)
+    for result in results:
+        kept = here[result.config.name]
+        assert result.config == kept.config
+        assert result.status == kept.status
+        assert result.history == kept.history
+        assert kept.summary.items() <= result.summary.items()
 
 
 @pytest.mark.slow
@@ -219,21 +230,6 @@ def test_a_sync_of_fifty_killed_twice_uploads_each_run_once(
     results, _ = read_wandb(f"tester/groupnorm-bench/{sweep['name']}")
     kept = {run.result.config.name: run.result.history for run in find_runs([runs_dir])[0]}
     assert {result.config.name: result.history for result in results} == kept
-
-
-def test_wandb_reads_back_what_the_folders_hold(offline: Path, wandb_server: WandbServer):
-    sync(offline)
-    (sweep,) = wandb_server.store.all("SELECT * FROM sweeps")
-    results, problems = read_wandb(f"tester/groupnorm-bench/{sweep['name']}")
-    assert problems == []
-    here = {run.result.config.name: run.result for run in find_runs([offline])[0]}
-    assert {result.config.name for result in results} == set(here)
-    for result in results:
-        kept = here[result.config.name]
-        assert result.config == kept.config
-        assert result.status == kept.status
-        assert result.history == kept.history
-        assert kept.summary.items() <= result.summary.items()
 
 
 @pytest.mark.parametrize("path", ["tester/none", "tester/groupnorm-bench/none", "x/y/z"])

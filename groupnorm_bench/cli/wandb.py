@@ -126,7 +126,7 @@ def agent_command(
     """Join a W&B sweep from this machine; Ctrl-C gives its runs back, to be done by others."""
     from groupnorm_bench.progress import say
     from groupnorm_bench.signals import StopSignal
-    from groupnorm_bench.sweep.executors.wandb import AgentOptions, run_agents
+    from groupnorm_bench.sweep.executors.wandb import AgentOptions, ended_runs
     from groupnorm_bench.tracking.agents import read_sweep, require_sweep
 
     joined = require_sweep(sweep)
@@ -138,16 +138,13 @@ def agent_command(
         max_failures=max_failures,
     )
     done: list[RunResult] = []
-
-    def on_result(result: RunResult) -> None:
-        done.append(result)
-        if not quiet:
-            say(run_line(result))
-
     with StopSignal() as stop:
-        gave_up = run_agents(
-            joined, options, workers, should_stop=stop, on_result=on_result, count=count
-        )
+        with options.agents(joined.path, workers, count) as agents:
+            for result in ended_runs(agents, joined, out, stop):
+                done.append(result)
+                if not quiet:
+                    say(run_line(result))
+            gave_up = agents.gave_up
         if stop():
             raise stop.stopped(
                 f"{len(done)} runs are safe in {out}, those under way have a checkpoint and are "

@@ -7,22 +7,22 @@ of a run is read from its folder, or, where another machine has it, from W&B.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from groupnorm_bench.config import TrainConfig
-from groupnorm_bench.errors import RunFolderError, TrackingError
+from groupnorm_bench.errors import TrackingError
 from groupnorm_bench.results import SETTLED, RunFolder, RunResult
 from groupnorm_bench.sweep.attach import wandb_config_of
 from groupnorm_bench.sweep.compile import live_settings
-from groupnorm_bench.sweep.executors import Ended, Event, Judge, Lost, Progress, Started, Stopped
+from groupnorm_bench.sweep.executors import Ended, Event, Judge, Lost, Stopped
+from groupnorm_bench.sweep.executors.watch import FolderWatch, SweepWatch, read_ended
 from groupnorm_bench.sweep.plan import Plan
 from groupnorm_bench.sweep.scheduler import ATTEMPTS
 from groupnorm_bench.tracking.agents import Agents, SweepStatus, read_sweep
@@ -104,11 +104,11 @@ def open_plan(plan: Plan, runs_dir: Path, tracking: TrackingOptions, say: Say) -
     return sweep
 
 
-class WandbSearch:
-    """A random or bayes search that W&B makes, by its agents here; the file goes to W&B as it is.
+class _OnWandb:
+    """A plan that W&B's agents train, one per slot.
 
     Args:
-        plan: of a search; which runs it will be, W&B decides.
+        plan: what to train; of a search, which runs those will be, W&B decides.
         options: see `AgentOptions`.
         tracking: project and entity.
         slots: agents.
@@ -126,6 +126,16 @@ class WandbSearch:
         self.slots = slots
         self._plan, self._options, self._tracking, self._say = plan, options, tracking, say
 
+    def _open(self) -> SweepStatus:
+        return open_plan(self._plan, self._options.runs_dir, self._tracking, self._say)
+
+
+class WandbSearch(_OnWandb):
+    """A random or bayes search that W&B makes, by its agents here; the file goes to W&B as it is.
+
+    Args: see `_OnWandb`.
+    """
+
     def submit(
         self,
         runs: Iterator[TrainConfig | None],
@@ -133,18 +143,15 @@ class WandbSearch:
         should_stop: Callable[[], bool],
     ) -> Iterator[Event]:
         """See `Executor.submit`; `runs` is empty, and what comes is what W&B chose."""
-        sweep = open_plan(self._plan, self._options.runs_dir, self._tracking, self._say)
+        sweep = self._open()
         if not sweep.is_open:
             raise TrackingError(
                 f"sweep {sweep.path} is {sweep.state.lower()}; change the file's name for another"
             )
-        watch = SweepWatch(self._options.runs_dir, sweep.path.rpartition("/")[2])
+        runs_dir = self._options.runs_dir
         with self._options.agents(sweep.path, self.slots) as agents:
-            for _ in until_ended(agents, should_stop):
-                for result in watch.news():
-                    yield from _ended(result)
-            if agents.failed_to_start is not None:
-                raise TrackingError(f"wandb agent: {agents.failed_to_start}; see {sweep.url}")
+            for result in ended_runs(agents, sweep, runs_dir, should_stop):
+                yield from _ended(result)
 
 
 def _ended(result: RunResult) -> Iterator[Event]:
@@ -170,8 +177,8 @@ class NoSource:
         return None
 
 
-class WandbExecutor:
-    """Trains a grid's runs by W&B agents, one per slot.
+class WandbExecutor(_OnWandb):
+    """Trains a grid's runs by W&B agents.
 
     A run that W&B has handed out and lost, as by a killed agent, it never hands out again: such
     runs are trained here, one by one, within the sweep, at its end.
@@ -179,25 +186,8 @@ class WandbExecutor:
     The sweep holds the runs that have a result as well, so that it is the same whenever it is
     made; W&B is answered for them from their folders.
 
-    Args:
-        plan: a grid's.
-        options: see `AgentOptions`.
-        tracking: project and entity.
-        slots: agents.
-        say: told the sweep's address before anything else.
+    Args: see `_OnWandb`.
     """
-
-    def __init__(
-        self,
-        plan: Plan,
-        options: AgentOptions,
-        tracking: TrackingOptions,
-        slots: int,
-        say: Say,
-    ) -> None:
-        self.slots = slots
-        self._spec, self._plan, self._say = plan.spec, plan, say
-        self._options, self._tracking = options, tracking
 
     def submit(
         self,
@@ -213,10 +203,9 @@ class WandbExecutor:
         if sweep.is_open:
             watch = FolderWatch(self._options.runs_dir, todo)
             with self._options.agents(sweep.path, self.slots) as agents:
-                yield from follow(agents, watch, should_stop)
-                problem = agents.failed_to_start
-            if problem is not None:
-                raise TrackingError(f"wandb agent: {problem}; see {sweep.url}")
+                for _ in _until_ended(agents, should_stop):
+                    yield from watch.news()
+                _check_started(agents, sweep)
             yield from self._account(sweep, watch.open, should_stop)
         else:
             yield from (Lost(run, 0, f"sweep {sweep.path} is over") for run in todo)
@@ -224,9 +213,6 @@ class WandbExecutor:
             if run is None:
                 return
             yield Stopped(run, 0) if should_stop() else self._train_here(run, sweep)
-
-    def _open(self) -> SweepStatus:
-        return open_plan(self._plan, self._options.runs_dir, self._tracking, self._say)
 
     def _account(
         self, sweep: SweepStatus, left: Sequence[TrainConfig], should_stop: Callable[[], bool]
@@ -249,7 +235,7 @@ class WandbExecutor:
     def _train_here(self, run: TrainConfig, sweep: SweepStatus) -> Event:
         entity, project, sweep_id = sweep.path.split("/")
         options = ["--sweep-id", sweep_id, "--project", project, "--entity", entity, "--quiet"]
-        options += ["--suite", self._spec.name, "--out", str(self._options.runs_dir)]
+        options += ["--suite", self._plan.spec.name, "--out", str(self._options.runs_dir)]
         options += ["--data-dir", str(self._options.data_dir)]
         options += ["--threads", str(self._options.threads)]
         began = time.monotonic()
@@ -265,8 +251,8 @@ class WandbExecutor:
                 text=True,
                 check=False,
             )
-        result = _read(RunFolder.of(self._options.runs_dir, run))
-        if result is not None and result.status in (*SETTLED, "failed"):
+        result = read_ended(RunFolder.of(self._options.runs_dir, run))
+        if result is not None:
             return Ended(run, 0, result, time.monotonic() - began)
         last = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
         return Lost(run, 0, last, done.stderr)
@@ -279,71 +265,27 @@ def _until_none(runs: Iterator[TrainConfig | None]) -> Iterator[TrainConfig]:
         yield run
 
 
-def _read(folder: RunFolder) -> RunResult | None:
-    try:
-        return folder.read()
-    except RunFolderError:
-        return None  # half-written or foreign: no result
+def ended_runs(
+    agents: Agents, sweep: SweepStatus, runs_dir: Path, should_stop: Callable[[], bool]
+) -> Iterator[RunResult]:
+    """Yield the result of each run that ends here, until the sweep has nothing more for agents.
 
+    Args:
+        agents: started.
+        sweep: theirs.
+        runs_dir: where their runs keep folders.
+        should_stop: polled; once true, runs checkpoint, are given back to W&B, and agents end.
 
-@dataclass(slots=True)
-class FolderWatch:
-    """Sees in the run folders how far each run of a list has come."""
-
-    runs_dir: Path
-    runs: Sequence[TrainConfig]
-    _began: dict[str, float] = field(default_factory=dict)
-    _stamps: dict[str, int] = field(default_factory=dict)
-    _rows: dict[str, int] = field(default_factory=dict)
-    _ended: set[str] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        for run in self.runs:  # what was there before is no news
-            self._stamps[run.name] = _stamp(RunFolder.of(self.runs_dir, run))
-
-    @property
-    def open(self) -> list[TrainConfig]:
-        """The runs without a result so far."""
-        return [run for run in self.runs if run.name not in self._ended]
-
-    def news(self) -> Iterator[Event]:
-        """Yield what happened since the last call."""
-        for run in self.open:
-            folder = RunFolder.of(self.runs_dir, run)
-            stamp = _stamp(folder)
-            if stamp == self._stamps[run.name]:
-                continue
-            self._stamps[run.name] = stamp
-            result = _read(folder)
-            if result is not None:
-                yield from self._events(run, result)
-
-    def _events(self, run: TrainConfig, result: RunResult) -> Iterator[Event]:
-        if run.name not in self._began:
-            self._began[run.name] = time.monotonic()
-            yield Started(run, len(self._began) - 1)
-        for row in result.history[self._rows.get(run.name, 0) :]:
-            yield Progress(run, 0, int(row["step"]), row["val/accuracy"], row)
-        self._rows[run.name] = len(result.history)
-        if result.status in SETTLED or result.status == "failed":
-            self._ended.add(run.name)
-            yield Ended(run, 0, result, time.monotonic() - self._began[run.name])
-
-
-def _stamp(folder: RunFolder) -> int:
-    try:
-        return folder.result_path.stat().st_mtime_ns
-    except OSError:
-        return 0
-
-
-def follow(agents: Agents, watch: FolderWatch, should_stop: Callable[[], bool]) -> Iterator[Event]:
-    """Yield what the agents' runs do until all agents have ended; stop them when asked."""
-    for _ in until_ended(agents, should_stop):
+    Raises:
+        TrackingError: W&B refused an agent.
+    """
+    watch = SweepWatch(runs_dir, sweep.path.rpartition("/")[2])
+    for _ in _until_ended(agents, should_stop):
         yield from watch.news()
+    _check_started(agents, sweep)
 
 
-def until_ended(agents: Agents, should_stop: Callable[[], bool]) -> Iterator[None]:
+def _until_ended(agents: Agents, should_stop: Callable[[], bool]) -> Iterator[None]:
     """Yield a few times a second until all agents have ended, and once after; stop them if told."""
     told = False
     while agents.alive:
@@ -355,68 +297,6 @@ def until_ended(agents: Agents, should_stop: Callable[[], bool]) -> Iterator[Non
     yield
 
 
-class SweepWatch:
-    """Sees in a folder of runs which of them a W&B sweep has finished.
-
-    Args:
-        runs_dir: the folder; it need not exist yet.
-        sweep_id: W&B's id of the sweep.
-    """
-
-    def __init__(self, runs_dir: Path, sweep_id: str) -> None:
-        self._runs_dir, self._sweep_id = runs_dir, sweep_id
-        self._stamps = {folder.path: _stamp(folder) for folder in self._folders()}
-
-    def _folders(self) -> list[RunFolder]:
-        if not self._runs_dir.is_dir():
-            return []
-        return [RunFolder(Path(entry.path)) for entry in os.scandir(self._runs_dir)]
-
-    def news(self) -> Iterator[RunResult]:
-        """Yield results, whatever their status, that came to an end since the last call."""
-        for folder in self._folders():
-            stamp = _stamp(folder)
-            if not stamp or stamp == self._stamps.get(folder.path):
-                continue
-            self._stamps[folder.path] = stamp
-            result = _read(folder)
-            ended = result is not None and result.status in (*SETTLED, "failed")
-            if result and ended and result.wandb.get("sweep_id") == self._sweep_id:
-                yield result
-
-
-def run_agents(
-    sweep: SweepStatus,
-    options: AgentOptions,
-    workers: int,
-    *,
-    should_stop: Callable[[], bool],
-    on_result: Callable[[RunResult], None],
-    count: int | None = None,
-) -> bool:
-    """Work on a W&B sweep with agents on this machine, until it has nothing more for them.
-
-    Args:
-        sweep: one that is open.
-        options: see `AgentOptions`.
-        workers: how many agents.
-        should_stop: polled; once true, runs checkpoint, are given back to W&B, and agents end.
-        on_result: called with each run that ends here.
-        count: runs that each agent does, at most.
-
-    Returns:
-        whether an agent gave up after too many failures in a row.
-
-    Raises:
-        TrackingError: W&B refused an agent.
-    """
-    watch = SweepWatch(options.runs_dir, sweep.path.rpartition("/")[2])
-    with options.agents(sweep.path, workers, count) as agents:
-        for _ in until_ended(agents, should_stop):
-            for result in watch.news():
-                on_result(result)
-        problem = agents.failed_to_start
-        gave_up = agents.gave_up
-    if problem is not None:
-        raise TrackingError(f"wandb agent: {problem}; see {sweep.url}")
-    return gave_up
+def _check_started(agents: Agents, sweep: SweepStatus) -> None:
+    if agents.failed_to_start is not None:
+        raise TrackingError(f"wandb agent: {agents.failed_to_start}; see {sweep.url}")
