@@ -1,8 +1,6 @@
 """`gnbench bench`: every norm is timed, and the output is whole."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -67,17 +65,10 @@ def test_layers_as_a_user_types_it(tmp_path, capsys):
     assert len(lines) == 2 + 4
 
 
-@pytest.mark.slow
-def test_train_as_a_user_runs_it():
+def test_train_as_a_user_types_it(capsys):
     settings = ["--norm", "none", "--batch-size", "2", "--repeats", "1", "--threads", "1"]
-    result = subprocess.run(
-        [sys.executable, "-m", "groupnorm_bench.cli", "bench", "train", *settings],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    header, *rows = result.stdout.splitlines()
+    assert gnbench(["bench", "train", *settings]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
     assert header.split()[:4] == ["arm", "precision", "batch", "images/s"]
     assert [row.split()[:3] for row in rows] == [["none", "fp32", "2"], ["none", "bf16", "2"]]
 

@@ -20,7 +20,6 @@ from groupnorm_bench.sweep.executors.wandb import AgentOptions, WandbExecutor, o
 from groupnorm_bench.sweep.executors.watch import FolderWatch, SweepWatch
 from groupnorm_bench.sweep.plan import Plan, build_plan
 from groupnorm_bench.sweep.spec import read_spec
-from groupnorm_bench.tracking.client import run_wandb
 from groupnorm_bench.tracking.run import TrackingOptions
 from groupnorm_bench.tracking.sweeps import SweepRecord
 
@@ -93,6 +92,11 @@ def test_a_sweep_watch_tells_only_the_ended_runs_of_its_sweep(tmp_path: Path):
     assert list(watch.news()) == []
 
 
+def state_of(server: WandbServer, path: str, state: str) -> None:
+    """Set a sweep's state, as its page does."""
+    server.store.update("sweeps", server.sweep(path.rpartition("/")[2])["id"], state=state)
+
+
 def test_a_plan_typed_again_finds_its_sweep_and_a_changed_or_cancelled_one_makes_another(
     wandb_server: WandbServer, tmp_path: Path
 ):
@@ -107,7 +111,7 @@ def test_a_plan_typed_again_finds_its_sweep_and_a_changed_or_cancelled_one_makes
     longer = the_plan(tmp_path, parameters=SWEEP["parameters"] | {"seed": {"values": [0, 1]}})
     second = open_plan(longer, runs_dir, ONLINE, said.append)
     assert second.path != first.path
-    run_wandb("sweep", "--cancel", second.path)
+    state_of(wandb_server, second.path, "CANCELED")
     assert open_plan(longer, runs_dir, ONLINE, said.append).path not in (first.path, second.path)
 
 
@@ -158,7 +162,7 @@ def test_what_wandb_lost_is_trained_here_within_its_sweep(
     said: list[str] = []
     runs_dir = wandb_env / "runs"
     sweep = open_plan(plan, runs_dir, ONLINE, said.append)
-    run_wandb("sweep", "--stop", sweep.path)
+    state_of(wandb_server, sweep.path, "FINISHED")
     options = AgentOptions(runs_dir=runs_dir, data_dir=wandb_env)
     executor = WandbExecutor(plan, options, ONLINE, 1, said.append)
     config = plan.runs[0]

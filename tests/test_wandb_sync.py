@@ -12,6 +12,7 @@ import pytest
 from offline_runs import configs, record_of, track_one
 from wandb_server import API_KEY, WandbServer
 
+from groupnorm_bench.cli.app import run
 from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.errors import RunFolderError, TrackingError
 from groupnorm_bench.results import RunFolder, find_runs
@@ -173,13 +174,17 @@ def test_project_and_entity_can_be_overridden(offline: Path, wandb_server: Wandb
 
 
 def test_dry_run_asks_nothing_and_a_running_run_is_left_alone(
-    offline: Path, wandb_server: WandbServer
+    offline: Path, wandb_server: WandbServer, capsys: pytest.CaptureFixture[str]
 ):
     runs = find_runs([offline])[0]
     with RunFolder(runs[0].folder.path).claim():
         done = gnbench("sync", offline, "--dry-run", "--json")
     assert f"{runs[0].folder.path.name} is still running; skipped" in done.stderr
     assert len(json.loads(done.stdout)["todo"]) == 5
+    assert run(["sync", str(offline), "--dry-run"]) == 0
+    *names, last = capsys.readouterr().out.splitlines()
+    assert set(names) == {each.folder.path.name for each in runs}
+    assert last == "6 runs to upload"
     assert wandb_server.operations() == []
 
 
