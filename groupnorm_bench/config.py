@@ -294,6 +294,8 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
+    if settings.keys() <= _field_types().keys():
+        return dict(settings)
     given: dict[str, Any] = {}
     for key, value in settings.items():
         name = setting_name(key)
