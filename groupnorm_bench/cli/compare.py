@@ -8,6 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from groupnorm_bench.cli.app import DEFAULT_RUNS_DIR, AsJson, app, print_json
+from groupnorm_bench.cli.comparing import (
+    Alpha,
+    Baseline,
+    Choose,
+    Margin,
+    Metric,
+    Where,
+    load_chosen,
+)
 from groupnorm_bench.errors import CompareError, nearest
 
 if TYPE_CHECKING:
@@ -27,22 +36,12 @@ def compare_command(
             help="Folders of runs, or ENTITY/PROJECT[/SWEEP] on W&B; merged.", show_default="runs"
         ),
     ] = None,
-    baseline: Annotated[
-        str | None, typer.Option(help="Arm that the others are held against; batch by default.")
-    ] = None,
-    metric: Annotated[str, typer.Option(help="Summary metric.")] = "test/accuracy",
-    where: Annotated[
-        str | None, typer.Option(help="Only these runs, as 'batch_size<=32 and norm!=none'.")
-    ] = None,
-    choose: Annotated[
-        str | None,
-        typer.Option(help="Settings to choose per arm on validation, as lr or num_groups,lr."),
-    ] = None,
-    alpha: Annotated[float, typer.Option(help="False verdicts allowed over the family.")] = 0.05,
-    margin: Annotated[
-        float | None,
-        typer.Option(help="Differences inside it are equal: points; default one standard error."),
-    ] = None,
+    baseline: Baseline = None,
+    metric: Metric = "test/accuracy",
+    where: Where = None,
+    choose: Choose = None,
+    alpha: Alpha = 0.05,
+    margin: Margin = None,
     output: Annotated[str, typer.Option("--format", help="table, csv, json or md.")] = "table",
     as_json: AsJson = False,
     claim: Annotated[
@@ -55,14 +54,10 @@ def compare_command(
         raise CompareError(f"format={output!r} is unknown{nearest(output, FORMATS)}")
     if claim is not None and baseline is not None:
         raise CompareError(f"baseline={baseline!r} has no use beside --claim; leave it out")
-    from groupnorm_bench.compare.choice import choose as choose_cells
     from groupnorm_bench.compare.claims import answer_claim
-    from groupnorm_bench.compare.table import load_table
     from groupnorm_bench.compare.verdicts import compare_runs
 
-    table = load_table(runs or [str(DEFAULT_RUNS_DIR)], where)
-    if choose is not None:
-        table = choose_cells(table, [name.strip() for name in choose.split(",")])
+    table = load_chosen(runs or [str(DEFAULT_RUNS_DIR)], where, choose)
     options: dict[str, Any] = {"metric": metric, "alpha": alpha, "margin": margin}
     output = "json" if as_json else output
     if claim is not None:

@@ -43,7 +43,25 @@ def check_executor(name: str) -> None:
         raise ConfigError(f"executor={name!r} is unknown{nearest(name, EXECUTORS)}")
 
 
-def resolve_executor(name: str, tracking: TrackingOptions, say: Say) -> tuple[str, TrackingOptions]:
+def open_engine(
+    name: str, plan: Plan, options: EngineOptions, say: Say
+) -> tuple[Executor, LocalSweep | None]:
+    """Return the engine for a plan, and what has W&B show the sweep where our workers train it.
+
+    Raises:
+        TrackingError: W&B's agents were asked for by name, and cannot be had.
+        RunFolderError: the sweep's record cannot be written.
+    """
+    if plan.num_todo:
+        name, tracking = _resolve(name, options.tracking, say)
+        options = dataclasses.replace(options, tracking=tracking)
+    shown = _show_on_wandb(name, plan, options, say)
+    if shown is not None:
+        options = dataclasses.replace(options, tracking=shown.begin())
+    return _build(name, plan, options, say), shown
+
+
+def _resolve(name: str, tracking: TrackingOptions, say: Say) -> tuple[str, TrackingOptions]:
     """Return the executor, and the options with their mode resolved: W&B is asked once.
 
     `auto` is W&B's agents where W&B takes our key, else our own workers.
@@ -66,7 +84,7 @@ def resolve_executor(name: str, tracking: TrackingOptions, say: Say) -> tuple[st
     return name, tracking
 
 
-def build_engine(name: str, plan: Plan, options: EngineOptions, say: Say) -> Executor:
+def _build(name: str, plan: Plan, options: EngineOptions, say: Say) -> Executor:
     """Return the engine called `name`, ready to take a plan's runs."""
     slots = min(options.slots, max(plan.num_todo, 1))
     if name == "wandb":
@@ -93,7 +111,7 @@ def build_engine(name: str, plan: Plan, options: EngineOptions, say: Say) -> Exe
     )
 
 
-def show_on_wandb(name: str, plan: Plan, options: EngineOptions, say: Say) -> LocalSweep | None:
+def _show_on_wandb(name: str, plan: Plan, options: EngineOptions, say: Say) -> LocalSweep | None:
     """Return what has W&B show a sweep of our own workers as one, now or after `gnbench sync`."""
     if name != "local" or not plan.num_todo or options.tracking.mode == "disabled":
         return None

@@ -18,6 +18,15 @@ from groupnorm_bench.cli.app import (
     default_data_dir,
     print_json,
 )
+from groupnorm_bench.cli.comparing import (
+    Alpha,
+    Baseline,
+    Choose,
+    Margin,
+    Metric,
+    Where,
+    load_chosen,
+)
 from groupnorm_bench.errors import CompareError, RunFolderError, nearest
 
 if TYPE_CHECKING:
@@ -41,22 +50,12 @@ def report_command(
         Path | None, typer.Option(help="Folder for the figures as PNG and SVG.")
     ] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
-    baseline: Annotated[
-        str | None, typer.Option(help="Arm that the others are held against; batch by default.")
-    ] = None,
-    metric: Annotated[str, typer.Option(help="Summary metric.")] = "test/accuracy",
-    where: Annotated[
-        str | None, typer.Option(help="Only these runs, as 'batch_size<=32 and norm!=none'.")
-    ] = None,
-    choose: Annotated[
-        str | None,
-        typer.Option(help="Settings to choose per arm on validation, as lr or num_groups,lr."),
-    ] = None,
-    alpha: Annotated[float, typer.Option(help="False verdicts allowed over the family.")] = 0.05,
-    margin: Annotated[
-        float | None,
-        typer.Option(help="Differences inside it are equal: points; default one standard error."),
-    ] = None,
+    baseline: Baseline = None,
+    metric: Metric = "test/accuracy",
+    where: Where = None,
+    choose: Choose = None,
+    alpha: Alpha = 0.05,
+    margin: Margin = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -90,14 +89,10 @@ def _content(
     options: dict[str, Any],
     data_dir: Path,
 ) -> Content:
-    from groupnorm_bench.compare.choice import choose as choose_cells
-    from groupnorm_bench.compare.table import load_table
     from groupnorm_bench.compare.verdicts import compare_runs
     from groupnorm_bench.report.content import build
 
-    table = load_table(sources, where)
-    if choose is not None:
-        table = choose_cells(table, [name.strip() for name in choose.split(",")])
+    table = load_chosen(sources, where, choose)
     return build(
         table,
         compare_runs(table, **options),

@@ -25,10 +25,8 @@ from groupnorm_bench.cli.app import (
 from groupnorm_bench.cli.engines import (
     EXECUTORS,
     EngineOptions,
-    build_engine,
     check_executor,
-    resolve_executor,
-    show_on_wandb,
+    open_engine,
     source_of,
 )
 from groupnorm_bench.cli.settings import with_settings
@@ -140,23 +138,17 @@ def sweep_command(
     _make(out)
     if not quiet:
         say(_headline(plan))
-    tracking = dataclasses.replace(options, suite=spec.name)
-    if plan.num_todo:
-        executor, tracking = resolve_executor(executor, tracking, say)
     engine_options = EngineOptions(
         out=out,
         data_dir=data_dir,
-        tracking=tracking,
+        tracking=dataclasses.replace(options, suite=spec.name),
         slots=slots,
         threads=threads,
         devices=devices,
         trial_timeout=trial_timeout,
         max_failures=max_failures,
     )
-    shown = show_on_wandb(executor, plan, engine_options, say)
-    if shown is not None:
-        engine_options = dataclasses.replace(engine_options, tracking=shown.begin())
-    engine = build_engine(executor, plan, engine_options, say)
+    engine, shown = open_engine(executor, plan, engine_options, say)
     _work(plan, found, engine, shown, out, max_failures, as_json, quiet)
 
 
