@@ -12,6 +12,7 @@ import time
 from collections import Counter
 
 import pytest
+from stand_in_trials import EPOCHS
 
 from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.results import RunFolder
@@ -266,8 +267,12 @@ def test_workers_killed_at_random_lose_no_run(tmp_path, attempt):
         killer.join()
     assert kills >= 10
     assert len(outcome.results) == 40
-    # A run killed twice is recorded failed, as promised; the same command again mends it.
-    failed = outcome.count("failed")
+    # A run killed twice is recorded failed, as promised; the same command again mends it. One
+    # killed after its last epoch, before its result, has no step left: that counts as reused.
+    results = [RunFolder.of(tmp_path, run).read() for run in runs]
+    failed = [result for result in results if result.status == "failed"]
+    assert len(failed) == outcome.count("failed")
     rest, _, _ = sweep(runs, tmp_path)
-    assert rest.count("finished") == failed
+    assert rest.count("finished") == sum(len(result.history) < EPOCHS for result in failed)
+    assert len(rest.results) + len(rest.reused) == 40
     assert {RunFolder.of(tmp_path, run).read().status for run in runs} == {"finished"}
