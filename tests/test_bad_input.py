@@ -358,7 +358,11 @@ def test_a_run_folder_in_use_by_another_process(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("mount_options", "says"), [("size=8k", "No space left"), ("ro", "Read-only file system")]
+    ("mount_options", "says"),
+    [
+        ("size=8k", "No space left"),
+        pytest.param("ro", "Read-only file system", marks=pytest.mark.slow),
+    ],
 )
 def test_a_disk_that_takes_nothing(mount_options, says, tmp_path):
     """In a mount namespace of its own, where a tiny or read-only tmpfs can be mounted."""

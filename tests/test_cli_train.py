@@ -334,6 +334,7 @@ def test_a_terminal_shows_a_bar_from_the_first_moment(tmp_path):
     assert first < 10  # a second, on a machine with nothing else to do
 
 
+@pytest.mark.slow
 def test_on_a_terminal_too_an_error_stands_alone(tmp_path):
     bad = [*TINY, "--batch-size", "100"]
     drawn, _, code = on_a_terminal(*bad, cwd=tmp_path, env={"NO_COLOR": "1"})

@@ -59,6 +59,7 @@ def test_ours_take_torchs_steps_bit_for_bit_and_their_states_are_exchanged(name)
     type(ours)(model.parameters(), lr=0.01, fused=False).step()  # not fused, as on mps: in no graph
 
 
+@pytest.mark.slow
 def test_training_never_loads_torchs_compiler(tmp_path):
     code = (
         "import sys; from groupnorm_bench.cli.app import run; "

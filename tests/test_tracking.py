@@ -172,6 +172,7 @@ def test_a_crash_reads_as_a_crash(wandb_env):
     assert seen["summary"]["val/accuracy"] == 0.2, "what was logged before it is there"
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_offline_is_one_whole_record(wandb_env):
     first = track(wandb_env / "run", mode="offline", rows=(1, 2))
     again = track(wandb_env / "run", mode="offline", rows=(1, 2, 3), previous=first["info"])

@@ -66,6 +66,7 @@ with wandb.init(project="p", settings={"x_disable_stats": True}) as run:
 """
 
 
+@pytest.mark.slow
 def test_a_logged_table_arrives_as_a_file_and_as_an_artifact(wandb_server: WandbServer):
     done = python(MEDIA)
     assert done.returncode == 0, done.stderr
@@ -75,12 +76,14 @@ def test_a_logged_table_arrives_as_a_file_and_as_an_artifact(wandb_server: Wandb
     assert (artifact["state"], artifact["run"]) == ("COMMITTED", run["name"])
 
 
+@pytest.mark.slow
 def test_a_run_that_raises_is_failed(wandb_server: WandbServer):
     assert python(TRIAL, "fail").returncode == 1
     (run,) = wandb_server.runs()
     assert (run["state"], run["exitcode"]) == ("failed", 1)
 
 
+@pytest.mark.slow
 def test_an_offline_run_arrives_by_wandb_sync(wandb_server: WandbServer, wandb_env: Path):
     assert python(TRIAL, WANDB_MODE="offline").returncode == 0
     assert wandb_server.runs() == []
@@ -90,6 +93,7 @@ def test_an_offline_run_arrives_by_wandb_sync(wandb_server: WandbServer, wandb_e
     assert (run["state"], len(run["history"])) == ("finished", 3)
 
 
+@pytest.mark.slow
 def test_a_wrong_key_is_refused(wandb_server: WandbServer):
     done = python(TRIAL, WANDB_API_KEY="f" * 40)
     assert done.returncode == 1
@@ -100,6 +104,7 @@ def test_a_wrong_key_is_refused(wandb_server: WandbServer):
 @pytest.mark.parametrize(
     ("entity", "message"), [("forbidden", "permission denied"), ("nobody", "not found")]
 )
+@pytest.mark.slow
 def test_an_entity_out_of_reach_is_refused(wandb_server: WandbServer, entity: str, message: str):
     done = python(TRIAL, WANDB_ENTITY=entity)
     assert done.returncode == 1
