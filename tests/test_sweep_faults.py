@@ -177,7 +177,7 @@ def test_the_parent_killed_at_20_random_moments(tmp_path, undisturbed):
     orphans = set()
     kept = {}
     for kill in range(20):
-        sweep = Sweep(tmp_path)
+        sweep = Sweep(tmp_path, "--workers", str(1 + kill % 2))
         if kill % 4 == 0:  # while it starts
             time.sleep(chance.uniform(0, 2))
         else:
@@ -329,7 +329,7 @@ def schedule(runs_dir, trial, runs=RUNS, max_failures=100, **options):
 )
 def test_a_trial_that_raises_exhausts_memory_or_hangs(tmp_path, undisturbed, fault, reason):
     (tmp_path / f"{fault}.armed").touch()
-    timeout = 120.0 if fault == "hang" else None
+    timeout = 40.0 if fault == "hang" else None
     outcome, retried = schedule(tmp_path, "troubled", trial_timeout=timeout)
     assert outcome.count("finished") == 2 * SEEDS
     (retry,) = retried

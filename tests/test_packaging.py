@@ -1,0 +1,42 @@
+"""What `pip install -e .` brings is all that the package imports; `dev` is for its makers."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def imported() -> dict[str, str]:
+    """Return the packages that are imported at run time, each with a file that does."""
+    found = {}
+    for path in (ROOT / "groupnorm_bench").rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                node.body = []
+        for node in ast.walk(tree):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            found |= {name.partition(".")[0]: path.name for name in names}
+    return {name: file for name, file in found.items() if name not in sys.stdlib_module_names}
+
+
+def test_everything_imported_is_a_dependency_or_in_an_extra_that_users_install():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    asked = [*project["dependencies"], *extras["norms"], *extras["dashboard"]]
+    names = {re.split(r"[<>=\[ ]", line)[0].lower() for line in asked} | {"groupnorm-bench"}
+    homes = packages_distributions()
+    missing = {
+        package: file
+        for package, file in imported().items()
+        if package != "groupnorm_bench"
+        and names.isdisjoint(home.lower() for home in homes.get(package, []))
+    }
+    assert missing == {}
