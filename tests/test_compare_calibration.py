@@ -50,15 +50,8 @@ WIDE = 50.0
 """A margin in points that makes the rest equal, for the number of seeds needed takes longest."""
 
 
-@pytest.mark.parametrize(
-    "n",
-    [
-        8,
-        pytest.param(10, marks=pytest.mark.slow),
-        pytest.param(12, marks=pytest.mark.slow),
-        pytest.param(20, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [8, 10, 12, 20])
 def test_an_arm_against_itself_gives_3_to_7_percent_false_verdicts(n):
     found = share_of(Laboratory(n), FALSE, repeats=1_000, sd=0.15, margin=WIDE)
     assert 0.03 <= found <= 0.07

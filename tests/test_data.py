@@ -386,6 +386,7 @@ def test_a_mirror_of_wrong_files_is_told(served, tmp_path, change, says):
     gc.collect()  # torchvision leaves an answer unclosed: let that come out here
 
 
+@pytest.mark.slow
 def test_a_failed_fetch_is_one_line_and_leaves_only_its_memory(served, tmp_path, capsys):
     data_dir = tmp_path / "data"
     with socket.socket() as closed:

@@ -289,6 +289,7 @@ def test_markdown_has_the_verdicts_and_links_the_pictures(content: Content):
     assert "torch 2.13.0" in text
 
 
+@pytest.mark.slow
 def test_pictures_are_whole_and_the_same_each_time(content: Content, tmp_path: Path):
     few = [one for one in content.figures if one.key == "parallel"]
     paths = save_figures(few, tmp_path / "a")

@@ -111,6 +111,7 @@ def test_a_second_time_nothing_is_trained_and_torch_is_not_even_loaded(swept):
     assert not any(line.endswith(" torch") for line in process.stderr.splitlines())
 
 
+@pytest.mark.slow
 def test_a_longer_plan_keeps_what_a_shorter_one_trained(swept):
     folder, _ = swept
     process = gnbench("sweep", "tiny.yaml", "--seeds", "2", "--dry-run", "--json", cwd=folder)

@@ -181,6 +181,7 @@ def test_a_run_that_goes_on_offline_is_one_whole_record(wandb_env):
     assert Counter(record["type"] for record in records)["history"] == 3
 
 
+@pytest.mark.slow
 def test_an_unreachable_server_costs_seconds_and_one_line(wandb_env):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
