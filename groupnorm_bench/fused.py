@@ -1,4 +1,4 @@
-"""The fast path on a CPU: norm, ReLU and 2x2 max-pool as one step, and the first convolution.
+"""The fast path on a CPU: norm, ReLU and 2x2 max-pool as one step.
 
 A norm ends in a*x + c per image and channel, and relu(max_pool(a*x + c)) is
 relu(a*pool(x) + c), where pool takes the maximum for a > 0 and the minimum for a < 0. So the
@@ -12,16 +12,13 @@ are those of `nn.GroupNorm` and `nn.BatchNorm2d`.
 
 from __future__ import annotations
 
-import platform
-from contextvars import ContextVar
-from typing import Any, Self, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from groupnorm_bench import compiled
 from groupnorm_bench.compiled import Passes, blocks
@@ -146,6 +143,7 @@ class _NormReluPool(torch.autograd.Function):
             return None, None, None, None, None
         features, weight, mean, rstd, centred, places, pooled = ctx.saved_tensors
         height, width = features.shape[2:]
+        grad = grad.contiguous(memory_format=torch.channels_last)
         grad = torch.ops.aten.threshold_backward(grad, pooled, 0).to(centred.dtype)
         grad_sums = grad.sum(_PIXELS)  # [N, C]
         product_sums = (grad * centred).sum(_PIXELS)
@@ -197,106 +195,3 @@ class _CompiledNormReluPool(torch.autograd.Function):
             grad, *ctx.saved_tensors, ctx.num_groups
         )
         return features_grad.permute(0, 3, 1, 2), weight_grad, bias_grad, None, None, None
-
-
-def convolve(
-    images: Float[Tensor, "batch in_channels height width"], conv: nn.Module
-) -> Float[Tensor, "batch out_channels height width"]:
-    """Return conv(images), in channels-last, by one matrix product where that is faster.
-
-    That is so on a CPU for one input channel: oneDNN's backward pass for the weights spends more
-    than half the time of the whole step's second convolution on a tenth of its work.
-    """
-    fits = (
-        type(conv) is nn.Conv2d
-        and images.device.type == "cpu"
-        and conv.in_channels == 1
-        and conv.stride == (1, 1)
-        and conv.dilation == (1, 1)
-        and conv.padding_mode == "zeros"
-        and conv.padding == tuple(size // 2 for size in conv.kernel_size)
-        and all(size % 2 for size in conv.kernel_size)
-        and conv.bias is not None
-        and not images.requires_grad
-    )
-    if not fits:
-        return conv(images)
-    weight, bias = cast(Tensor, conv.weight), cast(Tensor, conv.bias)
-    if RoundToBf16.active.get():
-        weight, bias = _round(weight), _round(bias)
-        return _round(_PatchConvolution.apply(_round(images), weight, bias))
-    if torch.is_autocast_enabled("cpu"):
-        dtype = torch.get_autocast_dtype("cpu")
-        images, weight, bias = images.to(dtype), weight.to(dtype), bias.to(dtype)
-    return _PatchConvolution.apply(images, weight, bias)
-
-
-class _PatchConvolution(torch.autograd.Function):
-    """(images [N, 1, H, W], weight [O, 1, k, k], bias [O]) -> [N, O, H, W], channels-last."""
-
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        num_images, _, height, width = images.shape
-        patches = _patches(images, weight.shape[2], weight.shape[3])
-        pixels = torch.addmm(bias, patches.t(), weight.flatten(1).t())  # [N*H*W, O]
-        ctx.save_for_backward(patches)
-        ctx.weight_shape = weight.shape
-        return pixels.view(num_images, height, width, -1).permute(0, 3, 1, 2)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (patches,) = ctx.saved_tensors
-        pixels = grad.permute(0, 2, 3, 1).flatten(0, 2)  # [N*H*W, O]
-        return None, (patches @ pixels).t().reshape(ctx.weight_shape), pixels.sum(0)
-
-
-def _patches(images: Tensor, kernel_height: int, kernel_width: int) -> Tensor:
-    """Return [kernel_height * kernel_width, N*H*W]: row by row, the images shifted by one place."""
-    num_images, _, height, width = images.shape
-    down, across = kernel_height // 2, kernel_width // 2
-    padded = F.pad(images[:, 0], (across, across, down, down))
-    image, row, column = padded.stride()
-    shape = (kernel_height, kernel_width, num_images, height, width)
-    shifted = padded.as_strided(shape, (row, column, image, row, column))
-    return shifted.reshape(kernel_height * kernel_width, -1)
-
-
-def has_bf16_instructions() -> bool:
-    """Return whether this CPU multiplies bf16 numbers; torch is 15 times slower where not."""
-    if platform.machine().lower() in ("x86_64", "amd64"):
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-class RoundToBf16(TorchFunctionMode):
-    """Autocast to bf16 in effect, on a CPU without bf16 instructions: fp32 sums of bf16 values.
-
-    Inputs, weights and outputs of convolutions and linear layers are rounded to bf16, and so are
-    their gradients; products are summed in fp32, as bf16 instructions do. It costs a little more
-    time than fp32, not 15 times as much.
-    """
-
-    active: ContextVar[bool] = ContextVar("rounds_to_bf16", default=False)
-
-    def __enter__(self) -> Self:
-        self._token = self.active.set(True)
-        super().__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        self.active.reset(self._token)
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        if function not in (torch.conv2d, F.linear):
-            return function(*args, **(kwargs or {}))
-        rounded = [_round(value) if isinstance(value, Tensor) else value for value in args]
-        return _round(function(*rounded, **(kwargs or {})))
-
-
-def _round(values: Tensor) -> Tensor:
-    """Round to bf16 and back; autograd rounds the gradient the same way."""
-    return values.bfloat16().to(values.dtype)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groupnorm_bench import compiled, fused
+from groupnorm_bench import compiled, fused, memory
+from groupnorm_bench.bf16 import RoundToBf16, has_bf16_instructions
 from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.data import Dataset, Split, load_dataset, resolve_dataset
 from groupnorm_bench.errors import ConfigError, DeviceError, TrainingDiverged, TrainingStopped
@@ -121,6 +120,7 @@ class Training:
     """One training: model, optimizer, schedule, order generator, and how far it came."""
 
     def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
+        memory.keep_freed()
         dataset = dataset.limited(config.train_limit).to(device)
         self.config, self.data, self.device = config, dataset, device
         if config.batch_size > len(dataset.train):
@@ -146,9 +146,7 @@ class Training:
     def _choose_passes(self) -> list[str]:
         """Compile the norm block where that is asked for or pays; return what to tell the user."""
         config, notes = self.config, []
-        if config.precision == "bf16" and isinstance(
-            autocast(config, self.device), fused.RoundToBf16
-        ):
+        if config.precision == "bf16" and isinstance(autocast(config, self.device), RoundToBf16):
             notes.append("bf16: no such instructions in this CPU; rounds alike, at fp32's speed")
         if not fused.has_block(self.model.norm1) or self.device.type != "cpu":
             return [*notes, f"norm {config.norm} on {self.device.type}: plain modules, not fused"]
@@ -261,7 +259,7 @@ class Training:
             "val/best_epoch": int(best["epoch"]),
             "train_seconds": self.train_seconds,
             "images_per_second": self.history[-1]["images_seen"] / self.train_seconds,
-            "peak_memory_mb": peak_memory_mb(self.device),
+            "peak_memory_mb": memory.peak_mb(self.device),
             "status": status,
         }
 
@@ -308,8 +306,8 @@ def autocast(config: TrainConfig, device: torch.device) -> contextlib.AbstractCo
     """Return the context in which a config's forward passes run."""
     if config.precision == "fp32":
         return contextlib.nullcontext()
-    if device.type == "cpu" and not fused.has_bf16_instructions():
-        return fused.RoundToBf16()
+    if device.type == "cpu" and not has_bf16_instructions():
+        return RoundToBf16()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
@@ -367,11 +365,3 @@ def _accuracy(model: nn.Module, dataset: Dataset, split: Split, batch_size: int)
     )
     counted = max(len(split) // batch_size, 1) * min(batch_size, len(split))
     return int(hits) / counted
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Return the peak memory in MB: of the device on a GPU, of this process elsewhere."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

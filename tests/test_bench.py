@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from groupnorm_bench import bench, fused
+from groupnorm_bench import bench, bf16
 from groupnorm_bench.cli.app import run as gnbench
 from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.norms import NORMS
@@ -96,4 +96,4 @@ def test_bad_input_is_one_line(args, message, capsys):
 def test_a_gnbench_without_bf16_instructions_rounds_instead():
     config = TrainConfig(precision="bf16")
     context = bench.autocast(config, torch.device("cpu"))
-    assert isinstance(context, fused.RoundToBf16) is not fused.has_bf16_instructions()
+    assert isinstance(context, bf16.RoundToBf16) is not bf16.has_bf16_instructions()

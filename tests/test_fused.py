@@ -151,34 +151,6 @@ def test_other_norms_and_shapes_are_left_to_the_plain_modules():
     assert fused.norm_relu_pool(torch.randn(2, 8, 1, 6), nn.GroupNorm(2, 8)) is None
 
 
-@pytest.mark.parametrize(("size", "kernel"), [((28, 28), 5), ((7, 9), 3), ((5, 4), (1, 3))])
-def test_first_convolution_as_a_matrix_product(size, kernel):
-    torch.manual_seed(0)
-    padding = kernel // 2 if isinstance(kernel, int) else tuple(k // 2 for k in kernel)
-    conv = nn.Conv2d(1, 6, kernel, padding=padding).double()
-    images = torch.randn(3, 1, *size, dtype=torch.float64)
-    grads = []
-    for function in (fused.convolve, lambda x, layer: layer(x)):
-        output = function(images, conv)
-        grads.append([output, *torch.autograd.grad(output.square().sum(), conv.parameters())])
-    for mine, theirs in zip(*grads, strict=True):
-        torch.testing.assert_close(mine, theirs)
-    assert fused.convolve(images, conv).is_contiguous(memory_format=torch.channels_last)
-
-
-def test_convolutions_it_does_not_fit_run_as_they_are():
-    torch.manual_seed(0)
-    images = torch.randn(2, 1, 9, 9)
-    for conv in (
-        nn.Conv2d(1, 4, 3),
-        nn.Conv2d(1, 4, 3, padding=1, stride=2),
-        nn.Conv2d(1, 4, 3, padding=1, padding_mode="reflect"),
-        nn.Conv2d(1, 4, 3, padding="same"),
-        nn.Conv2d(1, 4, 3, padding=1, bias=False),
-    ):
-        assert torch.equal(fused.convolve(images, conv), conv(images))
-
-
 @pytest.fixture
 def uncompiled():
     """The compiled passes' formulas, run as they are written."""
@@ -255,32 +227,6 @@ def test_the_network_trains_the_same_by_either_way(norm):
     for name, grad in grads[1].items():
         torch.testing.assert_close(grads[0][name], grad, msg=name)
     torch.testing.assert_close(states[0], states[1])
-
-
-def test_rounding_to_bf16_is_autocast_in_effect():
-    torch.manual_seed(0)
-    layer = nn.Linear(64, 16)
-    inputs = torch.randn(8, 64, requires_grad=True)
-    results = []
-    for context in (fused.RoundToBf16(), torch.autocast("cpu", torch.bfloat16)):
-        with context:
-            output = layer(inputs)
-        grads = torch.autograd.grad(output.float().square().sum(), [inputs, layer.weight])
-        results.append([output.float(), *grads])
-    plain = layer(inputs)
-    for mine, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=2**-7, atol=2**-6)
-    assert torch.equal(results[0][0], results[0][0].bfloat16().float())
-    assert not torch.equal(results[0][0], plain)
-
-
-def test_rounding_reaches_the_first_convolution():
-    conv = nn.Conv2d(1, 4, 5, padding=2)
-    images = torch.randn(2, 1, 8, 8)
-    with fused.RoundToBf16():
-        output = fused.convolve(images, conv)
-    assert torch.equal(output, output.bfloat16().float())
-    assert not torch.equal(fused.convolve(images, conv), output)
 
 
 def test_the_same_step_twice_is_bit_identical():
