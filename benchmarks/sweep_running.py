@@ -28,7 +28,7 @@ LONG_LIMIT = 0.05
 SPEEDUP_LIMIT = 1.6
 NOTHING_RUNS = 200
 PAIRS = 15
-SCALING_RUNS = 16
+SCALING_RUNS = 32  # enough that starting the workers is a small part, as in a real sweep
 SCALING_SWEEP = f"""
 name: scaling
 method: grid

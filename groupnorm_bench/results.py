@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+import orjson
 
 from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.errors import ConfigError, RunFolderError
@@ -85,7 +86,7 @@ class RunResult:
             RunFolderError: the text is not a run's result, or its parts contradict each other.
         """
         try:
-            document = json.loads(text)
+            document = orjson.loads(text)
             if not isinstance(document, dict) or any(key not in document for key in _KEYS):
                 raise RunFolderError("is not a gnbench result")
             config = TrainConfig.from_mapping(document["config"])
