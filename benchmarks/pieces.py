@@ -2,6 +2,8 @@
 
     python benchmarks/pieces.py [--batch-sizes 16 64 256] [--threads 1] [--groups 8]
 
+"eager" is ours by torch's operations alone, "compiled" by the compiled loops, as long runs train.
+
 Forward and backward, microseconds an image, the median of interleaved repeats with its tenths.
 """
 
@@ -9,11 +11,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from groupnorm_bench import compiled, memory
 from groupnorm_bench.bench import Spread, interleaved
 from groupnorm_bench.convolution import convolve
 from groupnorm_bench.fused import norm_relu_pool
@@ -29,32 +33,31 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=30)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    memory.keep_freed()
+    problem = compiled.prepare()
+    if problem is not None:
+        raise SystemExit(problem)
     for batch_size in args.batch_sizes:
         print(f"\n{args.threads} threads, batch size {batch_size}, {args.groups} groups:\n")
-        print("| piece | torch, channels-first | ours |\n| --- | --- | --- |")
+        print("| piece | torch, channels-first | eager | compiled |\n| --- | --- | --- | --- |")
         table(batch_size, args.groups, args.repeats)
 
 
 def table(batch_size: int, groups: int, repeats: int) -> None:
     """Print a row a piece, and their sums."""
     steps = pieces(batch_size, groups)
-    seconds = interleaved([step for pair in steps.values() for step in pair], repeats)
+    seconds = interleaved([step for ways in steps.values() for step in ways], repeats)
     times = [Spread.of([1e6 * s / batch_size for s in each]) for each in seconds]
-    pairs = list(zip(times[::2], times[1::2], strict=True))
-    for name, pair in zip(steps, pairs, strict=True):
-        print(
-            f"| {name} | "
-            + " | ".join(f"{t.median:.0f} ({t.low:.0f} to {t.high:.0f})" for t in pair)
-            + " |"
-        )
-    native, ours = (sum(pair[side].median for pair in pairs) for side in (0, 1))
-    print(f"| sum | {native:,.0f} | {ours:,.0f} |")
+    rows = list(zip(times[::3], times[1::3], times[2::3], strict=True))
+    for name, row in zip(steps, rows, strict=True):
+        cells = [f"{t.median:.0f} ({t.low:.0f} to {t.high:.0f})" for t in row]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    sums = [f"{sum(row[way].median for row in rows):,.0f}" for way in range(3)]
+    print("| sum | " + " | ".join(sums) + " |")
 
 
-def pieces(
-    batch_size: int, groups: int
-) -> dict[str, tuple[Callable[[], None], Callable[[], None]]]:
-    """Return each piece as torch's modules run it, and as `groupnorm_bench` does."""
+def pieces(batch_size: int, groups: int) -> dict[str, list[Callable[[], None]]]:
+    """Return each piece as torch's modules run it, and as `groupnorm_bench` does in two ways."""
     first, second = nn.Conv2d(1, 32, 5, padding=2), nn.Conv2d(32, 64, 5, padding=2)
     norms = nn.GroupNorm(groups, 32), nn.GroupNorm(groups, 64)
     linear = nn.Linear(3136, 10)
@@ -70,19 +73,26 @@ def pieces(
     def block(norm: nn.Module) -> Callable[[Tensor], Tensor]:
         return lambda features: F.max_pool2d(F.relu(norm(features)), 2)
 
-    def ours(norm: nn.Module) -> Callable[[Tensor], Tensor | None]:
-        return lambda features: norm_relu_pool(features, norm)
-
     ways = {
-        "first convolution": (first, lambda x: convolve(x, first)),
-        "norm, ReLU, pool, 32 x 28 x 28": (block(norms[0]), ours(norms[0])),
-        "second convolution": (second, lambda x: convolve(x, second)),
-        "norm, ReLU, pool, 64 x 14 x 14": (block(norms[1]), ours(norms[1])),
-        "linear layer": (linear, linear),
+        "first convolution": (first, lambda x, loops: convolve(x, first, loops)),
+        "norm, ReLU, pool, 32 x 28 x 28": (
+            block(norms[0]),
+            lambda x, loops: norm_relu_pool(x, norms[0], loops),
+        ),
+        "second convolution": (second, lambda x, loops: convolve(x, second, loops)),
+        "norm, ReLU, pool, 64 x 14 x 14": (
+            block(norms[1]),
+            lambda x, loops: norm_relu_pool(x, norms[1], loops),
+        ),
+        "linear layer": (linear, lambda x, loops: linear(x)),
     }
     return {
-        name: (both_passes(native, maps[i], i > 0), both_passes(fast, last[i], i > 0))
-        for i, (name, (native, fast)) in enumerate(ways.items())
+        name: [
+            both_passes(native, maps[i], i > 0),
+            both_passes(partial(ours, loops=False), last[i], i > 0),
+            both_passes(partial(ours, loops=True), last[i], i > 0),
+        ]
+        for i, (name, (native, ours)) in enumerate(ways.items())
     }
 
 

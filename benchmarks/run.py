@@ -31,8 +31,8 @@ PEERS = {
     "Flax + optax": ["flax_optax.py"],
 }
 OURS = {
-    "gnbench fp32": ["--precision", "fp32"],
-    "gnbench bf16": ["--precision", "bf16"],
+    "gnbench fp32": ["--precision", "fp32", "--compile", "on"],
+    "gnbench bf16": ["--precision", "bf16", "--compile", "on"],
 }
 
 

@@ -7,13 +7,14 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groupnorm_bench import fused
+from groupnorm_bench import compiled, fused, memory
 from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.convolution import convolve
 from groupnorm_bench.errors import ConfigError
@@ -53,7 +54,7 @@ class LayerSpeed:
 
     norm: str
     way: str
-    """`native`: torch's modules, channels first. `fused`: ours, channels last."""
+    """`native`: torch's modules, channels first. Ours, channels last: `fused`; `compiled` loops."""
     precision: str
     shape: Shape
     microseconds: Spread
@@ -152,14 +153,17 @@ def _layer_ways(
         return F.max_pool2d(F.relu(normed) if activates else normed, 2)
 
     yield "native", native
-    if activates and fused.norm_relu_pool(last, layer) is not None:
+    if not activates or fused.norm_relu_pool(last, layer) is None:
+        return
 
-        def ours() -> Tensor:
-            pooled = fused.norm_relu_pool(last, layer)
-            assert pooled is not None
-            return pooled
+    def ours(use_loops: bool) -> Tensor:
+        pooled = fused.norm_relu_pool(last, layer, use_loops)
+        assert pooled is not None
+        return pooled
 
-        yield "fused", ours
+    yield "fused", partial(ours, False)
+    if norm != "none" and compiled.fits(last, layer) and compiled.prepare() is None:
+        yield "compiled", partial(ours, True)
 
 
 def _backward_too(function: Callable[[], Tensor]) -> Callable[[], None]:
@@ -191,9 +195,12 @@ def _saved_mb(function: Callable[[], Tensor]) -> float:
 def bench_train(configs: Iterable[TrainConfig], repeats: int = 20) -> list[TrainSpeed]:
     """Time training steps on the CPU, each beside its limit, on random images.
 
+    By the compiled loops, as a long run trains, unless a config's `compile` is off.
+
     Raises:
         ConfigError: a norm cannot be built here.
     """
+    memory.keep_freed()
     configs = list(configs)
     steps = [_train_step(config) for config in configs]
     limits = {(c.precision, c.batch_size): _limit_step(c) for c in configs}
@@ -225,18 +232,24 @@ def _random_batch(size: int) -> tuple[Tensor, Tensor]:
 def _train_step(config: TrainConfig) -> Callable[[], None]:
     device = torch.device("cpu")
     model = build_model(config)
+    model.use_loops = _uses_loops(config)
     optimizer = make_optimizer(config, model)
     images, labels = _random_batch(config.batch_size)
 
     def step() -> None:
-        with autocast(config, device):
-            logits = model(images)
-        loss = F.cross_entropy(logits.float(), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        with compiled.threads(model.use_loops, config.batch_size):
+            with autocast(config, device):
+                logits = model(images)
+            loss = F.cross_entropy(logits.float(), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
 
     return step
+
+
+def _uses_loops(config: TrainConfig) -> bool:
+    return config.compile != "off" and compiled.prepare() is None
 
 
 def _limit_step(config: TrainConfig) -> Callable[[], None]:
@@ -250,15 +263,15 @@ def _limit_step(config: TrainConfig) -> Callable[[], None]:
         (model.linear, third),
     ]
     grads: list[Tensor] = []
+    use_loops = _uses_loops(config)
 
     def step() -> None:
-        outputs = []
-        with autocast(config, torch.device("cpu")):
-            for layer, inputs in layers:
-                outputs.append(convolve(inputs, layer))
-        if not grads:
-            grads.extend(torch.ones_like(output) for output in outputs)
-        torch.autograd.backward(outputs, grads)
+        with compiled.threads(use_loops, config.batch_size):
+            with autocast(config, torch.device("cpu")):
+                outputs = [convolve(inputs, layer, use_loops) for layer, inputs in layers]
+            if not grads:
+                grads.extend(torch.ones_like(output) for output in outputs)
+            torch.autograd.backward(outputs, grads)
 
     return step
 

@@ -1,40 +1,39 @@
-"""The passes of `fused` over full tensors, fused into loops by `torch.compile` (optional).
+"""The norm block and both convolutions by compiled loops, where a run is long enough.
 
-The same formulas as the eager ones, written for channels-last tensors of even height and width,
-and so that the compiler reads the input twice and writes its gradient once.
+The loops are in `kernels`, which loads Numba: 20 s of compiling the first time on a machine, a
+second later. Nothing here loads it before `prepare`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
+import itertools
 import os
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-MIN_IMAGES = 1_000_000
-"""Images of training from which `auto` compiles. It takes 17 s the first time on a machine, 2.3 s
-later; where it saved 40 microseconds an image this many earned it back twice (docs/performance.md).
-"""
-_COMPILERS = ("g++", "clang++", "c++")
+MIN_IMAGES = 100_000
+"""Images of training from which `auto` compiles: on one thread the loops save 0.12 to 0.2 ms each,
+so this many earn back what compiling takes once on a machine (docs/performance.md)."""
+MIN_SHARED_BATCH = 64
+"""Images of a batch from which our own threads are faster than torch's (docs/performance.md)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Passes:
-    """The two passes, compiled."""
-
-    forward: Callable[..., Any]
-    backward: Callable[..., Any]
+MAX_THREADS = 4
+"""Threads that share a batch at most: each further one takes 25 us to be handed its part, and more
+than two were not measured."""
 
 
 def decide(setting: str, images: int) -> tuple[bool, str]:
-    """Return whether to compile the norm block, and a line that says why.
+    """Return whether to use the compiled loops, and a line that says why.
 
     Args:
         setting: `auto`, `on` or `off`.
@@ -44,55 +43,37 @@ def decide(setting: str, images: int) -> tuple[bool, str]:
         return False, "compile off"
     if setting == "auto" and images < MIN_IMAGES:
         return False, "compile off: too short a run to earn it back (--compile on forces it)"
-    if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), *_COMPILERS) if name):
-        return False, "compile off: no C++ compiler here (g++ or clang++)"
     return True, "compile on"
 
 
-def prepare(
-    model: Any, batch_size: int, context: contextlib.AbstractContextManager[Any]
-) -> str | None:
-    """Compile the passes for a model's two norm layers and set its `passes`.
-
-    One step of a copy is run, so that the compiler's time is not the training's, and a compiler
-    that fails is met here.
+def prepare() -> str | None:
+    """Compile the loops, or load them from the cache folder.
 
     Returns:
-        None, or what went wrong in one line; the model then stays as it was.
+        None, or what went wrong in one line.
     """
-    trial = copy.deepcopy(model).train()
-    trial.passes = compile_passes()
+    cache_dir = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(cache_dir) / "groupnorm-bench/compiled"))
     try:
-        with context:
-            logits = trial(torch.zeros(batch_size, 1, 28, 28))
-        logits.float().sum().backward()
+        _kernels()
     except Exception as error:  # the compiler is another program: it fails in its own ways
         return " ".join(f"{type(error).__name__}: {error}".split())[:160]
-    model.passes = trial.passes
     return None
 
 
-def compile_passes() -> Passes:
-    """Return the compiled passes; the compiler runs when they are first called with a shape."""
-    import torch._dynamo
-    import torch._inductor.config
+def _kernels() -> Any:
+    from groupnorm_bench import kernels
 
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(cache) / "groupnorm-bench/compiled"))
-    torch._inductor.config.compile_threads = 1  # a sweep's worker has no children
-    torch._dynamo.config.recompile_limit = 256  # one for each shape and number of groups
-    forward = torch.compile(forward_pass, dynamic=False, fullgraph=True)
-    backward = torch.compile(backward_pass, dynamic=False, fullgraph=True)
-    return Passes(forward, backward)
+    return kernels
 
 
-def fits(features: Tensor) -> bool:
-    """Return whether the passes take `features`: channels-last, even height and width."""
+def fits(features: Tensor, norm: Any) -> bool:
+    """Return whether the loops take `features`: channels-last, even sides, at most float32."""
     return (
         features.shape[2] % 2 == 0
         and features.shape[3] % 2 == 0
         and features.is_contiguous(memory_format=torch.channels_last)
-        and features.dtype != torch.float64
+        and torch.promote_types(features.dtype, norm.weight.dtype) == torch.float32
     )
 
 
@@ -109,65 +90,340 @@ def blocks(values: Tensor, num_groups: int | None) -> Tensor:
     return groups.mean(2, keepdim=True).expand_as(groups).flatten(1)
 
 
-def forward_pass(
-    features: Tensor, weight: Tensor, bias: Tensor, num_groups: int | None, eps: float
-) -> tuple[Tensor, ...]:
-    """Return pooled, mean, var, rstd, centred, places; see `fused._NormReluPool`.
+def moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and variance over the pixels of features [N, C, H, W]: each [N, C]."""
+    means, variances = torch.empty(2, *features.shape[:2]).unbind()
+    share(_kernels().moments, len(features), _pixels(features), means.numpy(), variances.numpy())
+    return means, variances
 
-    Tensors of pixels are [N, H, W, C] here. `places` holds 0 to 3 as floats: with int8 the
-    compiler's loops were four times slower.
+
+def pool(
+    features: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return max_pool2d(relu(norm(features)), 2), the peaks less their mean, and their places.
+
+    Args:
+        features: [N, C, H, W], channels-last, as the first two results are.
+        weight, bias: [C].
+        mean, rstd: [N or 1, C].
     """
-    pixels = features.permute(0, 2, 3, 1).float()
-    means = pixels.mean((1, 2))  # [N, C]
-    variances = (pixels - means[:, None, None]).square().mean((1, 2))
-    mean = blocks(means, num_groups)
-    var = blocks(variances + (means - mean).square(), num_groups)
-    rstd = (var + eps).rsqrt()
-    num_images, height, width, channels = pixels.shape
-    windows = pixels.view(num_images, height // 2, 2, width // 2, 2, channels)
-    sign = weight.sign()
-    peaks = windows[:, :, 0, :, 0]
-    best = peaks * sign
-    places = torch.zeros_like(peaks)
-    for place in (1, 2, 3):
-        value = windows[:, :, place // 2, :, place % 2]
-        is_better = value * sign > best
-        best = torch.where(is_better, value * sign, best)
-        peaks = torch.where(is_better, value, peaks)
-        places = torch.where(is_better, float(place), places)
-    centred = peaks - mean[:, None, None]
-    pooled = (centred * (weight * rstd)[:, None, None] + bias).relu().to(features.dtype)
-    return pooled, mean, var, rstd, centred, places
+    num_images = len(features)
+    pooled, centred, places = _like_pooled(features)
+    share(
+        _kernels().pool,
+        num_images,
+        _pixels(features),
+        weight.detach().sign().numpy(),
+        _rows(mean, num_images),
+        _rows(weight * rstd, num_images),
+        bias.detach().numpy(),
+        centred.numpy(),
+        places.numpy(),
+        pooled.numpy(),
+    )
+    return pooled.permute(0, 3, 1, 2), centred.permute(0, 3, 1, 2), places
 
 
-def backward_pass(
+def sum_grads(grad: Tensor, pooled: Tensor, centred: Tensor) -> tuple[Tensor, Tensor]:
+    """Return sums of grad where pooled > 0, plain and times centred: each [N, C]."""
+    sums, products = torch.empty(2, *grad.shape[:2]).unbind()
+    arrays = _pixels(grad), _pixels(pooled), _pixels(centred), sums.numpy(), products.numpy()
+    share(_kernels().sum_grads, len(grad), *arrays)
+    return sums, products
+
+
+def unpool(
     grad: Tensor,
+    pooled: Tensor,
+    places: Tensor,
+    features: Tensor,
+    slope: Tensor,
+    level: Tensor,
+    scale: Tensor,
+) -> Tensor:
+    """Return features * slope + level, with scale * grad added at each place where pooled > 0.
+
+    Shapes as in `pool`; slope, level and scale are [N or 1, C].
+    """
+    num_images = len(features)
+    features_grad = torch.empty_like(features)
+    share(
+        _kernels().unpool,
+        num_images,
+        _pixels(grad),
+        _pixels(pooled),
+        places.numpy(),
+        _pixels(features),
+        *(_rows(values, num_images) for values in (slope, level, scale)),
+        _pixels(features_grad),
+    )
+    return features_grad
+
+
+def group_pool(
+    features: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float
+) -> tuple[Tensor, ...]:
+    """Return what `pool` does, and the means and rstds of the groups, each [N, C]."""
+    num_images, channels = features.shape[:2]
+    means, rstds = torch.empty(2, num_images, channels).unbind()
+    pooled, centred, places = _like_pooled(features)
+    share(
+        _kernels().group_pool,
+        num_images,
+        _pixels(features),
+        weight.detach().numpy(),
+        bias.detach().numpy(),
+        num_groups,
+        eps,
+        *(values.numpy() for values in (means, rstds, centred, places, pooled)),
+    )
+    return pooled.permute(0, 3, 1, 2), centred, places, means, rstds
+
+
+def group_unpool(
+    grad: Tensor,
+    pooled: Tensor,
     features: Tensor,
     weight: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    centred: Tensor,
-    places: Tensor,
-    pooled: Tensor,
-    num_groups: int | None,
+    num_groups: int,
+    saved: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of features [N, H, W, C], weight and bias."""
-    pixels = features.permute(0, 2, 3, 1)
-    num_images, height, width, channels = pixels.shape
-    grad = torch.where(pooled > 0, grad.permute(0, 2, 3, 1).float(), 0.0)
-    grad_sums = grad.sum((1, 2))  # [N, C]
-    product_sums = (grad * centred).sum((1, 2)) * rstd
-    slope = blocks(weight * product_sums, num_groups) * rstd * rstd / -(height * width)
-    level = blocks(weight * grad_sums, num_groups) * rstd / -(height * width) - slope * mean
-    routed = grad * (weight * rstd)[:, None, None]
-    windows = pixels.float().view(num_images, height // 2, 2, width // 2, 2, channels)
-    slope, level = slope[:, None, None], level[:, None, None]
-    corners = [
-        windows[:, :, place // 2, :, place % 2] * slope
-        + level
-        + torch.where(places == float(place), routed, 0.0)
-        for place in range(4)
-    ]
-    rows = [torch.stack(corners[:2], 3), torch.stack(corners[2:], 3)]
-    features_grad = torch.stack(rows, 2).view(num_images, height, width, channels)
-    return features_grad.to(features.dtype), product_sums.sum(0), grad_sums.sum(0)
+    """Return the gradients of features, weight and bias; `saved` is the rest of `group_pool`."""
+    centred, places, means, rstds = (values.numpy() for values in saved)
+    sums, products = torch.empty(2, *features.shape[:2]).unbind()
+    features_grad = torch.empty_like(features)
+    share(
+        _kernels().group_unpool,
+        len(features),
+        _pixels(grad),
+        _pixels(pooled),
+        places,
+        centred,
+        _pixels(features),
+        weight.detach().numpy(),
+        num_groups,
+        means,
+        rstds,
+        sums.numpy(),
+        products.numpy(),
+        _pixels(features_grad),
+    )
+    return features_grad, products.sum(0), sums.sum(0)
+
+
+def _like_pooled(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return room [N, H / 2, W / 2, C] for pooled values, centred ones and places."""
+    num_images, channels, height, width = features.shape
+    shape = (num_images, height // 2, width // 2, channels)
+    return torch.empty(shape), torch.empty(shape), torch.empty(shape, dtype=torch.int8)
+
+
+def takes_one_channel(images: Tensor, weight: Tensor) -> bool:
+    """Return whether `correlate` takes these images [N, 1, H, W] and this kernel."""
+    side, lanes = 5, 16  # of `kernels`, which need not be loaded to answer
+    return (
+        images.dtype == weight.dtype == torch.float32
+        and weight.shape[2:] == (side, side)
+        and images.shape[3] % 4 == 0
+        and len(weight) % lanes == 0
+    )
+
+
+def correlate(padded: Tensor, taps: Tensor, bias: Tensor, rounds: bool) -> Tensor:
+    """Return the convolution [N, C, H, W], channels-last, of one channel; it may round to bf16.
+
+    Args:
+        padded: [N, H + 4, W + 4].
+        taps: [25, C].
+        bias: [C].
+        rounds: whether to round what is returned.
+    """
+    num_images, height, width = padded.shape
+    side = _kernels().SIDE - 1
+    pixels = torch.empty(num_images, height - side, width - side, taps.shape[1])
+    arrays = padded.numpy(), taps.contiguous().numpy(), bias.numpy(), rounds, pixels.numpy()
+    share(_kernels().correlate, num_images, *arrays)
+    return pixels.permute(0, 3, 1, 2)
+
+
+def correlate_grads(padded: Tensor, grad: Tensor, rounds: bool) -> Tensor:
+    """Return the gradients of taps and bias, [26, C]; `grad` [N, C, H, W] may be rounded first."""
+    grad = grad.contiguous(memory_format=torch.channels_last)
+    parts = share(_kernels().correlate_grads, len(grad), padded.numpy(), _pixels(grad), rounds)
+    return torch.from_numpy(sum(parts))
+
+
+def takes_kernel(images: Tensor, weight: Tensor) -> bool:
+    """Return whether `to_spectra` and `to_mixing` take these images and this square kernel."""
+    period, lanes = 16, 16  # of `kernels`, which need not be loaded to answer
+    out_channels, channels, height, width = weight.shape
+    return (
+        images.dtype == weight.dtype == torch.float32
+        and height == width
+        and max(images.shape[2:]) + height // 2 <= period
+        and channels % lanes == 0
+        and out_channels % lanes == 0
+    )
+
+
+def to_spectra(maps: Tensor, rounds: bool) -> Tensor:
+    """Return spectra [frequencies, N, 2 * C] of maps [N, C, H, W], rounded to bf16 or not."""
+    num_images, channels = maps.shape[:2]
+    spectra = torch.empty(_num_frequencies(), num_images, 2 * channels)
+    maps = maps.contiguous(memory_format=torch.channels_last)
+    share(_kernels().to_spectra, num_images, _pixels(maps), rounds, spectra.numpy())
+    return spectra
+
+
+def from_spectra(spectra: Tensor, rounds: bool, height: int, width: int) -> Tensor:
+    """Return maps [N, C, height, width], channels-last, rounded to bf16 or not."""
+    num_images, channels = spectra.shape[1], spectra.shape[2] // 2
+    pixels = torch.empty(num_images, height, width, channels)
+    share(_kernels().from_spectra, num_images, spectra.numpy(), rounds, pixels.numpy())
+    return pixels.permute(0, 3, 1, 2)
+
+
+def to_mixing(weight: Tensor) -> Tensor:
+    """Return matrices [frequencies, 2 * O, 2 * C] of a kernel [O, C, size, size].
+
+    maps -> from_spectra(to_spectra(maps) @ matrix.T) is the convolution.
+    """
+    out_channels, channels, size, _ = weight.shape
+    mixing = torch.empty(_num_frequencies(), 2 * out_channels, 2 * channels)
+    taps = weight.detach().permute(0, 2, 3, 1).contiguous().numpy()
+    share(_kernels().to_mixing, out_channels // _kernels().LANES, taps, size // 2, mixing.numpy())
+    return mixing
+
+
+def from_mixing(mixing: Tensor, size: int) -> Tensor:
+    """Return a kernel [O, C, size, size] of matrices: the transpose of `to_mixing`."""
+    _, out_channels, channels = mixing.shape
+    taps = torch.empty(out_channels // 2, size, size, channels // 2)
+    share(_kernels().from_mixing, len(taps), mixing.numpy(), size // 2, taps.numpy())
+    return taps.permute(0, 3, 1, 2)
+
+
+def at_zero(spectra: Tensor) -> Tensor:
+    """Return the real parts at frequency zero, a view [N, C / 16, 16]: sums over pixels."""
+    lanes = _kernels().LANES
+    return spectra[0].unflatten(1, (-1, 2, lanes))[:, :, 0]
+
+
+def _num_frequencies() -> int:
+    return _kernels().NUM_HALF * _kernels().PERIOD
+
+
+def _pixels(maps: Tensor) -> Any:
+    """Return [N, C, H, W] in channels-last as an array [N, H, W, C]."""
+    return maps.detach().permute(0, 2, 3, 1).numpy()
+
+
+def _rows(values: Tensor, num_images: int) -> Any:
+    return values.detach().expand(num_images, -1).contiguous().numpy()
+
+
+def threads(use_loops: bool, batch_size: int) -> contextlib.AbstractContextManager[None]:
+    """Return the context in which batches of this size run: `sharing` where that is faster."""
+    fits = use_loops and batch_size >= MIN_SHARED_BATCH
+    return sharing() if fits else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def sharing() -> Iterator[None]:
+    """Have threads of ours share loops and products of matrices, and torch use one thread.
+
+    torch's own threads spin for some milliseconds after each operation, on the cores that ours
+    need then: both at once are slower than one.
+    """
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    helpers = [_Helper() for _ in range(min(num_threads, MAX_THREADS) - 1)]
+    _helpers.extend(helpers)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+        for helper in helpers:
+            _helpers.remove(helper)
+            helper.stop()
+
+
+class _Helper:
+    """A thread that runs what it is handed, and one that keeps a core awake for it.
+
+    A core that has gone idle takes 30 to 80 us to come back, and a training step hands out work
+    some 15 times: the second thread counts, at the lowest priority, while there is nothing to do.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
+        self._outcomes: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
+        self._flags = np.zeros(2, np.int64)
+        self._threads = [Thread(target=self._work, daemon=True)]
+        if hasattr(os, "SCHED_IDLE"):
+            self._threads.append(Thread(target=self._stay_awake, daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def hand(self, job: Callable[[], Any]) -> None:
+        self._jobs.put(job)
+
+    def outcome(self) -> tuple[Any, Exception | None]:
+        """Wait for what the job handed last returned or raised."""
+        return self._outcomes.get()
+
+    def stop(self) -> None:
+        self._jobs.put(None)
+        self._flags[0] = 1
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        torch.set_num_threads(1)
+        while (job := self._jobs.get()) is not None:
+            try:
+                self._outcomes.put((job(), None))
+            except Exception as error:  # raised again where the result is waited for
+                self._outcomes.put((None, error))
+
+    def _stay_awake(self) -> None:
+        try:
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        except OSError:  # forbidden here: at its usual priority it would hold up others
+            return
+        _kernels().stay_awake(self._flags, 1)
+
+
+_helpers: list[_Helper] = []
+
+
+def share(function: Callable[..., Any], length: int, *arguments: Any) -> list[Any]:
+    """Return the results of function(*arguments, first, last) over parts of range(length).
+
+    One part for each thread within `sharing`, else a single one.
+    """
+    helpers = _helpers[: max(length - 1, 0)]
+    parts = len(helpers) + 1
+    bounds = [length * i // parts for i in range(parts + 1)]
+    for helper, (first, last) in zip(helpers, itertools.pairwise(bounds[1:]), strict=True):
+        helper.hand(partial(function, *arguments, first, last))
+    try:
+        results = [function(*arguments, 0, bounds[1])]
+    finally:
+        outcomes = [helper.outcome() for helper in helpers]  # of all, also after an error
+    for result, error in outcomes:
+        if error is not None:
+            raise error
+        results.append(result)
+    return results
+
+
+def multiply(left: Tensor, right: Tensor) -> Tensor:
+    """Return left @ right for batches of matrices; the batch is shared."""
+    product = left.new_empty(len(left), left.shape[1], right.shape[2])
+    share(_multiply, len(left), left, right, product)
+    return product
+
+
+def _multiply(left: Tensor, right: Tensor, product: Tensor, first: int, last: int) -> None:
+    torch.bmm(left[first:last], right[first:last], out=product[first:last])

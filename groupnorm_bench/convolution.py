@@ -20,44 +20,52 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from groupnorm_bench.bf16 import RoundToBf16, round_values
+from groupnorm_bench import compiled
+from groupnorm_bench.bf16 import RoundToBf16, call, round_values
 
 MIN_SPECTRAL_BATCH = 12
 """Images from which a step repays the transform of the weights (docs/performance.md)."""
 
 
 def convolve(
-    images: Float[Tensor, "batch in_channels height width"], conv: nn.Module
+    images: Float[Tensor, "batch in_channels height width"],
+    conv: nn.Module,
+    use_loops: bool = False,
 ) -> Float[Tensor, "batch out_channels height width"]:
     """Return conv(images), in channels-last, by a faster way where there is one.
 
     There is one for plain convolutions on a CPU that keep height and width: for one input
-    channel, and, from 5x5 and 12 images on, for more.
+    channel, and, from 5x5 and 12 images on, for more. `use_loops` takes the loops of `compiled`,
+    which must be prepared, where they fit.
     """
     if not _keeps_size(conv) or images.device.type != "cpu":
-        return conv(images)
+        return call(conv, images)
     conv = cast(nn.Conv2d, conv)
     weight, bias = conv.weight, cast(Tensor, conv.bias)
     rounds = RoundToBf16.active.get()
     by_instructions = torch.is_autocast_enabled("cpu")
-    if conv.in_channels == 1 and not images.requires_grad:
-        way = _PatchConvolution.apply
-        if by_instructions:
-            dtype = torch.get_autocast_dtype("cpu")
-            images, weight, bias = images.to(dtype), weight.to(dtype), bias.to(dtype)
-    elif (
-        conv.in_channels > 1
-        and min(weight.shape[2:]) >= 5
-        and len(images) >= MIN_SPECTRAL_BATCH
-        and not by_instructions
+    is_first = conv.in_channels == 1 and not images.requires_grad
+    if not is_first and (
+        conv.in_channels == 1
+        or min(weight.shape[2:]) < 5
+        or len(images) < MIN_SPECTRAL_BATCH
+        or by_instructions
     ):
-        way = _SpectralConvolution.apply
-    else:
-        return conv(images)
+        return call(conv, images)
     if rounds:
-        images, weight, bias = round_values(images), round_values(weight), round_values(bias)
-    output = way(images, weight, bias)
-    return round_values(output) if rounds else output
+        weight, bias = round_values(weight), round_values(bias)
+    if use_loops and not by_instructions:
+        if is_first and compiled.takes_one_channel(images, weight):
+            return _FirstLoopConvolution.apply(images, weight, bias, rounds)
+        if not is_first and compiled.takes_kernel(images, weight):
+            return _LoopConvolution.apply(images, weight, bias, rounds)
+    if is_first and by_instructions:
+        dtype = torch.get_autocast_dtype("cpu")
+        images, weight, bias = images.to(dtype), weight.to(dtype), bias.to(dtype)
+    way = _PatchConvolution.apply if is_first else _SpectralConvolution.apply
+    if rounds:
+        return round_values(way(round_values(images), weight, bias))
+    return way(images, weight, bias)
 
 
 def _keeps_size(conv: nn.Module) -> bool:
@@ -158,6 +166,56 @@ class _SpectralConvolution(torch.autograd.Function):
         )
         bias_grad = products[0, :out_channels].sum(1) * basis.pixels
         return images_grad, weight_grad.permute(2, 3, 0, 1), bias_grad
+
+
+class _FirstLoopConvolution(torch.autograd.Function):
+    """`_PatchConvolution` by compiled loops, without patches.
+
+    (images, weight, bias, rounds); here and below, `rounds` says to round images, output and
+    their gradients to bf16.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor, rounds: bool) -> Tensor:
+        images = round_values(images) if rounds else images
+        padded = F.pad(images[:, 0], [weight.shape[3] // 2] * 2 + [weight.shape[2] // 2] * 2)
+        ctx.save_for_backward(padded)
+        ctx.weight_shape, ctx.rounds = weight.shape, rounds
+        return compiled.correlate(padded, weight.flatten(1).t(), bias, rounds)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (padded,) = ctx.saved_tensors
+        grads = compiled.correlate_grads(padded, grad, ctx.rounds)  # [k*k + 1, O]
+        return None, grads[:-1].t().reshape(ctx.weight_shape), grads[-1], None
+
+
+class _LoopConvolution(torch.autograd.Function):
+    """`_SpectralConvolution` by fast Fourier transforms in compiled loops, channels innermost."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor, rounds: bool) -> Tensor:
+        spectra, mixing = compiled.to_spectra(images, rounds), compiled.to_mixing(weight)
+        products = compiled.multiply(spectra, mixing.transpose(1, 2))
+        constant = compiled.at_zero(products)
+        constant += bias.view(constant.shape[1:])
+        ctx.save_for_backward(spectra, mixing)
+        ctx.size, ctx.rounds = weight.shape[2], rounds
+        return compiled.from_spectra(products, rounds, *images.shape[2:])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        spectra, mixing = ctx.saved_tensors
+        products = compiled.to_spectra(grad, ctx.rounds)
+        images_grad = None
+        if ctx.needs_input_grad[0]:
+            maps = compiled.multiply(products, mixing)
+            images_grad = compiled.from_spectra(maps, ctx.rounds, *grad.shape[2:])
+        matrices = compiled.multiply(products.transpose(1, 2), spectra)
+        weight_grad = compiled.from_mixing(matrices, ctx.size)
+        return images_grad, weight_grad, compiled.at_zero(products).sum(0).flatten(), None
 
 
 def _transform(rows: Tensor, columns: Tensor, maps: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from groupnorm_bench import compiled
-from groupnorm_bench.compiled import Passes, blocks
+from groupnorm_bench.compiled import blocks
 
 _PIXELS = (2, 3)  # height and width
 
@@ -29,32 +29,31 @@ _PIXELS = (2, 3)  # height and width
 def norm_relu_pool(
     features: Float[Tensor, "batch channels height width"],
     norm: nn.Module,
-    passes: Passes | None = None,
+    use_loops: bool = False,
 ) -> Float[Tensor, "batch channels half_height half_width"] | None:
     """Return max_pool2d(relu(norm(features)), 2), or None where there is no fast way to it.
 
     There is one on a CPU for `nn.GroupNorm`, `nn.BatchNorm2d` (which updates its running
     statistics as the module does) and `nn.Identity`; not for subclasses, nor for norms without
-    a scale and a shift, nor for gradients in evaluation mode of batch norm. Gradients go through
-    the compiled `passes` where they are given and fit.
+    a scale and a shift, nor for gradients in evaluation mode of batch norm. `use_loops` takes the
+    loops of `compiled`, which must be prepared, where they fit.
     """
     if features.device.type != "cpu" or min(features.shape[2:]) < 2 or not has_block(norm):
         return None
     if type(norm) is nn.Identity:
         return F.relu(F.max_pool2d(features, 2))
-    block: type[torch.autograd.Function] = _NormReluPool
-    extra: tuple[Passes, ...] = ()
-    if passes is not None and torch.is_grad_enabled() and compiled.fits(features):
-        block, extra = _CompiledNormReluPool, (passes,)
+    use_loops = use_loops and compiled.fits(features, norm)
     if type(norm) is nn.GroupNorm:
-        pooled, *_ = block.apply(
-            features, norm.weight, norm.bias, norm.num_groups, norm.eps, *extra
+        if use_loops and features.dtype == norm.weight.dtype:
+            return _GroupLoops.apply(features, norm.weight, norm.bias, norm.num_groups, norm.eps)
+        pooled, *_ = _NormReluPool.apply(
+            features, norm.weight, norm.bias, norm.num_groups, norm.eps, use_loops
         )
         return pooled
     if type(norm) is nn.BatchNorm2d:
         if norm.training:
-            pooled, mean, var = block.apply(
-                features, norm.weight, norm.bias, None, norm.eps, *extra
+            pooled, mean, var = _NormReluPool.apply(
+                features, norm.weight, norm.bias, None, norm.eps, use_loops
             )
             _track(norm, mean, var, len(features) * features.shape[2] * features.shape[3])
             return pooled
@@ -112,59 +111,10 @@ def _pool(features: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _NormReluPool(torch.autograd.Function):
-    """(features, weight, bias, num_groups or None for batch norm, eps) -> (pooled, mean, var)."""
+    """(features, weight, bias, num_groups or None for batch norm, eps, use_loops).
 
-    @staticmethod
-    def forward(
-        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, num_groups: int | None, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        exact = torch.promote_types(features.dtype, weight.dtype)
-        # Two passes: E[x^2] - E[x]^2 would cancel where the mean is far from 0.
-        means = features.mean(_PIXELS, dtype=exact)  # [N, C]
-        variances = (features - means[:, :, None, None]).square_().mean(_PIXELS)
-        mean = blocks(means, num_groups)  # [N or 1, C], as all below
-        var = blocks(variances + (means - mean).square(), num_groups)
-        rstd = (var + eps).rsqrt()
-        peaks, places = _pool(features, weight)
-        centred = peaks - mean[:, :, None, None]
-        scale, shift = _maps(weight * rstd, bias)
-        pooled = torch.addcmul(shift, centred, scale).relu_()
-        pooled = pooled.to(features.dtype)
-        ctx.num_groups = num_groups
-        ctx.save_for_backward(features, weight, mean, rstd, centred, places, pooled)
-        ctx.mark_non_differentiable(mean, var)
-        ctx.set_materialize_grads(False)
-        return pooled, mean, var
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        if grad is None:
-            return None, None, None, None, None
-        features, weight, mean, rstd, centred, places, pooled = ctx.saved_tensors
-        height, width = features.shape[2:]
-        grad = grad.contiguous(memory_format=torch.channels_last)
-        grad = torch.ops.aten.threshold_backward(grad, pooled, 0).to(centred.dtype)
-        grad_sums = grad.sum(_PIXELS)  # [N, C]
-        product_sums = (grad * centred).sum(_PIXELS)
-        # With g the unpooled gradient and averages over each block of statistics:
-        # dx = rstd * (w*g - mean(w*g) - x_hat * mean(w*g*x_hat))
-        product_sums = product_sums * rstd  # with x_hat; rstd**3 would underflow for huge values
-        slope = blocks(weight * product_sums, ctx.num_groups) * rstd * rstd / -(height * width)
-        level = blocks(weight * grad_sums, ctx.num_groups) * rstd / -(height * width)
-        level = level - slope * mean
-        exact = features.to(centred.dtype)
-        slope, level, scale = _maps(slope, level, weight * rstd)
-        features_grad = torch.ops.aten.max_pool2d_with_indices_backward(
-            grad * scale, exact, [2, 2], [2, 2], [0, 0], [1, 1], False, places
-        )
-        features_grad.addcmul_(exact, slope).add_(level)
-        features_grad = features_grad.to(features.dtype)
-        return features_grad, product_sums.sum(0), grad_sums.sum(0), None, None
-
-
-class _CompiledNormReluPool(torch.autograd.Function):
-    """`_NormReluPool` by the compiled passes of `compiled`, its last argument."""
+    Returns pooled, mean, var; statistics are [N, C] for groups and [1, C] for batch norm.
+    """
 
     @staticmethod
     def forward(
@@ -174,24 +124,79 @@ class _CompiledNormReluPool(torch.autograd.Function):
         bias: Tensor,
         num_groups: int | None,
         eps: float,
-        passes: Passes,
+        use_loops: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        pooled, mean, var, rstd, centred, places = passes.forward(
-            features, weight, bias, num_groups, eps
-        )
-        ctx.num_groups, ctx.passes = num_groups, passes
+        exact = torch.promote_types(features.dtype, weight.dtype)
+        if use_loops:
+            means, variances = compiled.moments(features.to(exact))
+        else:  # two passes: E[x^2] - E[x]^2 would cancel where the mean is far from 0
+            means = features.mean(_PIXELS, dtype=exact)  # [N, C]
+            variances = (features - means[:, :, None, None]).square_().mean(_PIXELS)
+        mean = blocks(means, num_groups)
+        var = blocks(variances + (means - mean).square(), num_groups)
+        rstd = (var + eps).rsqrt()
+        if use_loops:
+            pooled, centred, places = compiled.pool(features.to(exact), weight, bias, mean, rstd)
+        else:
+            peaks, places = _pool(features, weight)
+            centred = peaks - mean[:, :, None, None]
+            scale, shift = _maps(weight * rstd, bias)
+            pooled = torch.addcmul(shift, centred, scale).relu_()
+        pooled = pooled.to(features.dtype)
+        ctx.num_groups, ctx.use_loops = num_groups, use_loops
         ctx.save_for_backward(features, weight, mean, rstd, centred, places, pooled)
         ctx.mark_non_differentiable(mean, var)
         ctx.set_materialize_grads(False)
-        return pooled.permute(0, 3, 1, 2), mean, var
+        return pooled, mean, var
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         if grad is None:
             return None, None, None, None, None, None
-        grad = grad.contiguous(memory_format=torch.channels_last)  # one layout, one compilation
-        features_grad, weight_grad, bias_grad = ctx.passes.backward(
-            grad, *ctx.saved_tensors, ctx.num_groups
-        )
-        return features_grad.permute(0, 3, 1, 2), weight_grad, bias_grad, None, None, None
+        features, weight, mean, rstd, centred, places, pooled = ctx.saved_tensors
+        num_pixels = features.shape[2] * features.shape[3]
+        dtype, exact = features.dtype, centred.dtype
+        features, pooled = features.to(exact), pooled.to(exact)
+        grad = grad.to(exact, memory_format=torch.channels_last)
+        if ctx.use_loops:
+            grad_sums, product_sums = compiled.sum_grads(grad, pooled, centred)
+        else:
+            grad = torch.ops.aten.threshold_backward(grad, pooled, 0)
+            grad_sums, product_sums = grad.sum(_PIXELS), (grad * centred).sum(_PIXELS)  # [N, C]
+        # With g the unpooled gradient and averages over each block of statistics:
+        # dx = rstd * (w*g - mean(w*g) - x_hat * mean(w*g*x_hat))
+        product_sums = product_sums * rstd  # with x_hat; rstd**3 would underflow for huge values
+        slope = blocks(weight * product_sums, ctx.num_groups) * rstd * rstd / -num_pixels
+        level = blocks(weight * grad_sums, ctx.num_groups) * rstd / -num_pixels - slope * mean
+        scale = weight * rstd
+        if ctx.use_loops:
+            features_grad = compiled.unpool(grad, pooled, places, features, slope, level, scale)
+        else:
+            slope, level, scale = _maps(slope, level, scale)
+            features_grad = torch.ops.aten.max_pool2d_with_indices_backward(
+                grad * scale, features, [2, 2], [2, 2], [0, 0], [1, 1], False, places
+            )
+            features_grad.addcmul_(features, slope).add_(level)
+        return features_grad.to(dtype), product_sums.sum(0), grad_sums.sum(0), None, None, None
+
+
+class _GroupLoops(torch.autograd.Function):
+    """The pooled output of `_NormReluPool` for groups, float32, in one compiled loop each way."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float
+    ) -> Tensor:
+        pooled, *saved = compiled.group_pool(features, weight, bias, num_groups, eps)
+        ctx.num_groups = num_groups
+        ctx.save_for_backward(pooled, features, weight, *saved)
+        return pooled
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        pooled, features, weight, *saved = ctx.saved_tensors
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        grads = compiled.group_unpool(grad, pooled, features, weight, ctx.num_groups, saved)
+        return *grads, None, None

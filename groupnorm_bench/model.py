@@ -9,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groupnorm_bench import fused
-from groupnorm_bench.compiled import Passes
+from groupnorm_bench import bf16, fused
 from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.convolution import convolve
 from groupnorm_bench.errors import ConfigError
@@ -29,8 +28,8 @@ class CNN(nn.Module):
     """
 
     fast = True
-    passes: Passes | None = None
-    """Compiled passes of the norm block, in training; none if None."""
+    use_loops = False
+    """Whether the norm block runs by the compiled loops; they must be prepared."""
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
@@ -45,17 +44,17 @@ class CNN(nn.Module):
         self.linear = nn.Linear(second * (IMAGE_SIZE // 4) ** 2, NUM_CLASSES)
 
     def forward(self, images: Float[Tensor, "batch 1 28 28"]) -> Float[Tensor, "batch 10"]:
-        convolution = convolve if self.fast else _plain
-        features = self._block(convolution(images, self.conv1), self.norm1)
-        features = self._block(convolution(features, self.conv2), self.norm2)
-        return self.linear(features.flatten(1))
+        features = self._block(images, self.conv1, self.norm1)
+        features = self._block(features, self.conv2, self.norm2)
+        return bf16.call(self.linear, features.flatten(1))
 
-    def _block(self, features: Tensor, norm: nn.Module) -> Tensor:
+    def _block(self, images: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
+        features = convolve(images, conv, self.use_loops) if self.fast else bf16.call(conv, images)
         if self.fast and self.activates:
-            pooled = fused.norm_relu_pool(features, norm, self.passes if self.training else None)
+            pooled = fused.norm_relu_pool(features, norm, self.use_loops)
             if pooled is not None:
                 return pooled
-        features = norm(features)
+        features = bf16.call(norm, features)
         return F.max_pool2d(F.relu(features) if self.activates else features, 2)
 
     def norm_outputs(
@@ -69,10 +68,6 @@ class CNN(nn.Module):
             features = norm(conv(images))
             yield name, features
             images = F.max_pool2d(F.relu(features) if self.activates else features, 2)
-
-
-def _plain(features: Tensor, layer: nn.Module) -> Tensor:
-    return layer(features)
 
 
 def _conv_class(spec: NormSpec) -> type[nn.Conv2d]:

@@ -132,7 +132,7 @@ class Training:
         self.total_steps = config.max_steps or config.epochs * self.steps_per_epoch
         self.epochs = math.ceil(self.total_steps / self.steps_per_epoch)
         self.model = build_model(config).to(device)
-        self.notes = self._choose_passes()
+        self.notes = self._choose_loops()
         self.optimizer = make_optimizer(config, self.model)
         self.schedule = make_schedule(config, self.optimizer, self.total_steps)
         self.order = torch.Generator().manual_seed(order_seed(config.seed))
@@ -143,8 +143,8 @@ class Training:
         self.train_seconds = 0.0
         self.history: list[Row] = []
 
-    def _choose_passes(self) -> list[str]:
-        """Compile the norm block where that is asked for or pays; return what to tell the user."""
+    def _choose_loops(self) -> list[str]:
+        """Compile the loops where that is asked for or pays; return what to tell the user."""
         config, notes = self.config, []
         if config.precision == "bf16" and isinstance(autocast(config, self.device), RoundToBf16):
             notes.append("bf16: no such instructions in this CPU; rounds alike, at fp32's speed")
@@ -153,14 +153,16 @@ class Training:
         images = self.total_steps * config.batch_size
         should_compile, line = compiled.decide(config.compile, images)
         if should_compile:
-            problem = compiled.prepare(self.model, config.batch_size, autocast(config, self.device))
+            problem = compiled.prepare()
             line = line if problem is None else f"compile off: {problem}"
+            self.model.use_loops = problem is None
         return [*notes, line]
 
     def run(self, hooks: Hooks) -> TrainOutcome:
         """Train to the end, then score the test set once; raises as `train` does."""
         for epoch in range(len(self.history) + 1, self.epochs + 1):
-            self._train_epoch(epoch, hooks)
+            with compiled.threads(self.model.use_loops, self.config.batch_size):
+                self._train_epoch(epoch, hooks)
             row = self._measure_epoch(epoch)
             self.history.append(row)
             self.epoch_order = self.order.get_state()
@@ -318,12 +320,13 @@ def _batches(dataset: Dataset, split: Split, size: int) -> Iterator[tuple[Tensor
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, dataset: Dataset, split: Split, config: TrainConfig
+    model: CNN, dataset: Dataset, split: Split, config: TrainConfig
 ) -> tuple[float, Tensor]:
     """Return the mean loss over a split and the logits, Float[Tensor, "n 10"], on the CPU."""
     model.eval()
     outputs = []
-    with autocast(config, split.images.device):
+    threads = compiled.threads(model.use_loops, EVAL_BATCH)
+    with autocast(config, split.images.device), threads:
         for images, _ in _batches(dataset, split, EVAL_BATCH):
             outputs.append(model(images).float())
     logits = torch.cat(outputs)

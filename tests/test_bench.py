@@ -56,13 +56,13 @@ def test_layers_as_a_user_types_it(tmp_path, capsys):
     args = ["layers", "--shape", "2,8,4,4", "--norm", "group", "--groups", "2", "--repeats", "1"]
     assert gnbench(["bench", *args, "--precision", "fp32", "--json", "--plot", str(plot)]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["way"] for row in rows] == ["native", "fused"]
+    assert [row["way"] for row in rows] == ["native", "fused", "compiled"]
     assert rows[0]["shape"] == list(SHAPE)
     assert "group fused fp32 2x8x4x4" in plot.read_text()
     assert gnbench(["bench", *args]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split()[:3] == ["norm", "way", "precision"]
-    assert len(lines) == 2 + 4
+    assert len(lines) == 2 + 6
 
 
 def test_train_as_a_user_types_it(capsys):

@@ -398,9 +398,8 @@ def test_doctor_tells_what_is_here_and_what_to_do(monkeypatch, capsys):
     assert "no login found" in findings["wandb"]["found"]
     assert "wandb login" in findings["wandb"]["advice"]
     assert "gnbench data mnist" in findings["data"]["advice"]
-    monkeypatch.setenv("PATH", "")
     assert run(["doctor"]) == 0
-    assert re.search(r"^compiler +none\n +-> .*g\+\+", capsys.readouterr().out, re.M)
+    assert re.search(r"^wandb .*no login found\n +-> .*wandb login", capsys.readouterr().out, re.M)
 
 
 def test_every_setting_is_an_option_in_every_spelling(tmp_path, monkeypatch):

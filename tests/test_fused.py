@@ -1,15 +1,13 @@
 """The fast block against the plain modules it stands for: forward, gradients, state."""
 
-import contextlib
 import copy
-import shutil
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from groupnorm_bench import compiled, fused
+from groupnorm_bench import fused
 from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.model import build_model
 
@@ -45,8 +43,8 @@ def outputs_and_grads(function, features, norm, dtype, seed=1):
     return [value.double() for value in (output, *grads)], norm
 
 
-def assert_equals_reference(features, norm, dtype):
-    ours, our_norm = outputs_and_grads(fused.norm_relu_pool, features, norm, dtype)
+def assert_equals_reference(features, norm, dtype, function=fused.norm_relu_pool):
+    ours, our_norm = outputs_and_grads(function, features, norm, dtype)
     expected, plain_norm = outputs_and_grads(reference, features, norm, torch.float64)
     for mine, theirs in zip(ours, expected, strict=True):
         scale = max(1.0, theirs.abs().max().item())
@@ -149,68 +147,6 @@ def test_other_norms_and_shapes_are_left_to_the_plain_modules():
     for norm in (MyGroupNorm(2, 8), nn.GroupNorm(2, 8, affine=False), nn.InstanceNorm2d(8)):
         assert fused.norm_relu_pool(features, norm) is None
     assert fused.norm_relu_pool(torch.randn(2, 8, 1, 6), nn.GroupNorm(2, 8)) is None
-
-
-@pytest.fixture
-def uncompiled():
-    """The compiled passes' formulas, run as they are written."""
-    return compiled.Passes(compiled.forward_pass, compiled.backward_pass)
-
-
-@pytest.mark.parametrize("groups", [1, 2, 8, None])
-def test_the_compiled_formulas_equal_norm_relu_max_pool(groups, uncompiled):
-    torch.manual_seed(0)
-    norm = randomize(nn.BatchNorm2d(8) if groups is None else nn.GroupNorm(groups, 8))
-    ties = torch.randint(-2, 3, (4, 8, 6, 10)).float()
-    for features in (torch.randn(4, 8, 6, 10) * 3 + 1, ties):
-        features = features.contiguous(memory_format=torch.channels_last)
-        assert compiled.fits(features)
-        ours, _ = outputs_and_grads(
-            lambda x, n: fused.norm_relu_pool(x, n, uncompiled), features, norm, torch.float32
-        )
-        expected, _ = outputs_and_grads(reference, features, norm, torch.float64)
-        for mine, theirs in zip(ours, expected, strict=True):
-            torch.testing.assert_close(mine, theirs, rtol=0, atol=2e-5 * theirs.abs().max().item())
-
-
-def test_compilation_is_decided_by_the_number_of_images(monkeypatch):
-    assert compiled.decide("off", 10**9) == (False, "compile off")
-    assert compiled.decide("auto", compiled.MIN_IMAGES - 1)[0] is False
-    monkeypatch.setattr(compiled.shutil, "which", lambda name: "/usr/bin/g++")
-    assert compiled.decide("auto", compiled.MIN_IMAGES) == (True, "compile on")
-    assert compiled.decide("on", 1) == (True, "compile on")
-    monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
-    assert compiled.decide("on", 1) == (
-        False,
-        "compile off: no C++ compiler here (g++ or clang++)",
-    )
-
-
-def test_a_compiler_that_fails_leaves_the_eager_block(monkeypatch):
-    def fail(*_):
-        raise OSError("no space left\non device")
-
-    monkeypatch.setattr(compiled, "compile_passes", lambda: compiled.Passes(fail, fail))
-    model = build_model(TrainConfig())
-    problem = compiled.prepare(model, 2, contextlib.nullcontext())
-    assert problem == "OSError: no space left on device"
-    assert model.passes is None
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-@pytest.mark.filterwarnings("default")  # the compiler's own
-def test_compiled_passes_train_as_eager_ones_do(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    models = [build_model(TrainConfig(norm="group")) for _ in range(2)]
-    before = copy.deepcopy(models[0].state_dict())
-    assert compiled.prepare(models[0], 8, contextlib.nullcontext()) is None
-    torch.testing.assert_close(models[0].state_dict(), before, rtol=0, atol=0)
-    images = torch.randn(8, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-    for model in models:
-        F.cross_entropy(model(images), torch.arange(8)).backward()
-    for mine, theirs in zip(models[0].parameters(), models[1].parameters(), strict=True):
-        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("norm", ["none", "batch", "group", "layer", "instance"])

@@ -137,13 +137,13 @@ def _shape_text(shape: Shape) -> str:
 def _print_layers(rows: list[LayerSpeed]) -> None:
     typer.echo(
         "norm + ReLU + 2x2 max-pool, forward and backward: microseconds per image\n"
-        f"{'norm':<14}{'way':<8}{'precision':<11}{'shape':<15}{'median':>9}{'10 to 90 %':>18}"
+        f"{'norm':<14}{'way':<10}{'precision':<11}{'shape':<15}{'median':>9}{'10 to 90 %':>18}"
         f"{'saved MB':>10}"
     )
     for row in rows:
         time = row.microseconds
         typer.echo(
-            f"{row.norm:<14}{row.way:<8}{row.precision:<11}{_shape_text(row.shape):<15}"
+            f"{row.norm:<14}{row.way:<10}{row.precision:<11}{_shape_text(row.shape):<15}"
             f"{time.median:>9.1f}{f'{time.low:.1f} to {time.high:.1f}':>18}{row.saved_mb:>10.1f}"
         )
 

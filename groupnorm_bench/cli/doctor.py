@@ -28,7 +28,7 @@ class Finding:
 def doctor_command(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Report python, torch, device, threads, data and W&B login, and what to do about each lack."""
     data_dir = data_dir or default_data_dir()
-    findings = [_python(), *_torch(), _compiler(), *_packages(), _data(data_dir), _wandb(), _disk()]
+    findings = [_python(), *_torch(), *_packages(), _data(data_dir), _wandb(), _disk()]
     if as_json:
         print_json([asdict(finding) for finding in findings])
         return
@@ -55,13 +55,6 @@ def _torch() -> list[Finding]:
         Finding("device", f"{device} ({device_name(device)})", advice),
         Finding("threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors"),
     ]
-
-
-def _compiler() -> Finding:
-    found = next((name for name in ("g++", "clang++", "c++") if shutil.which(name)), None)
-    if found is None:
-        return Finding("compiler", "none", "bf16 is faster with a C++ compiler: install g++")
-    return Finding("compiler", found)
 
 
 def _packages() -> list[Finding]:

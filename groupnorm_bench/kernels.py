@@ -1,0 +1,550 @@
+"""The passes of `fused` over full tensors, as loops that Numba compiles (no compiler is needed).
+
+Tensors of pixels are [N, H, W, C] here, float32 and contiguous; statistics are [N, C]. Each loop
+does images `first` to `last`, so that threads can share them; images do not depend on each other.
+Loading this module compiles them, or finds them in the cache folder: `compiled.prepare`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+F4, U4, I1 = np.float32, np.uint32, np.int8
+_HALF, _ONE, _SIXTEEN, _UPPER = U4(0x7FFF), U4(1), U4(16), U4(0xFFFF0000)
+
+_PIXELS, _WINDOWS, _ROWS, _ROW = "f4[:,:,:,::1]", "i1[:,:,:,::1]", "f4[:,::1]", "f4[::1]"
+_IMAGES, _RANGE = "f4[:,:,::1]", "i8, i8"
+_OPTIONS: Any = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+"""Products may be fused with sums, nothing is reordered."""
+
+
+def _loop(*arguments: str) -> Any:
+    return njit(f"void({', '.join(arguments)})", **_OPTIONS)
+
+
+@_loop("i8[::1]", "i8")
+def stay_awake(flags: Any, place: int) -> None:
+    """Count at `place`, without the interpreter, until flags[0] is set by another thread."""
+    while flags[0] == 0:
+        flags[place] += 1  # may be flags[0] for all that the compiler knows: it looks again
+
+
+LANES = 16
+"""Channels done at once: two vector registers; fewer and the compiler unrolls instead."""
+SIDE = 5
+"""Height and width of the kernel of `correlate`, which its unrolled sums fix."""
+_NUM_TAPS = SIDE * SIDE
+
+
+@njit(forceinline=True, **_OPTIONS)
+def _round(bits: Any, count: int) -> None:
+    """Round the first `count` float32 numbers, as bits, to bf16: to nearest, ties to even."""
+    for i in range(count):
+        u = bits[i]
+        bits[i] = U4(U4(u + _HALF) + U4(U4(u >> _SIXTEEN) & _ONE)) & _UPPER
+
+
+@njit(forceinline=True, **_OPTIONS)
+def _eight(row: Any) -> Any:
+    return row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7]
+
+
+@_loop(_IMAGES, _ROWS, _ROW, "b1", _PIXELS, _RANGE)
+def correlate(
+    images: Any, taps: Any, bias: Any, rounds: bool, pixels: Any, first: int, last: int
+) -> None:
+    """Write the convolution of one channel, rounded to bf16 or not.
+
+    Args:
+        images: [N, H + 4, W + 4], padded.
+        taps: [SIDE * SIDE, C].
+        bias: [C].
+        rounds: whether to round.
+        pixels: [N, H, W, C]; 4 must divide W, and LANES C.
+    """
+    _, height, width, channels = pixels.shape
+    lanes = min(LANES, channels)  # always LANES, but the compiler must not unroll
+    sums = np.empty((channels // LANES, (_NUM_TAPS + 5) * LANES), F4)  # taps, bias, four pixels
+    bits = sums.view(U4)
+    end = _NUM_TAPS * LANES
+    for block in range(len(sums)):
+        for tap in range(_NUM_TAPS):
+            for i in range(LANES):
+                sums[block, tap * LANES + i] = taps[tap, block * LANES + i]
+        for i in range(LANES):
+            sums[block, end + i] = bias[block * LANES + i]
+    for n in range(first, last):
+        for h in range(height):
+            for w in range(0, width, 4):
+                for block in range(len(sums)):
+                    part = sums[block]
+                    for i in range(lanes):
+                        part[end + LANES + i] = part[end + i]
+                        part[end + 2 * LANES + i] = part[end + i]
+                        part[end + 3 * LANES + i] = part[end + i]
+                        part[end + 4 * LANES + i] = part[end + i]
+                    for row in range(SIDE):
+                        x0, x1, x2, x3, x4, x5, x6, x7 = _eight(images[n, h + row, w:])
+                        p = row * SIDE * LANES
+                        for i in range(LANES):
+                            a, b, c = part[p + i], part[p + LANES + i], part[p + 2 * LANES + i]
+                            d, e = part[p + 3 * LANES + i], part[p + 4 * LANES + i]
+                            part[end + LANES + i] += x0 * a + x1 * b + x2 * c + x3 * d + x4 * e
+                            part[end + 2 * LANES + i] += x1 * a + x2 * b + x3 * c + x4 * d + x5 * e
+                            part[end + 3 * LANES + i] += x2 * a + x3 * b + x4 * c + x5 * d + x6 * e
+                            part[end + 4 * LANES + i] += x3 * a + x4 * b + x5 * c + x6 * d + x7 * e
+                    if rounds:
+                        _round(bits[block, end + LANES :], 4 * LANES)
+                    for place in range(4):
+                        target = pixels[n, h, w + place, block * LANES :]
+                        source = part[end + (place + 1) * LANES :]
+                        for i in range(lanes):
+                            target[i] = source[i]
+
+
+@njit(f"{_ROWS}({_IMAGES}, {_PIXELS}, b1, {_RANGE})", **_OPTIONS)
+def correlate_grads(images: Any, grad: Any, rounds: bool, first: int, last: int) -> Any:
+    """Return the gradients of taps and bias, [SIDE * SIDE + 1, C]; arguments as `correlate`."""
+    _, height, width, channels = grad.shape
+    lanes = min(LANES, channels)
+    total = np.zeros((_NUM_TAPS + 1, channels), F4)
+    sums = np.empty((channels // LANES, (_NUM_TAPS + 5) * LANES), F4)
+    bits = sums.view(U4)
+    end = _NUM_TAPS * LANES
+    for n in range(first, last):
+        sums[:] = 0
+        for h in range(height):
+            for w in range(0, width, 4):
+                for block in range(len(sums)):
+                    part = sums[block]
+                    for place in range(4):
+                        source = grad[n, h, w + place, block * LANES :]
+                        target = part[end + (place + 1) * LANES :]
+                        for i in range(lanes):
+                            target[i] = source[i]
+                    if rounds:
+                        _round(bits[block, end + LANES :], 4 * LANES)
+                    for i in range(lanes):
+                        a, b = part[end + LANES + i], part[end + 2 * LANES + i]
+                        c, d = part[end + 3 * LANES + i], part[end + 4 * LANES + i]
+                        part[end + i] += (a + b) + (c + d)
+                    for row in range(SIDE):
+                        x0, x1, x2, x3, x4, x5, x6, x7 = _eight(images[n, h + row, w:])
+                        p = row * SIDE * LANES
+                        for i in range(LANES):
+                            a, b = part[end + LANES + i], part[end + 2 * LANES + i]
+                            c, d = part[end + 3 * LANES + i], part[end + 4 * LANES + i]
+                            part[p + i] += x0 * a + x1 * b + x2 * c + x3 * d
+                            part[p + LANES + i] += x1 * a + x2 * b + x3 * c + x4 * d
+                            part[p + 2 * LANES + i] += x2 * a + x3 * b + x4 * c + x5 * d
+                            part[p + 3 * LANES + i] += x3 * a + x4 * b + x5 * c + x6 * d
+                            part[p + 4 * LANES + i] += x4 * a + x5 * b + x6 * c + x7 * d
+        for block in range(len(sums)):
+            for tap in range(_NUM_TAPS + 1):
+                for i in range(LANES):
+                    total[tap, block * LANES + i] += sums[block, tap * LANES + i]
+    return total
+
+
+@_loop(_PIXELS, _ROWS, _ROWS, _RANGE)
+def moments(pixels: Any, means: Any, variances: Any, first: int, last: int) -> None:
+    """Write the mean and the variance over each image and channel."""
+    _, height, width, channels = pixels.shape
+    total, row = np.empty(channels, F4), np.empty(channels, F4)
+    for n in range(first, last):
+        total[:] = 0
+        for h in range(height):
+            row[:] = 0  # sums of rows, then of columns: shorter sums, smaller errors
+            for w in range(width):
+                for c in range(channels):
+                    row[c] += pixels[n, h, w, c]
+            for c in range(channels):
+                total[c] += row[c]
+        for c in range(channels):
+            means[n, c] = total[c] / F4(height * width)
+        total[:] = 0
+        for h in range(height):
+            row[:] = 0
+            for w in range(width):
+                for c in range(channels):
+                    deviation = pixels[n, h, w, c] - means[n, c]
+                    row[c] += deviation * deviation
+            for c in range(channels):
+                total[c] += row[c]
+        for c in range(channels):
+            variances[n, c] = total[c] / F4(height * width)
+
+
+@_loop(_PIXELS, _ROW, _ROWS, _ROWS, _ROW, _PIXELS, _WINDOWS, _PIXELS, _RANGE)
+def pool(
+    pixels: Any,
+    sign: Any,
+    mean: Any,
+    scale: Any,
+    shift: Any,
+    centred: Any,
+    places: Any,
+    pooled: Any,
+    first: int,
+    last: int,
+) -> None:
+    """Write what max-pooling after the norm picks, less its mean; its place, 0 to 3; the output."""
+    _, height, width, channels = pooled.shape
+    for n in range(first, last):
+        for i in range(height):
+            for j in range(width):
+                for c in range(channels):
+                    peak = pixels[n, 2 * i, 2 * j, c]
+                    best, place = peak * sign[c], I1(0)
+                    value = pixels[n, 2 * i, 2 * j + 1, c]
+                    if value * sign[c] > best:
+                        best, peak, place = value * sign[c], value, I1(1)
+                    value = pixels[n, 2 * i + 1, 2 * j, c]
+                    if value * sign[c] > best:
+                        best, peak, place = value * sign[c], value, I1(2)
+                    value = pixels[n, 2 * i + 1, 2 * j + 1, c]
+                    if value * sign[c] > best:
+                        peak, place = value, I1(3)
+                    peak -= mean[n, c]
+                    centred[n, i, j, c] = peak
+                    places[n, i, j, c] = place
+                    output = peak * scale[n, c] + shift[c]
+                    pooled[n, i, j, c] = output if output > 0 else F4(0)
+
+
+@_loop(_PIXELS, _PIXELS, _PIXELS, _ROWS, _ROWS, _RANGE)
+def sum_grads(
+    grad: Any, pooled: Any, centred: Any, sums: Any, products: Any, first: int, last: int
+) -> None:
+    """Write sums over each image and channel of the gradient behind ReLU, plain and weighted."""
+    _, height, width, channels = grad.shape
+    for n in range(first, last):
+        sums[n] = 0
+        products[n] = 0
+        for i in range(height):
+            for j in range(width):
+                for c in range(channels):
+                    value = grad[n, i, j, c] if pooled[n, i, j, c] > 0 else F4(0)
+                    sums[n, c] += value
+                    products[n, c] += value * centred[n, i, j, c]
+
+
+@_loop(_PIXELS, _PIXELS, _WINDOWS, _PIXELS, _ROWS, _ROWS, _ROWS, _PIXELS, _RANGE)
+def unpool(
+    grad: Any,
+    pooled: Any,
+    places: Any,
+    pixels: Any,
+    slope: Any,
+    level: Any,
+    scale: Any,
+    pixels_grad: Any,
+    first: int,
+    last: int,
+) -> None:
+    """Write the input's gradient: pixels * slope + level, and scale * grad at each peak."""
+    _, height, width, channels = grad.shape
+    routed = np.empty(channels, F4)
+    for n in range(first, last):
+        for i in range(height):
+            for j in range(width):
+                for c in range(channels):
+                    value = grad[n, i, j, c] * scale[n, c]
+                    routed[c] = value if pooled[n, i, j, c] > 0 else F4(0)
+                for place in range(4):
+                    y, x = 2 * i + place // 2, 2 * j + place % 2
+                    for c in range(channels):
+                        value = pixels[n, y, x, c] * slope[n, c] + level[n, c]
+                        is_peak = places[n, i, j, c] == place
+                        pixels_grad[n, y, x, c] = value + routed[c] if is_peak else value
+
+
+@njit(**_OPTIONS)
+def _average(values: Any, num_groups: int) -> None:
+    """Replace channels by their group's mean."""
+    size = len(values) // num_groups
+    for start in range(0, len(values), size):
+        total = F4(0)
+        for c in range(start, start + size):
+            total += values[c]
+        for c in range(start, start + size):
+            values[c] = total / F4(size)
+
+
+@_loop(_PIXELS, _ROW, _ROW, "i8", "f4", _ROWS, _ROWS, _PIXELS, _WINDOWS, _PIXELS, _RANGE)
+def group_pool(
+    pixels: Any,
+    weight: Any,
+    bias: Any,
+    num_groups: int,
+    eps: float,
+    means: Any,
+    rstds: Any,
+    centred: Any,
+    places: Any,
+    pooled: Any,
+    first: int,
+    last: int,
+) -> None:
+    """Write a group norm's statistics and what `pool` writes, an image at a time."""
+    sign = np.sign(weight)
+    scales = np.empty_like(rstds)
+    own = np.empty_like(weight)
+    for n in range(first, last):
+        moments(pixels, means, rstds, n, n + 1)
+        own[:] = means[n]
+        _average(means[n], num_groups)
+        for c in range(len(weight)):
+            distance = own[c] - means[n, c]
+            rstds[n, c] += distance * distance
+        _average(rstds[n], num_groups)
+        for c in range(len(weight)):
+            rstds[n, c] = F4(1) / np.sqrt(rstds[n, c] + eps)
+            scales[n, c] = weight[c] * rstds[n, c]
+        pool(pixels, sign, means, scales, bias, centred, places, pooled, n, n + 1)
+
+
+@_loop(
+    *(_PIXELS, _PIXELS, _WINDOWS, _PIXELS, _PIXELS, _ROW, "i8", _ROWS, _ROWS),
+    *(_ROWS, _ROWS, _PIXELS, _RANGE),
+)
+def group_unpool(
+    grad: Any,
+    pooled: Any,
+    places: Any,
+    centred: Any,
+    pixels: Any,
+    weight: Any,
+    num_groups: int,
+    means: Any,
+    rstds: Any,
+    sums: Any,
+    products: Any,
+    pixels_grad: Any,
+    first: int,
+    last: int,
+) -> None:
+    """Write a group norm's gradients: of its shift, of its scale, and what `unpool` writes.
+
+    With averages over each group, dx = rstd * (w*g - mean(w*g) - x_hat * mean(w*g*x_hat)).
+    """
+    slopes, levels, scales = np.empty_like(means), np.empty_like(means), np.empty_like(means)
+    num_pixels = F4(pixels.shape[1] * pixels.shape[2])
+    for n in range(first, last):
+        sum_grads(grad, pooled, centred, sums, products, n, n + 1)
+        for c in range(len(weight)):
+            products[n, c] *= rstds[n, c]
+            slopes[n, c] = weight[c] * products[n, c]
+            levels[n, c] = weight[c] * sums[n, c]
+            scales[n, c] = weight[c] * rstds[n, c]
+        _average(slopes[n], num_groups)
+        _average(levels[n], num_groups)
+        for c in range(len(weight)):
+            slopes[n, c] *= rstds[n, c] * rstds[n, c] / -num_pixels
+            levels[n, c] *= rstds[n, c] / -num_pixels
+            levels[n, c] -= slopes[n, c] * means[n, c]
+        unpool(grad, pooled, places, pixels, slopes, levels, scales, pixels_grad, n, n + 1)
+
+
+PERIOD = 16
+NUM_HALF = PERIOD // 2 + 1
+"""Frequencies of the first axis: those of real numbers; the others are their conjugates."""
+_NUMBER = 2 * LANES  # a complex number of each lane: real parts, then imaginary ones
+_LINE = PERIOD * _NUMBER
+_PLACES = np.array([4 * (f % 4) + f // 4 for f in range(PERIOD)])  # of frequencies, transformed
+_TURNS = np.exp(-2j * np.pi / PERIOD * np.outer(np.arange(4), np.arange(4)))
+_COS, _SIN = _TURNS.real.astype(F4).copy(), _TURNS.imag.astype(F4).copy()
+_SCALE = np.array([1] + [2] * (NUM_HALF - 2) + [1], F4) / F4(PERIOD**2)
+"""Of the frequencies of the first axis on the way back, which the mixing matrices contain."""
+
+
+@njit(forceinline=True, **_OPTIONS)
+def _fourier(plane: Any, step: int, p: int, q: int) -> None:
+    """Transform 16 complex numbers, `step` apart, in place, in two rounds of four at a time.
+
+    Real parts lie at `p` and imaginary parts at `q` of each number; exchanged, that is the
+    inverse. Frequency f ends at _PLACES[f]. Constant distances within one array let the compiler
+    see that nothing overlaps, so that the inner loops become single instructions.
+    """
+    for j in range(4):
+        k = j * step
+        x1, y1, x2, y2 = _COS[j, 1], _SIN[j, 1], _COS[j, 2], _SIN[j, 2]
+        x3, y3 = _COS[j, 3], _SIN[j, 3]
+        for i in range(LANES):
+            ax, ay = plane[k + p + i], plane[k + q + i]
+            bx, by = plane[k + 4 * step + p + i], plane[k + 4 * step + q + i]
+            cx, cy = plane[k + 8 * step + p + i], plane[k + 8 * step + q + i]
+            dx, dy = plane[k + 12 * step + p + i], plane[k + 12 * step + q + i]
+            sx, sy, tx, ty = ax + cx, ay + cy, ax - cx, ay - cy
+            ux, uy, vx, vy = bx + dx, by + dy, by - dy, dx - bx
+            plane[k + p + i], plane[k + q + i] = sx + ux, sy + uy
+            zx, zy = tx + vx, ty + vy
+            plane[k + 4 * step + p + i] = zx * x1 - zy * y1
+            plane[k + 4 * step + q + i] = zx * y1 + zy * x1
+            zx, zy = sx - ux, sy - uy
+            plane[k + 8 * step + p + i] = zx * x2 - zy * y2
+            plane[k + 8 * step + q + i] = zx * y2 + zy * x2
+            zx, zy = tx - vx, ty - vy
+            plane[k + 12 * step + p + i] = zx * x3 - zy * y3
+            plane[k + 12 * step + q + i] = zx * y3 + zy * x3
+    for m in range(4):
+        k = 4 * m * step
+        for i in range(LANES):
+            ax, ay = plane[k + p + i], plane[k + q + i]
+            bx, by = plane[k + step + p + i], plane[k + step + q + i]
+            cx, cy = plane[k + 2 * step + p + i], plane[k + 2 * step + q + i]
+            dx, dy = plane[k + 3 * step + p + i], plane[k + 3 * step + q + i]
+            sx, sy, tx, ty = ax + cx, ay + cy, ax - cx, ay - cy
+            ux, uy, vx, vy = bx + dx, by + dy, by - dy, dx - bx
+            plane[k + p + i], plane[k + q + i] = sx + ux, sy + uy
+            plane[k + step + p + i], plane[k + step + q + i] = tx + vx, ty + vy
+            plane[k + 2 * step + p + i], plane[k + 2 * step + q + i] = sx - ux, sy - uy
+            plane[k + 3 * step + p + i], plane[k + 3 * step + q + i] = tx - vx, ty - vy
+
+
+@njit(**_OPTIONS)
+def _spectrum(image: Any, channel: int, offset: int, rounds: bool, plane: Any) -> None:
+    """Transform LANES channels of an image [H, W, C], rounded or not, its origin at `offset`.
+
+    Frequency (u, v) of `plane` [PERIOD, PERIOD, 2, LANES] is then at (_PLACES[u], _PLACES[v]).
+    """
+    height, width, channels = image.shape
+    lanes = min(LANES, channels - channel)  # always LANES, but the compiler must not unroll
+    bits = plane.view(U4)
+    plane[:] = 0
+    for w in range(width):
+        column = ((w - offset) & (PERIOD - 1)) * _NUMBER
+        for h in range(height):
+            place = ((h - offset) & (PERIOD - 1)) * _LINE + column
+            number = plane[place:]
+            source = image[h, w, channel:]
+            for i in range(lanes):
+                number[i] = source[i]
+            if rounds:
+                _round(bits[place:], lanes)
+        _fourier(plane[column:], _LINE, 0, LANES)
+    for u in range(NUM_HALF):
+        _fourier(plane[_PLACES[u] * _LINE :], _NUMBER, 0, LANES)
+
+
+@njit(**_OPTIONS)
+def _image(plane: Any, offset: int, rounds: bool, channel: int, image: Any) -> None:
+    """Write LANES channels of an image [H, W, C] from frequencies (u, v) at (u, v) of `plane`."""
+    height, width, channels = image.shape
+    lanes = min(LANES, channels - channel)
+    bits = plane.view(U4)
+    for u in range(NUM_HALF):
+        _fourier(plane[u * _LINE :], _NUMBER, LANES, 0)
+    plane[NUM_HALF * _LINE :] = 0
+    for w in range(width):
+        column = _PLACES[(w - offset) & (PERIOD - 1)] * _NUMBER
+        _fourier(plane[column:], _LINE, LANES, 0)
+        for h in range(height):
+            place = _PLACES[(h - offset) & (PERIOD - 1)] * _LINE + column
+            number = plane[place:]
+            if rounds:
+                _round(bits[place:], lanes)
+            target = image[h, w, channel:]
+            for i in range(lanes):
+                target[i] = number[i]
+
+
+_SPECTRA = "f4[:,:,::1]"
+
+
+@_loop(_PIXELS, "b1", _SPECTRA, _RANGE)
+def to_spectra(pixels: Any, rounds: bool, spectra: Any, first: int, last: int) -> None:
+    """Write spectra [frequencies, N, 2 * C] of pixels [N, H, W, C], rounded to bf16 or not.
+
+    The last axis has 16 real parts, the 16 imaginary parts, and so on. The second may be longer
+    than N: frequencies that are a power of two apart would share few places in the cache.
+    """
+    size = spectra.shape[2]
+    planes = np.empty((size // _NUMBER, PERIOD * _LINE), F4)
+    lanes = min(_NUMBER, size)
+    for n in range(first, last):
+        for block in range(len(planes)):
+            _spectrum(pixels[n], block * LANES, 0, rounds, planes[block])
+        for u in range(NUM_HALF):
+            for v in range(PERIOD):
+                place = _PLACES[u] * _LINE + _PLACES[v] * _NUMBER
+                for block in range(len(planes)):
+                    number = planes[block, place:]
+                    target = spectra[u * PERIOD + v, n, block * _NUMBER :]
+                    for i in range(lanes):
+                        target[i] = number[i]
+
+
+@_loop(_SPECTRA, "b1", _PIXELS, _RANGE)
+def from_spectra(spectra: Any, rounds: bool, pixels: Any, first: int, last: int) -> None:
+    """Write pixels of [frequencies, N or more, 2 * C], rounded or not: `to_spectra` transposed."""
+    size = spectra.shape[2]
+    planes = np.empty((size // _NUMBER, PERIOD * _LINE), F4)
+    lanes = min(_NUMBER, size)
+    for n in range(first, last):
+        for u in range(NUM_HALF):
+            for v in range(PERIOD):
+                place = u * _LINE + v * _NUMBER
+                for block in range(len(planes)):
+                    number = planes[block, place:]
+                    source = spectra[u * PERIOD + v, n, block * _NUMBER :]
+                    for i in range(lanes):
+                        number[i] = source[i]
+        for block in range(len(planes)):
+            _image(planes[block], 0, rounds, block * LANES, pixels[n])
+
+
+@_loop(_PIXELS, "i8", _SPECTRA, _RANGE)
+def to_mixing(weight: Any, offset: int, mixing: Any, first: int, last: int) -> None:
+    """Write real matrices that multiply spectra by those of kernels, conjugate and scaled.
+
+    Args:
+        weight: kernels [O, height, width, C], their origin at `offset` of both axes.
+        mixing: [frequencies, 2 * O or more, 2 * C], its axes ordered as those of spectra.
+    """
+    plane = np.empty(PERIOD * _LINE, F4)
+    size = mixing.shape[2]
+    spectra = np.empty((NUM_HALF * PERIOD, LANES, size), F4)
+    lanes, numbers = min(LANES, size), min(_NUMBER, size)
+    for block in range(first, last):
+        for o in range(LANES):  # gathered, so that what is written lies together
+            for start in range(0, size, _NUMBER):
+                _spectrum(weight[block * LANES + o], start // 2, offset, False, plane)
+                for u in range(NUM_HALF):
+                    for v in range(PERIOD):
+                        number = plane[_PLACES[u] * _LINE + _PLACES[v] * _NUMBER :]
+                        target = spectra[u * PERIOD + v, o, start:]
+                        for i in range(numbers):
+                            target[i] = number[i] * _SCALE[u]
+        for frequency in range(NUM_HALF * PERIOD):
+            for o in range(LANES):
+                upper = mixing[frequency, block * _NUMBER + o]
+                lower = mixing[frequency, block * _NUMBER + LANES + o]
+                source = spectra[frequency, o]
+                upper[:] = source
+                for start in range(0, size, _NUMBER):
+                    for i in range(start, start + lanes):
+                        lower[i] = -source[LANES + i]
+                        lower[LANES + i] = source[i]
+
+
+@_loop(_SPECTRA, "i8", _PIXELS, _RANGE)
+def from_mixing(mixing: Any, offset: int, weight: Any, first: int, last: int) -> None:
+    """Write kernels [O, height, width, C] of mixing matrices: `to_mixing` transposed."""
+    plane = np.empty(PERIOD * _LINE, F4)
+    lanes = min(LANES, weight.shape[3])
+    for o in range(first, last):
+        row = o // LANES * _NUMBER + o % LANES
+        for channel in range(0, weight.shape[3], LANES):
+            for u in range(NUM_HALF):
+                for v in range(PERIOD):
+                    number = plane[u * _LINE + v * _NUMBER :]
+                    upper = mixing[u * PERIOD + v, row, 2 * channel :]
+                    lower = mixing[u * PERIOD + v, row + LANES, 2 * channel :]
+                    for i in range(lanes):
+                        number[i] = (upper[i] + lower[LANES + i]) * _SCALE[u]
+                        number[LANES + i] = (upper[LANES + i] - lower[i]) * _SCALE[u]
+            _image(plane, offset, False, channel, weight[o])

@@ -1,0 +1,267 @@
+"""The compiled loops against torch's own operations: values, gradients, rounding, threads."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from test_fused import assert_equals_reference, norms_for, randomize
+from torch import nn
+from torch.nn import functional as F
+
+from groupnorm_bench import bf16, compiled, fused
+from groupnorm_bench.config import TrainConfig
+from groupnorm_bench.convolution import convolve
+from groupnorm_bench.data import load_dataset
+from groupnorm_bench.model import build_model
+from groupnorm_bench.training import Hooks, Training
+
+
+@pytest.fixture(autouse=True)
+def prepared():
+    assert compiled.prepare() is None
+
+
+def with_loops(features, norm):
+    assert compiled.fits(features, norm)
+    return fused.norm_relu_pool(features, norm, True)
+
+
+@pytest.mark.parametrize("norm", norms_for(16), ids=str)
+def test_the_loops_equal_norm_relu_max_pool(norm):
+    torch.manual_seed(0)
+    norm = randomize(norm)
+    ties = torch.randint(-2, 3, (4, 16, 6, 10)).float()
+    tiny, huge = torch.randn(3, 16, 2, 2) * 1e-3, torch.randn(2, 16, 14, 14) * 1e6 + 1e6
+    for features in (torch.randn(4, 16, 6, 10) * 3 + 1, ties, tiny, huge, ties[:1] * 0):
+        features = features.contiguous(memory_format=torch.channels_last)
+        assert_equals_reference(features, norm, torch.float32, with_loops)
+
+
+def test_bf16_features_and_a_scale_of_zero_go_through_the_loops():
+    torch.manual_seed(0)
+    norm = randomize(nn.GroupNorm(2, 8))
+    with torch.no_grad():
+        norm.weight[3] = 0
+    features = torch.randn(4, 8, 6, 6).contiguous(memory_format=torch.channels_last)
+    assert_equals_reference(features, norm, torch.float32, with_loops)
+    pooled = with_loops(features.bfloat16(), norm)
+    assert pooled.dtype == torch.bfloat16
+    expected = F.max_pool2d(F.relu(norm(features)), 2)
+    torch.testing.assert_close(pooled.float(), expected, rtol=0.02, atol=0.03)
+
+
+def test_what_the_loops_do_not_take_is_left_to_the_eager_block():
+    norm = nn.GroupNorm(2, 8)
+    last = torch.randn(2, 8, 6, 6).contiguous(memory_format=torch.channels_last)
+    assert compiled.fits(last, norm)
+    assert not compiled.fits(last.contiguous(), norm)
+    assert not compiled.fits(last[:, :, :5], norm)
+    assert not compiled.fits(last.double(), norm)
+    weight = torch.randn(16, 32, 5, 5)
+    assert compiled.takes_kernel(torch.randn(2, 32, 14, 14), weight)
+    assert not compiled.takes_kernel(torch.randn(2, 32, 15, 14), weight)
+    assert not compiled.takes_kernel(torch.randn(2, 32, 14, 14).double(), weight.double())
+    assert not compiled.takes_kernel(torch.randn(2, 8, 14, 14), weight[:, :8])
+    first = torch.randn(32, 1, 5, 5)
+    assert compiled.takes_one_channel(torch.randn(2, 1, 28, 28), first)
+    assert not compiled.takes_one_channel(torch.randn(2, 1, 28, 30), first)
+    assert not compiled.takes_one_channel(torch.randn(2, 1, 28, 28), first[:, :, 1:4, 1:4])
+    assert not compiled.takes_one_channel(torch.randn(2, 1, 28, 28), first[:24])
+    assert not compiled.takes_one_channel(torch.randn(2, 1, 28, 28).double(), first.double())
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "kernel"),
+    [((32, 64), (14, 14), 5), ((16, 32), (7, 10), 5), ((32, 16), (12, 13), 7)],
+)
+def test_the_convolution_by_loops_equals_torchs(channels, size, kernel):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(*channels, kernel, padding=kernel // 2)
+    images = torch.randn(13, channels[0], *size).requires_grad_()
+    exact = copy.deepcopy(conv).double()
+    exact_images = images.detach().double().requires_grad_()
+    ours, theirs = convolve(images, conv, True), exact(exact_images)
+    assert type(ours.grad_fn).__name__ == "_LoopConvolutionBackward"
+    grad = torch.randn(ours.shape)
+    our_grads = torch.autograd.grad(ours, [images, *conv.parameters()], grad)
+    their_grads = torch.autograd.grad(theirs, [exact_images, *exact.parameters()], grad.double())
+    for mine, other in zip((ours, *our_grads), (theirs, *their_grads), strict=True):
+        torch.testing.assert_close(
+            mine.double(), other, rtol=0, atol=1e-6 * other.abs().max().item()
+        )
+
+
+@pytest.mark.parametrize(("channels", "size"), [(32, (28, 28)), (16, (6, 8))])
+def test_the_first_convolution_by_loops_equals_torchs(channels, size):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(1, channels, 5, padding=2)
+    images = torch.randn(3, 1, *size)
+    exact = copy.deepcopy(conv).double()
+    ours, theirs = convolve(images, conv, True), exact(images.double())
+    assert type(ours.grad_fn).__name__ == "_FirstLoopConvolutionBackward"
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    grad = torch.randn(ours.shape)
+    our_grads = torch.autograd.grad(ours, list(conv.parameters()), grad)
+    their_grads = torch.autograd.grad(theirs, list(exact.parameters()), grad.double())
+    for mine, other in zip((ours, *our_grads), (theirs, *their_grads), strict=True):
+        torch.testing.assert_close(
+            mine.double(), other, rtol=0, atol=1e-6 * other.abs().max().item()
+        )
+
+
+def test_the_loops_round_to_bf16_as_torch_does():
+    torch.manual_seed(0)
+    padded, taps = torch.randn(2, 8, 8), torch.randn(25, 32)
+    special = [0.0, -0.0, float("inf"), -float("inf"), float("nan"), 1 + 2**-8, 1 + 3 * 2**-8]
+    values = torch.tensor([*special, 3.4e38, 1e-40, *torch.randn(23).tolist()])
+    exactly = {"rtol": 0, "atol": 0, "equal_nan": True}
+    ours = compiled.correlate(padded, taps * 0, values, True)[0, :, 0, 0]
+    torch.testing.assert_close(ours, values.bfloat16().float(), **exactly)
+
+    grad = torch.randn(2, 32, 4, 4)
+    maps = torch.randn(2, 32, 14, 14)
+    spectra = compiled.to_spectra(maps, False)
+    for ours, expected in (
+        (
+            compiled.correlate(padded, taps, values[-32:].nan_to_num(), True),
+            rounded(compiled.correlate(padded, taps, values[-32:].nan_to_num(), False)),
+        ),
+        (
+            compiled.correlate_grads(padded, grad, True),
+            compiled.correlate_grads(padded, rounded(grad), False),
+        ),
+        (compiled.to_spectra(maps, True), compiled.to_spectra(rounded(maps), False)),
+        (
+            compiled.from_spectra(spectra, True, 14, 14),
+            rounded(compiled.from_spectra(spectra, False, 14, 14)),
+        ),
+    ):
+        assert torch.equal(ours, expected)
+        assert not torch.equal(ours, torch.zeros_like(ours))
+
+
+def rounded(values):
+    return values.bfloat16().float()
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "group"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_network_trains_the_same_by_loops(norm, precision):
+    torch.manual_seed(0)
+    images, labels = torch.randn(16, 1, 28, 28), torch.arange(16) % 10
+    grads = []
+    for use_loops in (True, False):
+        model = build_model(TrainConfig(norm=norm))
+        model.use_loops = use_loops
+        with bf16.RoundToBf16() if precision == "bf16" else compiled.threads(True, 16):
+            logits = model(images)
+        F.cross_entropy(logits, labels).backward()
+        grads.append({name: p.grad for name, p in model.named_parameters()})
+    scale = max(grad.abs().max().item() for grad in grads[1].values())  # some are 0 but for noise
+    tolerance = 1e-5 if precision == "fp32" else 0.02  # a rounding the other way here and there
+    for name, grad in grads[1].items():
+        torch.testing.assert_close(grads[0][name], grad, rtol=0, atol=tolerance * scale, msg=name)
+
+
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_threads_share_a_batch_and_change_nothing(three_threads):
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(32, 64, 5, padding=2), nn.GroupNorm(8, 64)
+    images = torch.randn(compiled.MIN_SHARED_BATCH, 32, 14, 14)
+    num_before = threading.active_count()
+    grads = []
+    for batch_size in (compiled.MIN_SHARED_BATCH - 1, compiled.MIN_SHARED_BATCH):
+        with compiled.threads(True, batch_size):
+            workers = compiled.share(lambda first, last: threading.get_ident(), len(images))
+            assert len(set(workers)) == len(workers) == (3 if grads else 1)
+            assert torch.get_num_threads() == (1 if grads else 3)
+            inputs = images.clone().requires_grad_()
+            pooled = fused.norm_relu_pool(convolve(inputs, conv, True), norm, True)
+            grads.append(torch.autograd.grad(pooled.square().sum(), [inputs, *conv.parameters()]))
+        assert torch.get_num_threads() == 3
+        assert threading.active_count() == num_before
+    for alone, shared in zip(*grads, strict=True):
+        torch.testing.assert_close(alone, shared, rtol=0, atol=1e-6 * alone.abs().max().item())
+
+
+def test_a_part_is_never_empty_and_its_error_is_raised(three_threads):
+    def first_of(first, last):
+        if first == 1:
+            raise ArithmeticError("in a helper")
+        return first, last
+
+    with compiled.sharing():
+        assert compiled.share(lambda first, last: (first, last), 2) == [(0, 1), (1, 2)]
+        assert compiled.share(lambda first, last: (first, last), 1) == [(0, 1)]
+        with pytest.raises(ArithmeticError, match="in a helper"):
+            compiled.share(first_of, 3)
+        with pytest.raises(ZeroDivisionError):
+            compiled.share(lambda first, last: 1 // first, 3)
+        assert compiled.share(lambda first, last: (first, last), 6) == [(0, 2), (2, 4), (4, 6)]
+
+
+def test_a_training_with_loops_is_bit_identical_after_a_stop_and_learns(monkeypatch):
+    config = TrainConfig(
+        dataset="mnist-5k", norm="group", batch_size=128, epochs=2, train_limit=768, compile="on"
+    )
+    dataset = load_dataset("mnist-5k", Path("data"))
+    whole = Training(config, dataset, torch.device("cpu"))
+    assert whole.notes[-1] == "compile on"
+    saved = []
+    outcome = whole.run(Hooks(save=lambda state, _: saved.append(copy.deepcopy(state))))
+    again = Training(config, dataset, torch.device("cpu"))
+    again.restore(saved[0])
+    resumed = again.run(Hooks())
+    for name, value in outcome.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    eager = Training(config.replace(compile="off"), dataset, torch.device("cpu")).run(Hooks())
+    assert outcome.history[-1]["val/loss"] == pytest.approx(eager.history[-1]["val/loss"], rel=1e-3)
+    assert outcome.history[-1]["val/accuracy"] > 0.6
+
+
+def test_compilation_is_decided_by_the_number_of_images():
+    assert compiled.decide("off", 10**9) == (False, "compile off")
+    assert compiled.decide("auto", compiled.MIN_IMAGES - 1)[0] is False
+    assert compiled.decide("auto", compiled.MIN_IMAGES) == (True, "compile on")
+    assert compiled.decide("on", 1) == (True, "compile on")
+
+
+def test_a_compiler_that_fails_leaves_the_eager_ways_and_says_so(monkeypatch):
+    def fail():
+        raise OSError("no space left\non device")
+
+    monkeypatch.setattr(compiled, "_kernels", fail)
+    config = TrainConfig(dataset="mnist-5k", compile="on", train_limit=256)
+    training = Training(config, load_dataset("mnist-5k", Path("data")), torch.device("cpu"))
+    assert training.notes[-1] == "compile off: OSError: no space left on device"
+    assert not training.model.use_loops
+
+
+def test_short_runs_do_not_load_the_compiler():
+    code = """
+import json, sys, torch
+from pathlib import Path
+from groupnorm_bench.config import TrainConfig
+from groupnorm_bench.data import load_dataset
+from groupnorm_bench.training import Training
+dataset = load_dataset("mnist-5k", Path("data"))
+Training(TrainConfig(dataset="mnist-5k"), dataset, torch.device("cpu"))
+print(json.dumps([name for name in ("numba", "llvmlite") if name in sys.modules]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert json.loads(done.stdout) == []
