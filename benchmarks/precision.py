@@ -44,7 +44,7 @@ def accuracy(precision: str, seed: int, args: argparse.Namespace) -> float:
     command = [sys.executable, "-m", "groupnorm_bench.cli", "train", "--dataset", "mnist"]
     command += ["--data-dir", args.data_dir, "--out", str(args.out), "--epochs", "1"]
     command += ["--precision", precision, "--seed", str(seed), "--threads", args.threads]
-    command += ["--device", "cpu", "--wandb", "disabled", "--quiet", "--json"]
+    command += ["--compile", "on", "--device", "cpu", "--wandb", "disabled", "--quiet", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")

@@ -23,7 +23,7 @@ from torch import Tensor
 MIN_IMAGES = 100_000
 """Images of training from which `auto` compiles: on one thread the loops save 0.12 to 0.2 ms each,
 so this many earn back what compiling takes once on a machine (docs/performance.md)."""
-MIN_SHARED_BATCH = 64
+MIN_SHARED_BATCH = 16
 """Images of a batch from which our own threads are faster than torch's (docs/performance.md)."""
 
 
@@ -266,47 +266,50 @@ def takes_kernel(images: Tensor, weight: Tensor) -> bool:
     )
 
 
-def to_spectra(maps: Tensor, rounds: bool) -> Tensor:
-    """Return spectra [frequencies, N, 2 * C] of maps [N, C, H, W], rounded to bf16 or not."""
+def to_spectra(maps: Tensor, rounds: bool, *, conjugate: bool = False) -> Tensor:
+    """Return complex spectra [frequencies, N, C] of maps [N, C, H, W], rounded to bf16 or not."""
     num_images, channels = maps.shape[:2]
-    spectra = torch.empty(_num_frequencies(), num_images, 2 * channels)
+    spectra = torch.empty(_num_frequencies(), num_images, channels, dtype=torch.complex64)
     maps = maps.contiguous(memory_format=torch.channels_last)
-    share(_kernels().to_spectra, num_images, _pixels(maps), rounds, spectra.numpy())
+    sign = -1 if conjugate else 1
+    share(_kernels().to_spectra, num_images, _pixels(maps), rounds, sign, _pairs(spectra))
     return spectra
 
 
-def from_spectra(spectra: Tensor, rounds: bool, height: int, width: int) -> Tensor:
-    """Return maps [N, C, height, width], channels-last, rounded to bf16 or not."""
-    num_images, channels = spectra.shape[1], spectra.shape[2] // 2
+def from_spectra(
+    spectra: Tensor, rounds: bool, height: int, width: int, *, conjugate: bool = False
+) -> Tensor:
+    """Return maps [N, C, height, width], channels-last, rounded or not: `to_spectra` transposed."""
+    _, num_images, channels = spectra.shape
     pixels = torch.empty(num_images, height, width, channels)
-    share(_kernels().from_spectra, num_images, spectra.numpy(), rounds, pixels.numpy())
+    sign = -1 if conjugate else 1
+    share(_kernels().from_spectra, num_images, _pairs(spectra), rounds, sign, pixels.numpy())
     return pixels.permute(0, 3, 1, 2)
 
 
 def to_mixing(weight: Tensor) -> Tensor:
-    """Return matrices [frequencies, 2 * O, 2 * C] of a kernel [O, C, size, size].
+    """Return complex matrices [frequencies, O, C] of a kernel [O, C, size, size].
 
     maps -> from_spectra(to_spectra(maps) @ matrix.T) is the convolution.
     """
     out_channels, channels, size, _ = weight.shape
-    mixing = torch.empty(_num_frequencies(), 2 * out_channels, 2 * channels)
+    mixing = torch.empty(_num_frequencies(), out_channels, channels, dtype=torch.complex64)
     taps = weight.detach().permute(0, 2, 3, 1).contiguous().numpy()
-    share(_kernels().to_mixing, out_channels // _kernels().LANES, taps, size // 2, mixing.numpy())
+    share(_kernels().to_mixing, out_channels, taps, size // 2, _pairs(mixing))
     return mixing
 
 
 def from_mixing(mixing: Tensor, size: int) -> Tensor:
-    """Return a kernel [O, C, size, size] of matrices: the transpose of `to_mixing`."""
+    """Return a kernel [O, C, size, size] of conjugate matrices: the transpose of `to_mixing`."""
     _, out_channels, channels = mixing.shape
-    taps = torch.empty(out_channels // 2, size, size, channels // 2)
-    share(_kernels().from_mixing, len(taps), mixing.numpy(), size // 2, taps.numpy())
+    taps = torch.empty(out_channels, size, size, channels)
+    share(_kernels().from_mixing, out_channels, _pairs(mixing), size // 2, taps.numpy())
     return taps.permute(0, 3, 1, 2)
 
 
-def at_zero(spectra: Tensor) -> Tensor:
-    """Return the real parts at frequency zero, a view [N, C / 16, 16]: sums over pixels."""
-    lanes = _kernels().LANES
-    return spectra[0].unflatten(1, (-1, 2, lanes))[:, :, 0]
+def _pairs(numbers: Tensor) -> Any:
+    """Return complex numbers [A, B, C] as an array [A, B, 2 * C] that shares their memory."""
+    return torch.view_as_real(numbers).flatten(2).numpy()
 
 
 def _num_frequencies() -> int:

@@ -192,14 +192,17 @@ class _FirstLoopConvolution(torch.autograd.Function):
 
 
 class _LoopConvolution(torch.autograd.Function):
-    """`_SpectralConvolution` by fast Fourier transforms in compiled loops, channels innermost."""
+    """`_SpectralConvolution` by fast Fourier transforms in compiled loops, channels innermost.
+
+    With spectra S, matrices K and G, the gradient's spectra, the gradients are G conj(K) and
+    conj(G)^T S, conjugate: all of it is products of conj(G), S and K as they lie in memory.
+    """
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor, rounds: bool) -> Tensor:
         spectra, mixing = compiled.to_spectra(images, rounds), compiled.to_mixing(weight)
         products = compiled.multiply(spectra, mixing.transpose(1, 2))
-        constant = compiled.at_zero(products)
-        constant += bias.view(constant.shape[1:])
+        products[0].real += bias  # frequency zero of what is 1 everywhere
         ctx.save_for_backward(spectra, mixing)
         ctx.size, ctx.rounds = weight.shape[2], rounds
         return compiled.from_spectra(products, rounds, *images.shape[2:])
@@ -208,14 +211,14 @@ class _LoopConvolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         spectra, mixing = ctx.saved_tensors
-        products = compiled.to_spectra(grad, ctx.rounds)
+        products = compiled.to_spectra(grad, ctx.rounds, conjugate=True)
         images_grad = None
         if ctx.needs_input_grad[0]:
             maps = compiled.multiply(products, mixing)
-            images_grad = compiled.from_spectra(maps, ctx.rounds, *grad.shape[2:])
+            images_grad = compiled.from_spectra(maps, ctx.rounds, *grad.shape[2:], conjugate=True)
         matrices = compiled.multiply(products.transpose(1, 2), spectra)
         weight_grad = compiled.from_mixing(matrices, ctx.size)
-        return images_grad, weight_grad, compiled.at_zero(products).sum(0).flatten(), None
+        return images_grad, weight_grad, products[0].real.sum(0), None
 
 
 def _transform(rows: Tensor, columns: Tensor, maps: Tensor) -> Tensor:

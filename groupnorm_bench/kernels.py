@@ -453,18 +453,18 @@ def _image(plane: Any, offset: int, rounds: bool, channel: int, image: Any) -> N
 
 
 _SPECTRA = "f4[:,:,::1]"
+"""Complex numbers [frequencies, N, C] as pairs [frequencies, N, 2 * C]."""
 
 
-@_loop(_PIXELS, "b1", _SPECTRA, _RANGE)
-def to_spectra(pixels: Any, rounds: bool, spectra: Any, first: int, last: int) -> None:
+@_loop(_PIXELS, "b1", "f4", _SPECTRA, _RANGE)
+def to_spectra(pixels: Any, rounds: bool, sign: float, spectra: Any, first: int, last: int) -> None:
     """Write spectra [frequencies, N, 2 * C] of pixels [N, H, W, C], rounded to bf16 or not.
 
-    The last axis has 16 real parts, the 16 imaginary parts, and so on. The second may be longer
-    than N: frequencies that are a power of two apart would share few places in the cache.
+    `sign` multiplies imaginary parts: -1 for the conjugate.
     """
-    size = spectra.shape[2]
-    planes = np.empty((size // _NUMBER, PERIOD * _LINE), F4)
-    lanes = min(_NUMBER, size)
+    channels = pixels.shape[3]
+    planes = np.empty((channels // LANES, PERIOD * _LINE), F4)
+    lanes = min(LANES, channels)
     for n in range(first, last):
         for block in range(len(planes)):
             _spectrum(pixels[n], block * LANES, 0, rounds, planes[block])
@@ -475,15 +475,18 @@ def to_spectra(pixels: Any, rounds: bool, spectra: Any, first: int, last: int) -
                     number = planes[block, place:]
                     target = spectra[u * PERIOD + v, n, block * _NUMBER :]
                     for i in range(lanes):
-                        target[i] = number[i]
+                        target[2 * i] = number[i]
+                        target[2 * i + 1] = number[LANES + i] * sign
 
 
-@_loop(_SPECTRA, "b1", _PIXELS, _RANGE)
-def from_spectra(spectra: Any, rounds: bool, pixels: Any, first: int, last: int) -> None:
-    """Write pixels of [frequencies, N or more, 2 * C], rounded or not: `to_spectra` transposed."""
-    size = spectra.shape[2]
-    planes = np.empty((size // _NUMBER, PERIOD * _LINE), F4)
-    lanes = min(_NUMBER, size)
+@_loop(_SPECTRA, "b1", "f4", _PIXELS, _RANGE)
+def from_spectra(
+    spectra: Any, rounds: bool, sign: float, pixels: Any, first: int, last: int
+) -> None:
+    """Write pixels, rounded to bf16 or not: `to_spectra` transposed."""
+    channels = pixels.shape[3]
+    planes = np.empty((channels // LANES, PERIOD * _LINE), F4)
+    lanes = min(LANES, channels)
     for n in range(first, last):
         for u in range(NUM_HALF):
             for v in range(PERIOD):
@@ -492,59 +495,46 @@ def from_spectra(spectra: Any, rounds: bool, pixels: Any, first: int, last: int)
                     number = planes[block, place:]
                     source = spectra[u * PERIOD + v, n, block * _NUMBER :]
                     for i in range(lanes):
-                        number[i] = source[i]
+                        number[i] = source[2 * i]
+                        number[LANES + i] = source[2 * i + 1] * sign
         for block in range(len(planes)):
             _image(planes[block], 0, rounds, block * LANES, pixels[n])
 
 
 @_loop(_PIXELS, "i8", _SPECTRA, _RANGE)
 def to_mixing(weight: Any, offset: int, mixing: Any, first: int, last: int) -> None:
-    """Write real matrices that multiply spectra by those of kernels, conjugate and scaled.
+    """Write matrices that multiply spectra by those of kernels, conjugate and scaled.
 
     Args:
         weight: kernels [O, height, width, C], their origin at `offset` of both axes.
-        mixing: [frequencies, 2 * O or more, 2 * C], its axes ordered as those of spectra.
+        mixing: complex numbers [frequencies, O, C], as pairs.
     """
     plane = np.empty(PERIOD * _LINE, F4)
-    size = mixing.shape[2]
-    spectra = np.empty((NUM_HALF * PERIOD, LANES, size), F4)
-    lanes, numbers = min(LANES, size), min(_NUMBER, size)
-    for block in range(first, last):
-        for o in range(LANES):  # gathered, so that what is written lies together
-            for start in range(0, size, _NUMBER):
-                _spectrum(weight[block * LANES + o], start // 2, offset, False, plane)
-                for u in range(NUM_HALF):
-                    for v in range(PERIOD):
-                        number = plane[_PLACES[u] * _LINE + _PLACES[v] * _NUMBER :]
-                        target = spectra[u * PERIOD + v, o, start:]
-                        for i in range(numbers):
-                            target[i] = number[i] * _SCALE[u]
-        for frequency in range(NUM_HALF * PERIOD):
-            for o in range(LANES):
-                upper = mixing[frequency, block * _NUMBER + o]
-                lower = mixing[frequency, block * _NUMBER + LANES + o]
-                source = spectra[frequency, o]
-                upper[:] = source
-                for start in range(0, size, _NUMBER):
-                    for i in range(start, start + lanes):
-                        lower[i] = -source[LANES + i]
-                        lower[LANES + i] = source[i]
+    lanes = min(LANES, weight.shape[3])
+    for o in range(first, last):
+        for channel in range(0, weight.shape[3], LANES):
+            _spectrum(weight[o], channel, offset, False, plane)
+            for u in range(NUM_HALF):
+                for v in range(PERIOD):
+                    number = plane[_PLACES[u] * _LINE + _PLACES[v] * _NUMBER :]
+                    target = mixing[u * PERIOD + v, o, 2 * channel :]
+                    for i in range(lanes):
+                        target[2 * i] = number[i] * _SCALE[u]
+                        target[2 * i + 1] = number[LANES + i] * -_SCALE[u]
 
 
 @_loop(_SPECTRA, "i8", _PIXELS, _RANGE)
 def from_mixing(mixing: Any, offset: int, weight: Any, first: int, last: int) -> None:
-    """Write kernels [O, height, width, C] of mixing matrices: `to_mixing` transposed."""
+    """Write kernels [O, height, width, C]: `to_mixing` transposed, of conjugate matrices."""
     plane = np.empty(PERIOD * _LINE, F4)
     lanes = min(LANES, weight.shape[3])
     for o in range(first, last):
-        row = o // LANES * _NUMBER + o % LANES
         for channel in range(0, weight.shape[3], LANES):
             for u in range(NUM_HALF):
                 for v in range(PERIOD):
                     number = plane[u * _LINE + v * _NUMBER :]
-                    upper = mixing[u * PERIOD + v, row, 2 * channel :]
-                    lower = mixing[u * PERIOD + v, row + LANES, 2 * channel :]
+                    source = mixing[u * PERIOD + v, o, 2 * channel :]
                     for i in range(lanes):
-                        number[i] = (upper[i] + lower[LANES + i]) * _SCALE[u]
-                        number[LANES + i] = (upper[LANES + i] - lower[i]) * _SCALE[u]
+                        number[i] = source[2 * i] * _SCALE[u]
+                        number[LANES + i] = source[2 * i + 1] * _SCALE[u]
             _image(plane, offset, False, channel, weight[o])
