@@ -21,14 +21,12 @@ import torch
 from torch import Tensor
 
 MIN_IMAGES = 100_000
-"""Images of training from which `auto` compiles: on one thread the loops save 0.12 to 0.2 ms each,
-so this many earn back what compiling takes once on a machine (docs/performance.md)."""
+"""Images of training from which `auto` compiles: the loops save about 0.2 ms each, so this many
+earn back what compiling takes once on a machine (docs/performance.md)."""
 MIN_SHARED_BATCH = 16
 """Images of a batch from which our own threads are faster than torch's (docs/performance.md)."""
-
-
 MAX_THREADS = 4
-"""Threads that share a batch at most: each further one takes 25 us to be handed its part, and more
+"""Threads that share a batch at most: they are handed their parts one after the other, and more
 than two were not measured."""
 
 
@@ -268,23 +266,15 @@ def takes_kernel(images: Tensor, weight: Tensor) -> bool:
 
 def to_spectra(maps: Tensor, rounds: bool, *, conjugate: bool = False) -> Tensor:
     """Return complex spectra [frequencies, N, C] of maps [N, C, H, W], rounded to bf16 or not."""
-    num_images, channels = maps.shape[:2]
-    spectra = torch.empty(_num_frequencies(), num_images, channels, dtype=torch.complex64)
-    maps = maps.contiguous(memory_format=torch.channels_last)
-    sign = -1 if conjugate else 1
-    share(_kernels().to_spectra, num_images, _pixels(maps), rounds, sign, _pairs(spectra))
-    return spectra
+    return _to_spectra(maps, 0, rounds, _kernels().MAP_SCALE, conjugate)
 
 
 def from_spectra(
     spectra: Tensor, rounds: bool, height: int, width: int, *, conjugate: bool = False
 ) -> Tensor:
     """Return maps [N, C, height, width], channels-last, rounded or not: `to_spectra` transposed."""
-    _, num_images, channels = spectra.shape
-    pixels = torch.empty(num_images, height, width, channels)
-    sign = -1 if conjugate else 1
-    share(_kernels().from_spectra, num_images, _pairs(spectra), rounds, sign, pixels.numpy())
-    return pixels.permute(0, 3, 1, 2)
+    scale = _kernels().MAP_SCALE
+    return _from_spectra(spectra, 0, rounds, scale, conjugate, (height, width))
 
 
 def to_mixing(weight: Tensor) -> Tensor:
@@ -292,28 +282,42 @@ def to_mixing(weight: Tensor) -> Tensor:
 
     maps -> from_spectra(to_spectra(maps) @ matrix.T) is the convolution.
     """
-    out_channels, channels, size, _ = weight.shape
-    mixing = torch.empty(_num_frequencies(), out_channels, channels, dtype=torch.complex64)
-    taps = weight.detach().permute(0, 2, 3, 1).contiguous().numpy()
-    share(_kernels().to_mixing, out_channels, taps, size // 2, _pairs(mixing))
-    return mixing
+    return _to_spectra(weight, weight.shape[2] // 2, False, _kernels().KERNEL_SCALE, True)
 
 
 def from_mixing(mixing: Tensor, size: int) -> Tensor:
     """Return a kernel [O, C, size, size] of conjugate matrices: the transpose of `to_mixing`."""
-    _, out_channels, channels = mixing.shape
-    taps = torch.empty(out_channels, size, size, channels)
-    share(_kernels().from_mixing, out_channels, _pairs(mixing), size // 2, taps.numpy())
-    return taps.permute(0, 3, 1, 2)
+    return _from_spectra(mixing, size // 2, False, _kernels().KERNEL_SCALE, False, (size, size))
+
+
+def _to_spectra(maps: Tensor, offset: int, rounds: bool, scale: Any, conjugate: bool) -> Tensor:
+    num_images, channels = maps.shape[:2]
+    num_frequencies = _kernels().NUM_HALF * _kernels().PERIOD
+    spectra = torch.empty(num_frequencies, num_images, channels, dtype=torch.complex64)
+    maps = maps.contiguous(memory_format=torch.channels_last)
+    settings = offset, rounds, scale, -1 if conjugate else 1
+    share(_kernels().to_spectra, num_images, _pixels(maps), *settings, _pairs(spectra))
+    return spectra
+
+
+def _from_spectra(
+    spectra: Tensor,
+    offset: int,
+    rounds: bool,
+    scale: Any,
+    conjugate: bool,
+    size: tuple[int, int],
+) -> Tensor:
+    _, num_images, channels = spectra.shape
+    pixels = torch.empty(num_images, *size, channels)
+    settings = offset, rounds, scale, -1 if conjugate else 1
+    share(_kernels().from_spectra, num_images, _pairs(spectra), *settings, pixels.numpy())
+    return pixels.permute(0, 3, 1, 2)
 
 
 def _pairs(numbers: Tensor) -> Any:
     """Return complex numbers [A, B, C] as an array [A, B, 2 * C] that shares their memory."""
     return torch.view_as_real(numbers).flatten(2).numpy()
-
-
-def _num_frequencies() -> int:
-    return _kernels().NUM_HALF * _kernels().PERIOD
 
 
 def _pixels(maps: Tensor) -> Any:
@@ -354,8 +358,8 @@ def sharing() -> Iterator[None]:
 class _Helper:
     """A thread that runs what it is handed, and one that keeps a core awake for it.
 
-    A core that has gone idle takes 30 to 80 us to come back, and a training step hands out work
-    some 15 times: the second thread counts, at the lowest priority, while there is nothing to do.
+    Waking a core that has gone idle takes longer than some loops, and a training step hands out
+    work some 15 times: the second thread counts, at the lowest priority, while nothing is to do.
     """
 
     def __init__(self) -> None:

@@ -295,7 +295,8 @@ def group_pool(
     own = np.empty_like(weight)
     for n in range(first, last):
         moments(pixels, means, rstds, n, n + 1)
-        own[:] = means[n]
+        for c in range(len(own)):
+            own[c] = means[n, c]
         _average(means[n], num_groups)
         for c in range(len(weight)):
             distance = own[c] - means[n, c]
@@ -357,8 +358,9 @@ _LINE = PERIOD * _NUMBER
 _PLACES = np.array([4 * (f % 4) + f // 4 for f in range(PERIOD)])  # of frequencies, transformed
 _TURNS = np.exp(-2j * np.pi / PERIOD * np.outer(np.arange(4), np.arange(4)))
 _COS, _SIN = _TURNS.real.astype(F4).copy(), _TURNS.imag.astype(F4).copy()
-_SCALE = np.array([1] + [2] * (NUM_HALF - 2) + [1], F4) / F4(PERIOD**2)
-"""Of the frequencies of the first axis on the way back, which the mixing matrices contain."""
+MAP_SCALE = np.ones(NUM_HALF, F4)
+KERNEL_SCALE = np.array([1] + [2] * (NUM_HALF - 2) + [1], F4) / F4(PERIOD**2)
+"""Of the frequencies of the first axis on the way back, which the spectra of kernels contain."""
 
 
 @njit(forceinline=True, **_OPTIONS)
@@ -456,32 +458,55 @@ _SPECTRA = "f4[:,:,::1]"
 """Complex numbers [frequencies, N, C] as pairs [frequencies, N, 2 * C]."""
 
 
-@_loop(_PIXELS, "b1", "f4", _SPECTRA, _RANGE)
-def to_spectra(pixels: Any, rounds: bool, sign: float, spectra: Any, first: int, last: int) -> None:
-    """Write spectra [frequencies, N, 2 * C] of pixels [N, H, W, C], rounded to bf16 or not.
+@_loop(_PIXELS, "i8", "b1", _ROW, "f4", _SPECTRA, _RANGE)
+def to_spectra(
+    pixels: Any,
+    offset: int,
+    rounds: bool,
+    scale: Any,
+    sign: float,
+    spectra: Any,
+    first: int,
+    last: int,
+) -> None:
+    """Write spectra of pixels.
 
-    `sign` multiplies imaginary parts: -1 for the conjugate.
+    Args:
+        pixels: [N, H, W, C], their origin at `offset` of both axes.
+        offset: 0 for images, the middle for kernels.
+        rounds: whether to round pixels to bf16.
+        scale: [NUM_HALF], multiplies the frequencies of the first axis.
+        sign: multiplies imaginary parts: -1 for the conjugate.
+        spectra: [frequencies, N, 2 * C].
     """
     channels = pixels.shape[3]
     planes = np.empty((channels // LANES, PERIOD * _LINE), F4)
     lanes = min(LANES, channels)
     for n in range(first, last):
         for block in range(len(planes)):
-            _spectrum(pixels[n], block * LANES, 0, rounds, planes[block])
+            _spectrum(pixels[n], block * LANES, offset, rounds, planes[block])
         for u in range(NUM_HALF):
+            real, imaginary = scale[u], scale[u] * sign
             for v in range(PERIOD):
                 place = _PLACES[u] * _LINE + _PLACES[v] * _NUMBER
                 for block in range(len(planes)):
                     number = planes[block, place:]
                     target = spectra[u * PERIOD + v, n, block * _NUMBER :]
                     for i in range(lanes):
-                        target[2 * i] = number[i]
-                        target[2 * i + 1] = number[LANES + i] * sign
+                        target[2 * i] = number[i] * real
+                        target[2 * i + 1] = number[LANES + i] * imaginary
 
 
-@_loop(_SPECTRA, "b1", "f4", _PIXELS, _RANGE)
+@_loop(_SPECTRA, "i8", "b1", _ROW, "f4", _PIXELS, _RANGE)
 def from_spectra(
-    spectra: Any, rounds: bool, sign: float, pixels: Any, first: int, last: int
+    spectra: Any,
+    offset: int,
+    rounds: bool,
+    scale: Any,
+    sign: float,
+    pixels: Any,
+    first: int,
+    last: int,
 ) -> None:
     """Write pixels, rounded to bf16 or not: `to_spectra` transposed."""
     channels = pixels.shape[3]
@@ -489,52 +514,14 @@ def from_spectra(
     lanes = min(LANES, channels)
     for n in range(first, last):
         for u in range(NUM_HALF):
+            real, imaginary = scale[u], scale[u] * sign
             for v in range(PERIOD):
                 place = u * _LINE + v * _NUMBER
                 for block in range(len(planes)):
                     number = planes[block, place:]
                     source = spectra[u * PERIOD + v, n, block * _NUMBER :]
                     for i in range(lanes):
-                        number[i] = source[2 * i]
-                        number[LANES + i] = source[2 * i + 1] * sign
+                        number[i] = source[2 * i] * real
+                        number[LANES + i] = source[2 * i + 1] * imaginary
         for block in range(len(planes)):
-            _image(planes[block], 0, rounds, block * LANES, pixels[n])
-
-
-@_loop(_PIXELS, "i8", _SPECTRA, _RANGE)
-def to_mixing(weight: Any, offset: int, mixing: Any, first: int, last: int) -> None:
-    """Write matrices that multiply spectra by those of kernels, conjugate and scaled.
-
-    Args:
-        weight: kernels [O, height, width, C], their origin at `offset` of both axes.
-        mixing: complex numbers [frequencies, O, C], as pairs.
-    """
-    plane = np.empty(PERIOD * _LINE, F4)
-    lanes = min(LANES, weight.shape[3])
-    for o in range(first, last):
-        for channel in range(0, weight.shape[3], LANES):
-            _spectrum(weight[o], channel, offset, False, plane)
-            for u in range(NUM_HALF):
-                for v in range(PERIOD):
-                    number = plane[_PLACES[u] * _LINE + _PLACES[v] * _NUMBER :]
-                    target = mixing[u * PERIOD + v, o, 2 * channel :]
-                    for i in range(lanes):
-                        target[2 * i] = number[i] * _SCALE[u]
-                        target[2 * i + 1] = number[LANES + i] * -_SCALE[u]
-
-
-@_loop(_SPECTRA, "i8", _PIXELS, _RANGE)
-def from_mixing(mixing: Any, offset: int, weight: Any, first: int, last: int) -> None:
-    """Write kernels [O, height, width, C]: `to_mixing` transposed, of conjugate matrices."""
-    plane = np.empty(PERIOD * _LINE, F4)
-    lanes = min(LANES, weight.shape[3])
-    for o in range(first, last):
-        for channel in range(0, weight.shape[3], LANES):
-            for u in range(NUM_HALF):
-                for v in range(PERIOD):
-                    number = plane[u * _LINE + v * _NUMBER :]
-                    source = mixing[u * PERIOD + v, o, 2 * channel :]
-                    for i in range(lanes):
-                        number[i] = source[2 * i] * _SCALE[u]
-                        number[LANES + i] = source[2 * i + 1] * _SCALE[u]
-            _image(plane, offset, False, channel, weight[o])
+            _image(planes[block], offset, rounds, block * LANES, pixels[n])
