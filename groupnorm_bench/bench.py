@@ -238,7 +238,7 @@ def _train_step(config: TrainConfig) -> Callable[[], None]:
 
     def step() -> None:
         with compiled.threads(model.use_loops, config.batch_size):
-            with autocast(config, device):
+            with autocast(config, device, model.use_loops):
                 logits = model(images)
             loss = F.cross_entropy(logits.float(), labels)
             optimizer.zero_grad()
@@ -267,7 +267,7 @@ def _limit_step(config: TrainConfig) -> Callable[[], None]:
 
     def step() -> None:
         with compiled.threads(use_loops, config.batch_size):
-            with autocast(config, torch.device("cpu")):
+            with autocast(config, torch.device("cpu"), use_loops):
                 outputs = [convolve(inputs, layer, use_loops) for layer, inputs in layers]
             if not grads:
                 grads.extend(torch.ones_like(output) for output in outputs)

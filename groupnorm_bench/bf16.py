@@ -1,4 +1,7 @@
-"""bf16 arithmetic on a CPU: whether it has instructions for it, and the same rounding without."""
+"""bf16 arithmetic on a CPU: whether it has instructions for it, and the same rounding without.
+
+Rounding serves where there are none, and the compiled loops, which are faster than they are.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ def has_bf16_instructions() -> bool:
 
 
 class RoundToBf16:
-    """Autocast to bf16 in effect, on a CPU without bf16 instructions: fp32 sums of bf16 values.
+    """Autocast to bf16 in effect, without bf16 instructions: fp32 sums of bf16 values.
 
     Inputs, weights and outputs of convolutions and linear layers are rounded to bf16, and so are
     their gradients; products are summed in fp32, as bf16 instructions do. It costs a little more

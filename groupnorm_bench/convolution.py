@@ -54,7 +54,7 @@ def convolve(
         return call(conv, images)
     if rounds:
         weight, bias = round_values(weight), round_values(bias)
-    if use_loops and not by_instructions:
+    if use_loops:
         if is_first and compiled.takes_one_channel(images, weight):
             return _FirstLoopConvolution.apply(images, weight, bias, rounds)
         if not is_first and compiled.takes_kernel(images, weight):

@@ -145,18 +145,19 @@ class Training:
 
     def _choose_loops(self) -> list[str]:
         """Compile the loops where that is asked for or pays; return what to tell the user."""
-        config, notes = self.config, []
-        if config.precision == "bf16" and isinstance(autocast(config, self.device), RoundToBf16):
-            notes.append("bf16: no such instructions in this CPU; rounds alike, at fp32's speed")
+        config = self.config
         if not fused.has_block(self.model.norm1) or self.device.type != "cpu":
-            return [*notes, f"norm {config.norm} on {self.device.type}: plain modules, not fused"]
-        images = self.total_steps * config.batch_size
-        should_compile, line = compiled.decide(config.compile, images)
-        if should_compile:
-            problem = compiled.prepare()
-            line = line if problem is None else f"compile off: {problem}"
-            self.model.use_loops = problem is None
-        return [*notes, line]
+            line = f"norm {config.norm} on {self.device.type}: plain modules, not fused"
+        else:
+            images = self.total_steps * config.batch_size
+            should_compile, line = compiled.decide(config.compile, images)
+            if should_compile:
+                problem = compiled.prepare()
+                line = line if problem is None else f"compile off: {problem}"
+                self.model.use_loops = problem is None
+        if isinstance(autocast(config, self.device, self.model.use_loops), RoundToBf16):
+            return ["bf16: rounded values, summed in fp32 at about fp32's speed", line]
+        return [line]
 
     def run(self, hooks: Hooks) -> TrainOutcome:
         """Train to the end, then score the test set once; raises as `train` does."""
@@ -213,7 +214,7 @@ class Training:
     def _train_step(self, batch: Tensor, *, check: bool) -> tuple[Tensor, Tensor]:
         images = self.data.normalize(self.data.train.images[batch])
         labels = self.data.train.labels[batch]
-        with autocast(self.config, self.device):
+        with autocast(self.config, self.device, self.model.use_loops):
             logits = self.model(images)
         loss = F.cross_entropy(logits.float(), labels)
         if check and not math.isfinite(loss.item()):
@@ -304,11 +305,17 @@ class Training:
             raise ValueError(f"its step {self.step} does not fit its {len(self.history)} epochs")
 
 
-def autocast(config: TrainConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Return the context in which a config's forward passes run."""
+def autocast(
+    config: TrainConfig, device: torch.device, use_loops: bool
+) -> contextlib.AbstractContextManager[Any]:
+    """Return the context in which a config's forward passes run.
+
+    The compiled loops round by themselves, and are faster than bf16 instructions with torch's
+    convolutions: 1.9 times here (docs/performance.md).
+    """
     if config.precision == "fp32":
         return contextlib.nullcontext()
-    if device.type == "cpu" and not has_bf16_instructions():
+    if device.type == "cpu" and (use_loops or not has_bf16_instructions()):
         return RoundToBf16()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
@@ -326,7 +333,7 @@ def evaluate(
     model.eval()
     outputs = []
     threads = compiled.threads(model.use_loops, EVAL_BATCH)
-    with autocast(config, split.images.device), threads:
+    with autocast(config, split.images.device, model.use_loops), threads:
         for images, _ in _batches(dataset, split, EVAL_BATCH):
             outputs.append(model(images).float())
     logits = torch.cat(outputs)

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from groupnorm_bench import bench, bf16
+from groupnorm_bench import bench, bf16, training
 from groupnorm_bench.cli.app import run as gnbench
 from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.norms import NORMS
@@ -93,7 +93,11 @@ def test_bad_input_is_one_line(args, message, capsys):
     assert err.count("\n") == 1
 
 
-def test_a_gnbench_without_bf16_instructions_rounds_instead():
-    config = TrainConfig(precision="bf16")
-    context = bench.autocast(config, torch.device("cpu"))
-    assert isinstance(context, bf16.RoundToBf16) is not bf16.has_bf16_instructions()
+@pytest.mark.parametrize("has_instructions", [True, False])
+def test_the_loops_round_to_bf16_and_so_does_a_cpu_without_instructions(
+    has_instructions, monkeypatch
+):
+    monkeypatch.setattr(training, "has_bf16_instructions", lambda: has_instructions)
+    config, cpu = TrainConfig(precision="bf16"), torch.device("cpu")
+    assert isinstance(bench.autocast(config, cpu, True), bf16.RoundToBf16)
+    assert isinstance(bench.autocast(config, cpu, False), bf16.RoundToBf16) is not has_instructions

@@ -219,7 +219,9 @@ def test_a_training_with_loops_is_bit_identical_after_a_stop_and_learns(monkeypa
     )
     dataset = load_dataset("mnist-5k", Path("data"))
     whole = Training(config, dataset, torch.device("cpu"))
-    assert whole.notes[-1] == "compile on"
+    assert whole.notes == ["compile on"]
+    rounds = Training(config.replace(precision="bf16"), dataset, torch.device("cpu"))
+    assert rounds.notes[0].startswith("bf16: rounded values")
     saved = []
     outcome = whole.run(Hooks(save=lambda state, _: saved.append(copy.deepcopy(state))))
     again = Training(config, dataset, torch.device("cpu"))
