@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from groupnorm_bench.errors import one_line
+
 MIN_IMAGES = 100_000
 """Images of training from which `auto` compiles: the loops save about 0.2 ms each, so this many
 earn back what compiling takes once on a machine (docs/performance.md)."""
@@ -55,7 +57,7 @@ def prepare() -> str | None:
     try:
         _kernels()
     except Exception as error:  # the compiler is another program: it fails in its own ways
-        return " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        return one_line(error)[:160]
     return None
 
 

@@ -69,7 +69,7 @@ class TrainConfig:
     seed: int = _setting(0, "Fixes initial weights and data order, by two generators.")
     device: str = _setting("auto", "auto, cpu, cuda, cuda:N, or mps.")
     precision: str = _setting("fp32", "fp32, or bf16 (autocast; weights stay fp32).")
-    compile: str = _setting("auto", "Compile the loops of a CPU: auto, on, off.")
+    compile: str = _setting("auto", "Compile loops (CPU) or steps (GPU): auto, on, off.")
 
     def __post_init__(self) -> None:
         hints = _field_types()

@@ -67,6 +67,11 @@ class TrainingStopped(GnbenchError):
     exit_code = 130
 
 
+def one_line(error: BaseException) -> str:
+    """Return the kind and the message of an error in one line, to be told inside another."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the nearest of `known`, or `; use one of ...`.
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from groupnorm_bench import bf16, fused
 from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.convolution import convolve
-from groupnorm_bench.errors import ConfigError
+from groupnorm_bench.errors import ConfigError, one_line
 from groupnorm_bench.norms import CONV_CHANNELS, NormSpec, make_norm
 
 NUM_CLASSES = 10
@@ -117,10 +117,9 @@ def _check_norm(config: TrainConfig, model: CNN) -> None:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 output = norm(features)
         except Exception as error:  # a user's code may raise anything; each is theirs to mend
-            message = " ".join(f"{type(error).__name__}: {error}".split())
             raise ConfigError(
                 f"norm={config.norm!r} cannot normalise a tensor shaped "
-                f"{list(features.shape)}: {message}"
+                f"{list(features.shape)}: {one_line(error)}"
             ) from error
         if not isinstance(output, Tensor):
             raise ConfigError(

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from groupnorm_bench.errors import ConfigError, nearest
+from groupnorm_bench.errors import ConfigError, nearest, one_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -210,7 +210,7 @@ def _custom_builder(name: str) -> Callable[[int, int], nn.Module]:
             layer = function(num_channels, num_groups)
         except (Exception, SystemExit) as error:  # a user's code may raise anything
             raise ConfigError(
-                f"norm={name!r} cannot be built: {_one_line(error)}; it must be importable from "
+                f"norm={name!r} cannot be built: {one_line(error)}; it must be importable from "
                 "here and callable with (num_channels, num_groups)"
             ) from error
         if not isinstance(layer, nn.Module):
@@ -220,10 +220,6 @@ def _custom_builder(name: str) -> Callable[[int, int], nn.Module]:
         return layer
 
     return build
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def valid_num_groups() -> list[int]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groupnorm_bench import compiled, fused, memory
+from groupnorm_bench import compiled, fused, graphs, memory
 from groupnorm_bench.bf16 import RoundToBf16, has_bf16_instructions
 from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.data import Dataset, Split, load_dataset, resolve_dataset
@@ -132,7 +132,8 @@ class Training:
         self.total_steps = config.max_steps or config.epochs * self.steps_per_epoch
         self.epochs = math.ceil(self.total_steps / self.steps_per_epoch)
         self.model = build_model(config).to(device)
-        self.notes = self._choose_loops()
+        self.score: graphs.Score = self._score
+        self.notes = self._choose_compilation()
         self.optimizer = make_optimizer(config, self.model)
         self.schedule = make_schedule(config, self.optimizer, self.total_steps)
         self.order = torch.Generator().manual_seed(order_seed(config.seed))
@@ -143,9 +144,11 @@ class Training:
         self.train_seconds = 0.0
         self.history: list[Row] = []
 
-    def _choose_loops(self) -> list[str]:
-        """Compile the loops where that is asked for or pays; return what to tell the user."""
+    def _choose_compilation(self) -> list[str]:
+        """Compile where that is asked for or pays; return what to tell the user."""
         config = self.config
+        if self.device.type == "cuda":
+            return [self._capture()]
         if not fused.has_block(self.model.norm1) or self.device.type != "cpu":
             line = f"norm {config.norm} on {self.device.type}: plain modules, not fused"
         else:
@@ -158,6 +161,18 @@ class Training:
         if isinstance(autocast(config, self.device, self.model.use_loops), RoundToBf16):
             return ["bf16: rounded values, summed in fp32 at about fp32's speed", line]
         return [line]
+
+    def _capture(self) -> str:
+        """Have steps run as CUDA graphs if asked to; return a line that says so."""
+        if self.config.compile == "off":
+            return "compile off"
+        if self.config.compile == "auto":
+            return "compile off: what it saves on a GPU is not measured (--compile on takes it)"
+        places = torch.arange(self.config.batch_size, device=self.device)
+        self.model.train()
+        self.model.fast = False  # its hand-made passes are a CPU's; the compiler merges by itself
+        self.score, problem = graphs.capture(self._score, self.model, places)
+        return "compile on" if problem is None else f"compile off: {problem}"
 
     def run(self, hooks: Hooks) -> TrainOutcome:
         """Train to the end, then score the test set once; raises as `train` does."""
@@ -212,19 +227,24 @@ class Training:
         self.train_seconds += self.epoch_seconds
 
     def _train_step(self, batch: Tensor, *, check: bool) -> tuple[Tensor, Tensor]:
-        images = self.data.normalize(self.data.train.images[batch])
-        labels = self.data.train.labels[batch]
-        with autocast(self.config, self.device, self.model.use_loops):
-            logits = self.model(images)
-        loss = F.cross_entropy(logits.float(), labels)
+        self.optimizer.zero_grad()  # before the forward pass: a CUDA graph reuses their memory
+        loss, hits = self.score(batch)
         if check and not math.isfinite(loss.item()):
             raise self._diverged("loss", loss.item(), self.step + 1)
-        self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         if self.schedule is not None and self.step + 1 < self.total_steps:
             self.schedule.step()
-        return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+        return loss.detach(), hits
+
+    def _score(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean loss of training images, and how many of them are read right."""
+        images = self.data.normalize(self.data.train.images[places])
+        labels = self.data.train.labels[places]
+        with autocast(self.config, self.device, self.model.use_loops):
+            logits = self.model(images)
+        loss = F.cross_entropy(logits.float(), labels)
+        return loss, (logits.detach().argmax(1) == labels).sum()
 
     def _measure_epoch(self, epoch: int) -> Row:
         steps = self.step - (epoch - 1) * self.steps_per_epoch

@@ -71,6 +71,10 @@ def test_train_as_a_user_types_it(capsys):
     header, *rows = capsys.readouterr().out.splitlines()
     assert header.split()[:4] == ["arm", "precision", "batch", "images/s"]
     assert [row.split()[:3] for row in rows] == [["none", "fp32", "2"], ["none", "bf16", "2"]]
+    settings += ["--norm", "group", "--precision", "fp32", "--groups", "2", "--groups", "4"]
+    assert gnbench(["bench", "train", *settings]) == 0
+    _, *rows = capsys.readouterr().out.splitlines()
+    assert [row.split()[0] for row in rows] == ["none", "group-g2", "group-g4"]
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,10 @@ def train_command(
         list[int] | None, typer.Option("--batch-size", help="Images per step; repeat for more.")
     ] = None,
     precision: Precisions = None,
-    groups: Groups = 8,
+    groups: Annotated[
+        list[int] | None,
+        typer.Option("--groups", "--num-groups", min=1, help="Groups, 8 if not given; or more."),
+    ] = None,
     repeats: Repeats = 20,
     threads: Threads = None,
     as_json: AsJson = False,
@@ -83,11 +86,13 @@ def train_command(
     """Time training steps against the limit: the convolutions and the linear layer alone."""
     norms = _known(norm, NORMS, "norm") if norm else ["none", "batch", "group"]
     configs = [
-        TrainConfig(norm=name, batch_size=size, precision=kind, num_groups=groups)
+        TrainConfig(norm=name, batch_size=size, precision=kind, num_groups=count)
         for size in batch_size or [64, 256]
         for kind in _known(precision, PRECISIONS, "precision")
         for name in norms
+        for count in groups or [8]
     ]
+    configs = list({config.cell: config for config in configs}.values())  # groups may be inert
     _check_plot(plot)
     from groupnorm_bench import bench
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from groupnorm_bench.config import TrainConfig
-from groupnorm_bench.errors import RunFolderError, TrainingStopped
+from groupnorm_bench.errors import RunFolderError, TrainingStopped, one_line
 from groupnorm_bench.results import RunFolder, RunResult
 from groupnorm_bench.sweep.executors import (
     Ended,
@@ -183,8 +183,7 @@ def _attempt(link: _Link, setup: WorkerSetup, trial: Trial, run: TrainConfig) ->
 
 
 def _lost(setup: WorkerSetup, run: TrainConfig, error: BaseException) -> Lost:
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
-    return Lost(run, setup.slot, reason, traceback.format_exc())
+    return Lost(run, setup.slot, one_line(error), traceback.format_exc())
 
 
 class _Hooks:
