@@ -162,7 +162,8 @@ def _layer_ways(
         return pooled
 
     yield "fused", partial(ours, False)
-    if norm != "none" and compiled.fits(last, layer) and compiled.prepare() is None:
+    is_taken = compiled.fits(last, torch.float32) and (norm != "none" or dtype == torch.float32)
+    if is_taken and compiled.prepare() is None:
         yield "compiled", partial(ours, True)
 
 

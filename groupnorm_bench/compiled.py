@@ -67,13 +67,18 @@ def _kernels() -> Any:
     return kernels
 
 
-def fits(features: Tensor, norm: Any) -> bool:
-    """Return whether the loops take `features`: channels-last, even sides, at most float32."""
+def fits(features: Tensor, dtype: torch.dtype) -> bool:
+    """Return whether the loops take `features`: channels-last, even sides, at most float32.
+
+    Args:
+        features: [N, C, H, W].
+        dtype: of the norm's parameters.
+    """
     return (
         features.shape[2] % 2 == 0
         and features.shape[3] % 2 == 0
         and features.is_contiguous(memory_format=torch.channels_last)
-        and torch.promote_types(features.dtype, norm.weight.dtype) == torch.float32
+        and torch.promote_types(features.dtype, dtype) == torch.float32
     )
 
 
@@ -108,7 +113,8 @@ def pool(
         mean, rstd: [N or 1, C].
     """
     num_images = len(features)
-    pooled, centred, places = _like_pooled(features)
+    pooled, centred = _like_pooled(features), _like_pooled(features)
+    places = _like_pooled(features, torch.int8)
     share(
         _kernels().pool,
         num_images,
@@ -122,6 +128,22 @@ def pool(
         pooled.numpy(),
     )
     return pooled.permute(0, 3, 1, 2), centred.permute(0, 3, 1, 2), places
+
+
+def relu_pool(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Return max_pool2d(relu(features), 2), channels-last as features are, and places of peaks."""
+    pooled, places = _like_pooled(features), _like_pooled(features, torch.int8)
+    arrays = _pixels(features), places.numpy(), pooled.numpy()
+    share(_kernels().relu_pool, len(features), *arrays)
+    return pooled.permute(0, 3, 1, 2), places
+
+
+def relu_unpool(grad: Tensor, places: Tensor) -> Tensor:
+    """Return the gradient of features; `places` is from `relu_pool`."""
+    num_images, channels, height, width = grad.shape
+    pixels = torch.empty(num_images, 2 * height, 2 * width, channels)
+    share(_kernels().relu_unpool, num_images, _pixels(grad), places.numpy(), pixels.numpy())
+    return pixels.permute(0, 3, 1, 2)
 
 
 def sum_grads(grad: Tensor, pooled: Tensor, centred: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,7 +188,8 @@ def group_pool(
     """Return what `pool` does, and the means and rstds of the groups, each [N, C]."""
     num_images, channels = features.shape[:2]
     means, rstds = torch.empty(2, num_images, channels).unbind()
-    pooled, centred, places = _like_pooled(features)
+    pooled, centred = _like_pooled(features), _like_pooled(features)
+    places = _like_pooled(features, torch.int8)
     share(
         _kernels().group_pool,
         num_images,
@@ -211,11 +234,10 @@ def group_unpool(
     return features_grad, products.sum(0), sums.sum(0)
 
 
-def _like_pooled(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return room [N, H / 2, W / 2, C] for pooled values, centred ones and places."""
+def _like_pooled(features: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return room [N, H / 2, W / 2, C] for something of each window."""
     num_images, channels, height, width = features.shape
-    shape = (num_images, height // 2, width // 2, channels)
-    return torch.empty(shape), torch.empty(shape), torch.empty(shape, dtype=torch.int8)
+    return torch.empty(num_images, height // 2, width // 2, channels, dtype=dtype)
 
 
 def takes_one_channel(images: Tensor, weight: Tensor) -> bool:

@@ -12,7 +12,7 @@ are those of `nn.GroupNorm` and `nn.BatchNorm2d`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -41,8 +41,10 @@ def norm_relu_pool(
     if features.device.type != "cpu" or min(features.shape[2:]) < 2 or not has_block(norm):
         return None
     if type(norm) is nn.Identity:
+        if use_loops and features.dtype == torch.float32 and compiled.fits(features, torch.float32):
+            return _ReluPoolLoops.apply(features)
         return F.relu(F.max_pool2d(features, 2))
-    use_loops = use_loops and compiled.fits(features, norm)
+    use_loops = use_loops and compiled.fits(features, cast(Tensor, norm.weight).dtype)
     if type(norm) is nn.GroupNorm:
         if use_loops and features.dtype == norm.weight.dtype:
             return _GroupLoops.apply(features, norm.weight, norm.bias, norm.num_groups, norm.eps)
@@ -179,6 +181,22 @@ class _NormReluPool(torch.autograd.Function):
             )
             features_grad.addcmul_(features, slope).add_(level)
         return features_grad.to(dtype), product_sums.sum(0), grad_sums.sum(0), None, None, None
+
+
+class _ReluPoolLoops(torch.autograd.Function):
+    """max_pool2d(relu(features), 2), float32, in one compiled loop each way."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        pooled, places = compiled.relu_pool(features)
+        ctx.save_for_backward(places)
+        return pooled
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (places,) = ctx.saved_tensors
+        return compiled.relu_unpool(grad.contiguous(memory_format=torch.channels_last), places)
 
 
 class _GroupLoops(torch.autograd.Function):

@@ -212,7 +212,43 @@ def pool(
                     centred[n, i, j, c] = peak
                     places[n, i, j, c] = place
                     output = peak * scale[n, c] + shift[c]
-                    pooled[n, i, j, c] = output if output > 0 else F4(0)
+                    pooled[n, i, j, c] = F4(0) if output <= 0 else output  # NaN stays NaN
+
+
+@_loop(_PIXELS, _WINDOWS, _PIXELS, _RANGE)
+def relu_pool(pixels: Any, places: Any, pooled: Any, first: int, last: int) -> None:
+    """Write max_pool2d(relu(pixels), 2), and each peak's place: 0 to 3, or 4 where it is 0."""
+    _, height, width, channels = pooled.shape
+    for n in range(first, last):
+        for i in range(height):
+            for j in range(width):
+                for c in range(channels):
+                    peak, place = pixels[n, 2 * i, 2 * j, c], I1(0)
+                    value = pixels[n, 2 * i, 2 * j + 1, c]
+                    if value > peak:
+                        peak, place = value, I1(1)
+                    value = pixels[n, 2 * i + 1, 2 * j, c]
+                    if value > peak:
+                        peak, place = value, I1(2)
+                    value = pixels[n, 2 * i + 1, 2 * j + 1, c]
+                    if value > peak:
+                        peak, place = value, I1(3)
+                    pooled[n, i, j, c] = F4(0) if peak <= 0 else peak
+                    places[n, i, j, c] = I1(4) if peak <= 0 else place
+
+
+@_loop(_PIXELS, _WINDOWS, _PIXELS, _RANGE)
+def relu_unpool(grad: Any, places: Any, pixels_grad: Any, first: int, last: int) -> None:
+    """Write the input's gradient of `relu_pool`."""
+    _, height, width, channels = grad.shape
+    for n in range(first, last):
+        for i in range(height):
+            for j in range(width):
+                for place in range(4):
+                    y, x = 2 * i + place // 2, 2 * j + place % 2
+                    for c in range(channels):
+                        is_peak = places[n, i, j, c] == place
+                        pixels_grad[n, y, x, c] = grad[n, i, j, c] if is_peak else F4(0)
 
 
 @_loop(_PIXELS, _PIXELS, _PIXELS, _ROWS, _ROWS, _RANGE)
@@ -227,7 +263,7 @@ def sum_grads(
         for i in range(height):
             for j in range(width):
                 for c in range(channels):
-                    value = grad[n, i, j, c] if pooled[n, i, j, c] > 0 else F4(0)
+                    value = F4(0) if pooled[n, i, j, c] <= 0 else grad[n, i, j, c]
                     sums[n, c] += value
                     products[n, c] += value * centred[n, i, j, c]
 
@@ -253,7 +289,7 @@ def unpool(
             for j in range(width):
                 for c in range(channels):
                     value = grad[n, i, j, c] * scale[n, c]
-                    routed[c] = value if pooled[n, i, j, c] > 0 else F4(0)
+                    routed[c] = F4(0) if pooled[n, i, j, c] <= 0 else value
                 for place in range(4):
                     y, x = 2 * i + place // 2, 2 * j + place % 2
                     for c in range(channels):
