@@ -107,6 +107,8 @@ def pool(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return max_pool2d(relu(norm(features)), 2), the peaks less their mean, and their places.
 
+    Places are 0 to 3 in each window, and 4 where ReLU gives 0.
+
     Args:
         features: [N, C, H, W], channels-last, as the first two results are.
         weight, bias: [C].
@@ -146,24 +148,23 @@ def relu_unpool(grad: Tensor, places: Tensor) -> Tensor:
     return pixels.permute(0, 3, 1, 2)
 
 
-def sum_grads(grad: Tensor, pooled: Tensor, centred: Tensor) -> tuple[Tensor, Tensor]:
-    """Return sums of grad where pooled > 0, plain and times centred: each [N, C]."""
+def sum_grads(grad: Tensor, places: Tensor, centred: Tensor) -> tuple[Tensor, Tensor]:
+    """Return sums of grad behind ReLU, plain and times centred: each [N, C]."""
     sums, products = torch.empty(2, *grad.shape[:2]).unbind()
-    arrays = _pixels(grad), _pixels(pooled), _pixels(centred), sums.numpy(), products.numpy()
+    arrays = _pixels(grad), places.numpy(), _pixels(centred), sums.numpy(), products.numpy()
     share(_kernels().sum_grads, len(grad), *arrays)
     return sums, products
 
 
 def unpool(
     grad: Tensor,
-    pooled: Tensor,
     places: Tensor,
     features: Tensor,
     slope: Tensor,
     level: Tensor,
     scale: Tensor,
 ) -> Tensor:
-    """Return features * slope + level, with scale * grad added at each place where pooled > 0.
+    """Return features * slope + level, with scale * grad added at each place.
 
     Shapes as in `pool`; slope, level and scale are [N or 1, C].
     """
@@ -173,7 +174,6 @@ def unpool(
         _kernels().unpool,
         num_images,
         _pixels(grad),
-        _pixels(pooled),
         places.numpy(),
         _pixels(features),
         *(_rows(values, num_images) for values in (slope, level, scale)),
@@ -205,7 +205,6 @@ def group_pool(
 
 def group_unpool(
     grad: Tensor,
-    pooled: Tensor,
     features: Tensor,
     weight: Tensor,
     num_groups: int,
@@ -219,7 +218,6 @@ def group_unpool(
         _kernels().group_unpool,
         len(features),
         _pixels(grad),
-        _pixels(pooled),
         places,
         centred,
         _pixels(features),

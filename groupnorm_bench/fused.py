@@ -162,7 +162,7 @@ class _NormReluPool(torch.autograd.Function):
         features, pooled = features.to(exact), pooled.to(exact)
         grad = grad.to(exact, memory_format=torch.channels_last)
         if ctx.use_loops:
-            grad_sums, product_sums = compiled.sum_grads(grad, pooled, centred)
+            grad_sums, product_sums = compiled.sum_grads(grad, places, centred)
         else:
             grad = torch.ops.aten.threshold_backward(grad, pooled, 0)
             grad_sums, product_sums = grad.sum(_PIXELS), (grad * centred).sum(_PIXELS)  # [N, C]
@@ -173,7 +173,7 @@ class _NormReluPool(torch.autograd.Function):
         level = blocks(weight * grad_sums, ctx.num_groups) * rstd / -num_pixels - slope * mean
         scale = weight * rstd
         if ctx.use_loops:
-            features_grad = compiled.unpool(grad, pooled, places, features, slope, level, scale)
+            features_grad = compiled.unpool(grad, places, features, slope, level, scale)
         else:
             slope, level, scale = _maps(slope, level, scale)
             features_grad = torch.ops.aten.max_pool2d_with_indices_backward(
@@ -208,13 +208,13 @@ class _GroupLoops(torch.autograd.Function):
     ) -> Tensor:
         pooled, *saved = compiled.group_pool(features, weight, bias, num_groups, eps)
         ctx.num_groups = num_groups
-        ctx.save_for_backward(pooled, features, weight, *saved)
+        ctx.save_for_backward(features, weight, *saved)
         return pooled
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        pooled, features, weight, *saved = ctx.saved_tensors
+        features, weight, *saved = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
-        grads = compiled.group_unpool(grad, pooled, features, weight, ctx.num_groups, saved)
+        grads = compiled.group_unpool(grad, features, weight, ctx.num_groups, saved)
         return *grads, None, None

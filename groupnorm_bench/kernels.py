@@ -151,27 +151,33 @@ def correlate_grads(images: Any, grad: Any, rounds: bool, first: int, last: int)
 
 @_loop(_PIXELS, _ROWS, _ROWS, _RANGE)
 def moments(pixels: Any, means: Any, variances: Any, first: int, last: int) -> None:
-    """Write the mean and the variance over each image and channel."""
+    """Write the mean and the variance over each image and channel; sides are even.
+
+    Four pixels at once, since a sum waits for the one before it.
+    """
     _, height, width, channels = pixels.shape
     total, row = np.empty(channels, F4), np.empty(channels, F4)
     for n in range(first, last):
         total[:] = 0
-        for h in range(height):
+        for h in range(0, height, 2):
             row[:] = 0  # sums of rows, then of columns: shorter sums, smaller errors
-            for w in range(width):
+            for w in range(0, width, 2):
                 for c in range(channels):
-                    row[c] += pixels[n, h, w, c]
+                    above = pixels[n, h, w, c] + pixels[n, h, w + 1, c]
+                    row[c] += above + (pixels[n, h + 1, w, c] + pixels[n, h + 1, w + 1, c])
             for c in range(channels):
                 total[c] += row[c]
         for c in range(channels):
             means[n, c] = total[c] / F4(height * width)
         total[:] = 0
-        for h in range(height):
+        for h in range(0, height, 2):
             row[:] = 0
-            for w in range(width):
+            for w in range(0, width, 2):
                 for c in range(channels):
-                    deviation = pixels[n, h, w, c] - means[n, c]
-                    row[c] += deviation * deviation
+                    mean = means[n, c]
+                    x0, x1 = pixels[n, h, w, c] - mean, pixels[n, h, w + 1, c] - mean
+                    x2, x3 = pixels[n, h + 1, w, c] - mean, pixels[n, h + 1, w + 1, c] - mean
+                    row[c] += (x0 * x0 + x1 * x1) + (x2 * x2 + x3 * x3)
             for c in range(channels):
                 total[c] += row[c]
         for c in range(channels):
@@ -191,7 +197,10 @@ def pool(
     first: int,
     last: int,
 ) -> None:
-    """Write what max-pooling after the norm picks, less its mean; its place, 0 to 3; the output."""
+    """Write what max-pooling after the norm picks, less its mean; its place; the output.
+
+    Places are 0 to 3, and 4 where ReLU gives 0.
+    """
     _, height, width, channels = pooled.shape
     for n in range(first, last):
         for i in range(height):
@@ -210,9 +219,9 @@ def pool(
                         peak, place = value, I1(3)
                     peak -= mean[n, c]
                     centred[n, i, j, c] = peak
-                    places[n, i, j, c] = place
                     output = peak * scale[n, c] + shift[c]
                     pooled[n, i, j, c] = F4(0) if output <= 0 else output  # NaN stays NaN
+                    places[n, i, j, c] = I1(4) if output <= 0 else place
 
 
 @_loop(_PIXELS, _WINDOWS, _PIXELS, _RANGE)
@@ -251,9 +260,9 @@ def relu_unpool(grad: Any, places: Any, pixels_grad: Any, first: int, last: int)
                         pixels_grad[n, y, x, c] = grad[n, i, j, c] if is_peak else F4(0)
 
 
-@_loop(_PIXELS, _PIXELS, _PIXELS, _ROWS, _ROWS, _RANGE)
+@_loop(_PIXELS, _WINDOWS, _PIXELS, _ROWS, _ROWS, _RANGE)
 def sum_grads(
-    grad: Any, pooled: Any, centred: Any, sums: Any, products: Any, first: int, last: int
+    grad: Any, places: Any, centred: Any, sums: Any, products: Any, first: int, last: int
 ) -> None:
     """Write sums over each image and channel of the gradient behind ReLU, plain and weighted."""
     _, height, width, channels = grad.shape
@@ -263,15 +272,14 @@ def sum_grads(
         for i in range(height):
             for j in range(width):
                 for c in range(channels):
-                    value = F4(0) if pooled[n, i, j, c] <= 0 else grad[n, i, j, c]
+                    value = F4(0) if places[n, i, j, c] == 4 else grad[n, i, j, c]
                     sums[n, c] += value
                     products[n, c] += value * centred[n, i, j, c]
 
 
-@_loop(_PIXELS, _PIXELS, _WINDOWS, _PIXELS, _ROWS, _ROWS, _ROWS, _PIXELS, _RANGE)
+@_loop(_PIXELS, _WINDOWS, _PIXELS, _ROWS, _ROWS, _ROWS, _PIXELS, _RANGE)
 def unpool(
     grad: Any,
-    pooled: Any,
     places: Any,
     pixels: Any,
     slope: Any,
@@ -283,19 +291,16 @@ def unpool(
 ) -> None:
     """Write the input's gradient: pixels * slope + level, and scale * grad at each peak."""
     _, height, width, channels = grad.shape
-    routed = np.empty(channels, F4)
     for n in range(first, last):
         for i in range(height):
             for j in range(width):
-                for c in range(channels):
-                    value = grad[n, i, j, c] * scale[n, c]
-                    routed[c] = F4(0) if pooled[n, i, j, c] <= 0 else value
                 for place in range(4):
                     y, x = 2 * i + place // 2, 2 * j + place % 2
                     for c in range(channels):
+                        routed = grad[n, i, j, c] * scale[n, c]
                         value = pixels[n, y, x, c] * slope[n, c] + level[n, c]
                         is_peak = places[n, i, j, c] == place
-                        pixels_grad[n, y, x, c] = value + routed[c] if is_peak else value
+                        pixels_grad[n, y, x, c] = value + routed if is_peak else value
 
 
 @njit(**_OPTIONS)
@@ -345,12 +350,11 @@ def group_pool(
 
 
 @_loop(
-    *(_PIXELS, _PIXELS, _WINDOWS, _PIXELS, _PIXELS, _ROW, "i8", _ROWS, _ROWS),
+    *(_PIXELS, _WINDOWS, _PIXELS, _PIXELS, _ROW, "i8", _ROWS, _ROWS),
     *(_ROWS, _ROWS, _PIXELS, _RANGE),
 )
 def group_unpool(
     grad: Any,
-    pooled: Any,
     places: Any,
     centred: Any,
     pixels: Any,
@@ -371,7 +375,7 @@ def group_unpool(
     slopes, levels, scales = np.empty_like(means), np.empty_like(means), np.empty_like(means)
     num_pixels = F4(pixels.shape[1] * pixels.shape[2])
     for n in range(first, last):
-        sum_grads(grad, pooled, centred, sums, products, n, n + 1)
+        sum_grads(grad, places, centred, sums, products, n, n + 1)
         for c in range(len(weight)):
             products[n, c] *= rstds[n, c]
             slopes[n, c] = weight[c] * products[n, c]
@@ -383,7 +387,7 @@ def group_unpool(
             slopes[n, c] *= rstds[n, c] * rstds[n, c] / -num_pixels
             levels[n, c] *= rstds[n, c] / -num_pixels
             levels[n, c] -= slopes[n, c] * means[n, c]
-        unpool(grad, pooled, places, pixels, slopes, levels, scales, pixels_grad, n, n + 1)
+        unpool(grad, places, pixels, slopes, levels, scales, pixels_grad, n, n + 1)
 
 
 PERIOD = 16
