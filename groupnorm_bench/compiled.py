@@ -164,22 +164,20 @@ def unpool(
     level: Tensor,
     scale: Tensor,
 ) -> Tensor:
-    """Return features * slope + level, with scale * grad added at each place.
+    """Replace features by features * slope + level, scale * grad added at each place.
 
     Shapes as in `pool`; slope, level and scale are [N or 1, C].
     """
     num_images = len(features)
-    features_grad = torch.empty_like(features)
     share(
         _kernels().unpool,
         num_images,
         _pixels(grad),
         places.numpy(),
-        _pixels(features),
         *(_rows(values, num_images) for values in (slope, level, scale)),
-        _pixels(features_grad),
+        _pixels(features),
     )
-    return features_grad
+    return features
 
 
 def group_pool(
@@ -210,26 +208,27 @@ def group_unpool(
     num_groups: int,
     saved: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of features, weight and bias; `saved` is the rest of `group_pool`."""
+    """Return the gradients of features, which they replace, of weight and of bias.
+
+    `saved` is the rest of what `group_pool` returned.
+    """
     centred, places, means, rstds = (values.numpy() for values in saved)
     sums, products = torch.empty(2, *features.shape[:2]).unbind()
-    features_grad = torch.empty_like(features)
     share(
         _kernels().group_unpool,
         len(features),
         _pixels(grad),
         places,
         centred,
-        _pixels(features),
         weight.detach().numpy(),
         num_groups,
         means,
         rstds,
         sums.numpy(),
         products.numpy(),
-        _pixels(features_grad),
+        _pixels(features),
     )
-    return features_grad, products.sum(0), sums.sum(0)
+    return features, products.sum(0), sums.sum(0)
 
 
 def _like_pooled(features: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

