@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groupnorm_bench import compiled, memory
-from groupnorm_bench.bench import Spread, interleaved
+from groupnorm_bench.bench import Case, Spread, interleaved
 from groupnorm_bench.convolution import convolve
 from groupnorm_bench.fused import norm_relu_pool
 
@@ -46,7 +46,12 @@ def main() -> None:
 def table(batch_size: int, groups: int, repeats: int) -> None:
     """Print a row a piece, and their sums."""
     steps = pieces(batch_size, groups)
-    seconds = interleaved([step for ways in steps.values() for step in ways], repeats)
+    cases = [
+        Case(step, batch_size, use_loops)
+        for ways in steps.values()
+        for step, use_loops in zip(ways, (False, False, True), strict=True)
+    ]
+    seconds = interleaved(cases, repeats)
     times = [Spread.of([1e6 * s / batch_size for s in each]) for each in seconds]
     rows = list(zip(times[::3], times[1::3], times[2::3], strict=True))
     for name, row in zip(steps, rows, strict=True):

@@ -33,6 +33,8 @@ PEERS = {
 OURS = {
     "gnbench fp32": ["--precision", "fp32", "--compile", "on"],
     "gnbench bf16": ["--precision", "bf16", "--compile", "on"],
+    "gnbench fp32, not compiled": ["--precision", "fp32", "--compile", "off"],
+    "gnbench bf16, not compiled": ["--precision", "bf16", "--compile", "off"],
 }
 
 

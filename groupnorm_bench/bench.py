@@ -18,7 +18,7 @@ from groupnorm_bench import compiled, fused, memory
 from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.convolution import convolve
 from groupnorm_bench.errors import ConfigError
-from groupnorm_bench.model import build_model
+from groupnorm_bench.model import CNN, build_model
 from groupnorm_bench.norms import CONV_CHANNELS, NORMS, make_norm
 from groupnorm_bench.optimizers import make_optimizer
 from groupnorm_bench.training import autocast
@@ -82,15 +82,30 @@ def as_document(rows: Iterable[LayerSpeed | TrainSpeed]) -> list[dict[str, Any]]
     return [asdict(row) for row in rows]
 
 
-def interleaved(functions: list[Callable[[], None]], repeats: int) -> list[list[float]]:
-    """Return the seconds of each call: every function once a round, so noise falls on all alike."""
-    seconds: list[list[float]] = [[] for _ in functions]
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Something to be timed."""
+
+    run: Callable[[], None]
+    batch_size: int
+    use_loops: bool
+    """Whether it runs by the compiled loops, with the threads that training gives them."""
+
+
+def interleaved(cases: list[Case], repeats: int) -> list[list[float]]:
+    """Return the seconds of each call: every case once a round, so that noise falls on all alike.
+
+    Threads start before the clock does: a training starts them once an epoch.
+    """
+    seconds: list[list[float]] = [[] for _ in cases]
     for round_ in range(_WARM_UP + repeats):
-        for function, times in zip(functions, seconds, strict=True):
-            started = time.perf_counter()
-            function()
+        for case, times in zip(cases, seconds, strict=True):
+            with compiled.threads(case.use_loops, case.batch_size):
+                started = time.perf_counter()
+                case.run()
+                elapsed = time.perf_counter() - started
             if round_ >= _WARM_UP:
-                times.append(time.perf_counter() - started)
+                times.append(elapsed)
     return seconds
 
 
@@ -110,8 +125,8 @@ def bench_layers(
     Raises:
         ConfigError: a shape is too small to pool, or `num_groups` does not divide its channels.
     """
-    cases: list[tuple[str, str, str, Shape]] = []
-    functions: list[Callable[[], None]] = []
+    labels: list[tuple[str, str, str, Shape]] = []
+    cases: list[Case] = []
     saved: list[float] = []
     notes = [f"{n}: left out, needs the package {NORMS[n].needs}" for n in norms if _lacks(n)]
     for shape in shapes:
@@ -122,14 +137,12 @@ def bench_layers(
                 if _lacks(norm):
                     continue
                 for way, function in _layer_ways(norm, num_groups, shape, DTYPES[precision]):
-                    cases.append((norm, way, precision, shape))
+                    labels.append((norm, way, precision, shape))
                     saved.append(_saved_mb(function))
-                    functions.append(_backward_too(function))
+                    cases.append(Case(_backward_too(function), shape[0], way == "compiled"))
     rows = [
-        LayerSpeed(*case, Spread.of([1e6 * s / case[3][0] for s in times]), megabytes)
-        for case, times, megabytes in zip(
-            cases, interleaved(functions, repeats), saved, strict=True
-        )
+        LayerSpeed(*label, Spread.of([1e6 * s / label[3][0] for s in times]), megabytes)
+        for label, times, megabytes in zip(labels, interleaved(cases, repeats), saved, strict=True)
     ]
     return rows, notes
 
@@ -230,30 +243,29 @@ def _random_batch(size: int) -> tuple[Tensor, Tensor]:
     return images, torch.randint(0, 10, (size,), generator=generator)
 
 
-def _train_step(config: TrainConfig) -> Callable[[], None]:
+def _train_step(config: TrainConfig) -> Case:
     device = torch.device("cpu")
     model = build_model(config)
-    model.use_loops = _uses_loops(config)
+    model.use_loops = _uses_loops(config, model)
     optimizer = make_optimizer(config, model)
     images, labels = _random_batch(config.batch_size)
 
     def step() -> None:
-        with compiled.threads(model.use_loops, config.batch_size):
-            with autocast(config, device, model.use_loops):
-                logits = model(images)
-            loss = F.cross_entropy(logits.float(), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+        with autocast(config, device, model.use_loops):
+            logits = model(images)
+        loss = F.cross_entropy(logits.float(), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
 
-    return step
-
-
-def _uses_loops(config: TrainConfig) -> bool:
-    return config.compile != "off" and compiled.prepare() is None
+    return Case(step, config.batch_size, model.use_loops)
 
 
-def _limit_step(config: TrainConfig) -> Callable[[], None]:
+def _uses_loops(config: TrainConfig, model: CNN) -> bool:
+    return config.compile != "off" and model.fits_loops and compiled.prepare() is None
+
+
+def _limit_step(config: TrainConfig) -> Case:
     """Return the convolutions and the linear layer, forward and backward, and nothing else."""
     model = build_model(config.replace(norm="none"))
     images, _ = _random_batch(config.batch_size)
@@ -264,17 +276,16 @@ def _limit_step(config: TrainConfig) -> Callable[[], None]:
         (model.linear, third),
     ]
     grads: list[Tensor] = []
-    use_loops = _uses_loops(config)
+    use_loops = _uses_loops(config, model)
 
     def step() -> None:
-        with compiled.threads(use_loops, config.batch_size):
-            with autocast(config, torch.device("cpu"), use_loops):
-                outputs = [convolve(inputs, layer, use_loops) for layer, inputs in layers]
-            if not grads:
-                grads.extend(torch.ones_like(output) for output in outputs)
-            torch.autograd.backward(outputs, grads)
+        with autocast(config, torch.device("cpu"), use_loops):
+            outputs = [convolve(inputs, layer, use_loops) for layer, inputs in layers]
+        if not grads:
+            grads.extend(torch.ones_like(output) for output in outputs)
+        torch.autograd.backward(outputs, grads)
 
-    return step
+    return Case(step, config.batch_size, use_loops)
 
 
 def _middle(batch_size: int) -> tuple[Tensor, Tensor]:

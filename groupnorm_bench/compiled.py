@@ -1,7 +1,7 @@
 """The norm block and both convolutions by compiled loops, where a run is long enough.
 
-The loops are in `kernels`, which loads Numba: 20 s of compiling the first time on a machine, a
-second later. Nothing here loads it before `prepare`.
+The loops are in `kernels`, which loads Numba: 9 s of compiling the first time on a machine, less
+than a second later. Nothing here loads it before `prepare`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -52,13 +53,29 @@ def prepare() -> str | None:
     Returns:
         None, or what went wrong in one line.
     """
-    cache_dir = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(cache_dir) / "groupnorm-bench/compiled"))
     try:
-        _kernels()
+        cache_dir = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(cache_dir) / "groupnorm-bench/compiled"))
+        try:
+            _kernels()
+        except Exception:  # a cache that is full, damaged or forbidden, most likely
+            _compile_afresh()
     except Exception as error:  # the compiler is another program: it fails in its own ways
         return one_line(error)[:160]
     return None
+
+
+def _compile_afresh() -> None:
+    """Compile the loops for this process alone."""
+    from numba import config
+
+    kept = config.CACHE_DIR
+    with tempfile.TemporaryDirectory() as folder:
+        config.CACHE_DIR = folder
+        try:
+            _kernels()
+        finally:
+            config.CACHE_DIR = kept
 
 
 def _kernels() -> Any:
@@ -80,19 +97,6 @@ def fits(features: Tensor, dtype: torch.dtype) -> bool:
         and features.is_contiguous(memory_format=torch.channels_last)
         and torch.promote_types(features.dtype, dtype) == torch.float32
     )
-
-
-def blocks(values: Tensor, num_groups: int | None) -> Tensor:
-    """Average [N, C] over what shares a mean and a variance, and spread it out again.
-
-    Groups of channels within an image, [N, C]; for None, batch norm, the images: [1, C].
-    """
-    if num_groups is None:
-        return values.mean(0, keepdim=True)
-    if num_groups == values.shape[1]:
-        return values
-    groups = values.unflatten(1, (num_groups, -1))
-    return groups.mean(2, keepdim=True).expand_as(groups).flatten(1)
 
 
 def moments(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -239,12 +243,12 @@ def _like_pooled(features: Tensor, dtype: torch.dtype = torch.float32) -> Tensor
 
 def takes_one_channel(images: Tensor, weight: Tensor) -> bool:
     """Return whether `correlate` takes these images [N, 1, H, W] and this kernel."""
-    side, lanes = 5, 16  # of `kernels`, which need not be loaded to answer
+    side = _kernels().SIDE
     return (
         images.dtype == weight.dtype == torch.float32
         and weight.shape[2:] == (side, side)
         and images.shape[3] % 4 == 0
-        and len(weight) % lanes == 0
+        and len(weight) % _kernels().LANES == 0
     )
 
 
@@ -274,7 +278,7 @@ def correlate_grads(padded: Tensor, grad: Tensor, rounds: bool) -> Tensor:
 
 def takes_kernel(images: Tensor, weight: Tensor) -> bool:
     """Return whether `to_spectra` and `to_mixing` take these images and this square kernel."""
-    period, lanes = 16, 16  # of `kernels`, which need not be loaded to answer
+    period, lanes = _kernels().PERIOD, _kernels().LANES
     out_channels, channels, height, width = weight.shape
     return (
         images.dtype == weight.dtype == torch.float32
@@ -364,16 +368,16 @@ def sharing() -> Iterator[None]:
     need then: both at once are slower than one.
     """
     num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    helpers = [_Helper() for _ in range(min(num_threads, MAX_THREADS) - 1)]
-    _helpers.extend(helpers)
+    before = len(_helpers)
     try:
+        torch.set_num_threads(1)
+        for _ in range(min(num_threads, MAX_THREADS) - 1):
+            _helpers.append(_Helper())
         yield
     finally:
         torch.set_num_threads(num_threads)
-        for helper in helpers:
-            _helpers.remove(helper)
-            helper.stop()
+        while len(_helpers) > before:
+            _helpers.pop().stop()
 
 
 class _Helper:

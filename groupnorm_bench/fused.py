@@ -21,7 +21,6 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from groupnorm_bench import compiled
-from groupnorm_bench.compiled import blocks
 
 _PIXELS = (2, 3)  # height and width
 
@@ -36,7 +35,8 @@ def norm_relu_pool(
     There is one on a CPU for `nn.GroupNorm`, `nn.BatchNorm2d` (which updates its running
     statistics as the module does) and `nn.Identity`; not for subclasses, nor for norms without
     a scale and a shift, nor for gradients in evaluation mode of batch norm. `use_loops` takes the
-    loops of `compiled`, which must be prepared, where they fit.
+    loops of `compiled`, which must be prepared, where they fit; features that an operation put out
+    then hold their gradient after the backward pass.
     """
     if features.device.type != "cpu" or min(features.shape[2:]) < 2 or not has_block(norm):
         return None
@@ -98,6 +98,19 @@ def _maps(*values: Tensor) -> tuple[Tensor, ...]:
     return tuple(value.reshape(-1, value.shape[-1], 1, 1) for value in values)
 
 
+def _blocks(values: Tensor, num_groups: int | None) -> Tensor:
+    """Average [N, C] over what shares a mean and a variance, and spread it out again.
+
+    Groups of channels within an image, [N, C]; for None, batch norm, the images: [1, C].
+    """
+    if num_groups is None:
+        return values.mean(0, keepdim=True)
+    if num_groups == values.shape[1]:
+        return values
+    groups = values.unflatten(1, (num_groups, -1))
+    return groups.mean(2, keepdim=True).expand_as(groups).flatten(1)
+
+
 def _pool(features: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Pool 2x2 to the entry that max-pooling after the norm picks: values, and their places.
 
@@ -116,11 +129,13 @@ def _to_replace(features: Tensor, dtype: torch.dtype) -> Tensor:
     """Return saved features in memory that their gradient may take: their own where nobody looks.
 
     A training step then touches less memory. Torch refuses who looks all the same, a second
-    backward pass for one, since the version of the tensor changes.
+    backward pass for one, since the version of the tensor changes. Leaves, and views of what
+    has a gradient, are copied.
     """
     if features.dtype != dtype:
         return features.to(dtype)
-    if features.is_leaf:
+    base = features if features._base is None else features._base
+    if features.is_leaf or (base.is_leaf and base.requires_grad):
         return features.clone(memory_format=torch.channels_last)
     torch.autograd.graph.increment_version(features)
     return features.detach()
@@ -148,8 +163,8 @@ class _NormReluPool(torch.autograd.Function):
         else:  # two passes: E[x^2] - E[x]^2 would cancel where the mean is far from 0
             means = features.mean(_PIXELS, dtype=exact)  # [N, C]
             variances = (features - means[:, :, None, None]).square_().mean(_PIXELS)
-        mean = blocks(means, num_groups)
-        var = blocks(variances + (means - mean).square(), num_groups)
+        mean = _blocks(means, num_groups)
+        var = _blocks(variances + (means - mean).square(), num_groups)
         rstd = (var + eps).rsqrt()
         if use_loops:
             pooled, centred, places = compiled.pool(features.to(exact), weight, bias, mean, rstd)
@@ -160,7 +175,8 @@ class _NormReluPool(torch.autograd.Function):
             pooled = torch.addcmul(shift, centred, scale).relu_()
         pooled = pooled.to(features.dtype)
         ctx.num_groups, ctx.use_loops = num_groups, use_loops
-        ctx.save_for_backward(features, weight, mean, rstd, centred, places, pooled)
+        saved = None if use_loops else pooled  # the loops' places tell where ReLU gave 0
+        ctx.save_for_backward(features, weight, mean, rstd, centred, places, saved)
         ctx.mark_non_differentiable(mean, var)
         ctx.set_materialize_grads(False)
         return pooled, mean, var
@@ -173,7 +189,7 @@ class _NormReluPool(torch.autograd.Function):
         features, weight, mean, rstd, centred, places, pooled = ctx.saved_tensors
         num_pixels = features.shape[2] * features.shape[3]
         dtype, exact = features.dtype, centred.dtype
-        grad = grad.to(exact, memory_format=torch.channels_last)
+        grad = grad.to(exact).contiguous(memory_format=torch.channels_last)
         if ctx.use_loops:
             grad_sums, product_sums = compiled.sum_grads(grad, places, centred)
         else:
@@ -183,8 +199,8 @@ class _NormReluPool(torch.autograd.Function):
         # With g the unpooled gradient and averages over each block of statistics:
         # dx = rstd * (w*g - mean(w*g) - x_hat * mean(w*g*x_hat))
         product_sums = product_sums * rstd  # with x_hat; rstd**3 would underflow for huge values
-        slope = blocks(weight * product_sums, ctx.num_groups) * rstd * rstd / -num_pixels
-        level = blocks(weight * grad_sums, ctx.num_groups) * rstd / -num_pixels - slope * mean
+        slope = _blocks(weight * product_sums, ctx.num_groups) * rstd * rstd / -num_pixels
+        level = _blocks(weight * grad_sums, ctx.num_groups) * rstd / -num_pixels - slope * mean
         scale = weight * rstd
         if ctx.use_loops:
             features = _to_replace(features, exact)

@@ -14,27 +14,30 @@ from torch import Tensor, nn
 
 from groupnorm_bench.errors import one_line
 
-Score = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""From the places of a batch's images to its loss and its hits."""
+Score = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""From a batch's images and labels to its loss and its hits."""
 
 
-def capture(score: Score, model: nn.Module, places: Tensor) -> tuple[Score, str | None]:
-    """Return `score` compiled, and None; or `score` as it is, and what went wrong in one line.
+def capture(
+    score: Score, model: nn.Module, images: Tensor, labels: Tensor
+) -> tuple[Score | None, str | None]:
+    """Return `score` compiled, and None; or None, and what went wrong in one line.
 
     Args:
         score: sees every batch at the same size, and the model in the mode in which it is now.
         model: what `score` trains; its parameters and buffers are left as they were.
-        places: of one batch.
+        images, labels: a batch.
     """
+    torch.compiler.reset()  # it keeps 8 versions of a function, and graphs of runs that are over
     kept = copy.deepcopy(model.state_dict())
     compiled = torch.compile(score, mode="reduce-overhead", fullgraph=True, dynamic=False)
     try:
         for _ in range(3):  # compiles; records; and plays, as every step after it
-            loss, _ = compiled(places)
+            loss, _ = compiled(images, labels)
             loss.backward()
             model.zero_grad()
     except Exception as error:  # the compiler is another program: it fails in its own ways
-        return score, one_line(error)[:160]
+        return None, one_line(error)[:160]
     finally:
         model.zero_grad()
         model.load_state_dict(kept)

@@ -1,4 +1,4 @@
-"""The passes of `fused` over full tensors, as loops that Numba compiles (no compiler is needed).
+"""Norm blocks, both convolutions and rounding, as loops that Numba compiles (no C++ compiler).
 
 Tensors of pixels are [N, H, W, C] here, float32 and contiguous; statistics are [N, C]. Each loop
 does images `first` to `last`, so that threads can share them; images do not depend on each other.
@@ -226,7 +226,10 @@ def pool(
 
 @_loop(_PIXELS, _WINDOWS, _PIXELS, _RANGE)
 def relu_pool(pixels: Any, places: Any, pooled: Any, first: int, last: int) -> None:
-    """Write max_pool2d(relu(pixels), 2), and each peak's place: 0 to 3, or 4 where it is 0."""
+    """Write max_pool2d(relu(pixels), 2), and each peak's place: 0 to 3, or 4 where it is 0.
+
+    Where all pixels of a window are NaN, so is its peak.
+    """
     _, height, width, channels = pooled.shape
     for n in range(first, last):
         for i in range(height):

@@ -29,7 +29,7 @@ class CNN(nn.Module):
 
     fast = True
     use_loops = False
-    """Whether the norm block runs by the compiled loops; they must be prepared."""
+    """Whether convolutions and norm blocks run by the compiled loops; they must be prepared."""
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
@@ -42,6 +42,11 @@ class CNN(nn.Module):
         self.conv2 = conv(first, second, 5, padding=2, bias=True)
         self.norm2 = make_norm(config.norm, second, config.num_groups_for(second))
         self.linear = nn.Linear(second * (IMAGE_SIZE // 4) ** 2, NUM_CLASSES)
+
+    @property
+    def fits_loops(self) -> bool:
+        """Whether the compiled loops have all of its layers on a CPU: elsewhere they do not pay."""
+        return type(self.conv1) is nn.Conv2d and fused.has_block(self.norm1)
 
     def forward(self, images: Float[Tensor, "batch 1 28 28"]) -> Float[Tensor, "batch 10"]:
         features = self._block(images, self.conv1, self.norm1)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groupnorm_bench import compiled, fused, graphs, memory
+from groupnorm_bench import compiled, graphs, memory
 from groupnorm_bench.bf16 import RoundToBf16, has_bf16_instructions
 from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.data import Dataset, Split, load_dataset, resolve_dataset
@@ -132,7 +132,7 @@ class Training:
         self.total_steps = config.max_steps or config.epochs * self.steps_per_epoch
         self.epochs = math.ceil(self.total_steps / self.steps_per_epoch)
         self.model = build_model(config).to(device)
-        self.score: graphs.Score = self._score
+        self.captured: graphs.Score | None = None
         self.notes = self._choose_compilation()
         self.optimizer = make_optimizer(config, self.model)
         self.schedule = make_schedule(config, self.optimizer, self.total_steps)
@@ -149,7 +149,7 @@ class Training:
         config = self.config
         if self.device.type == "cuda":
             return [self._capture()]
-        if not fused.has_block(self.model.norm1) or self.device.type != "cpu":
+        if not self.model.fits_loops or self.device.type != "cpu":
             line = f"norm {config.norm} on {self.device.type}: plain modules, not fused"
         else:
             images = self.total_steps * config.batch_size
@@ -168,11 +168,18 @@ class Training:
             return "compile off"
         if self.config.compile == "auto":
             return "compile off: what it saves on a GPU is not measured (--compile on takes it)"
-        places = torch.arange(self.config.batch_size, device=self.device)
         self.model.train()
         self.model.fast = False  # its hand-made passes are a CPU's; the compiler merges by itself
-        self.score, problem = graphs.capture(self._score, self.model, places)
+        batch = self._batch(torch.arange(self.config.batch_size, device=self.device))
+        self.captured, problem = graphs.capture(self._score, self.model, *batch)
         return "compile on" if problem is None else f"compile off: {problem}"
+
+    @property
+    def way(self) -> str:
+        """How steps are computed: a run goes on in the way in which it began."""
+        if self.captured is not None:
+            return "captured"
+        return "loops" if self.model.use_loops else "plain"
 
     def run(self, hooks: Hooks) -> TrainOutcome:
         """Train to the end, then score the test set once; raises as `train` does."""
@@ -228,7 +235,7 @@ class Training:
 
     def _train_step(self, batch: Tensor, *, check: bool) -> tuple[Tensor, Tensor]:
         self.optimizer.zero_grad()  # before the forward pass: a CUDA graph reuses their memory
-        loss, hits = self.score(batch)
+        loss, hits = (self.captured or self._score)(*self._batch(batch))
         if check and not math.isfinite(loss.item()):
             raise self._diverged("loss", loss.item(), self.step + 1)
         loss.backward()
@@ -237,12 +244,13 @@ class Training:
             self.schedule.step()
         return loss.detach(), hits
 
-    def _score(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean loss of training images, and how many of them are read right."""
-        images = self.data.normalize(self.data.train.images[places])
-        labels = self.data.train.labels[places]
+    def _batch(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        return self.data.train.images[places], self.data.train.labels[places]
+
+    def _score(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean loss of images, as uint8 pixels, and how many of them are read right."""
         with autocast(self.config, self.device, self.model.use_loops):
-            logits = self.model(images)
+            logits = self.model(self.data.normalize(images))
         loss = F.cross_entropy(logits.float(), labels)
         return loss, (logits.detach().argmax(1) == labels).sum()
 
@@ -300,16 +308,23 @@ class Training:
             "epoch_seconds": self.epoch_seconds,
             "train_seconds": self.train_seconds,
             "history": self.history,
+            "way": self.way,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to where `state` was taken.
 
         Raises:
-            ValueError: it was taken from another cell or seed.
+            ValueError: it was taken from another cell or seed, or from steps computed in a way that
+                is not to be had now; bits would differ.
         """
         if (state["cell"], state["seed"]) != (self.config.cell, self.config.seed):
             raise ValueError(f"it belongs to {state['cell']} with seed {state['seed']}")
+        way = state.get("way", self.way)  # older checkpoints do not tell
+        if way == "plain":
+            self.model.use_loops, self.captured = False, None
+        if way != self.way:
+            raise ValueError(f"it was trained with compile on, and here it is {self.notes[-1]}")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:

@@ -39,7 +39,8 @@ def test_a_spread_is_a_median_with_its_tenths():
 
 def test_rounds_interleave_and_warm_up_is_not_counted():
     calls = []
-    seconds = bench.interleaved([lambda: calls.append("a"), lambda: calls.append("b")], 3)
+    cases = [bench.Case(lambda name=name: calls.append(name), 1, False) for name in "ab"]
+    seconds = bench.interleaved(cases, 3)
     assert calls == ["a", "b"] * 5
     assert [len(times) for times in seconds] == [3, 3]
 

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -178,6 +179,9 @@ def test_a_gradient_takes_the_place_of_what_nobody_looks_at_again(norm):
     with_loops(leaf, norm).sum().backward()
     assert torch.equal(leaf, before)
 
+    with_loops(leaf.view_as(leaf), norm).sum().backward()
+    assert torch.equal(leaf, before)
+
     features = leaf * 2
     squares = features.square()  # looks at features in its backward pass
     total = with_loops(features, norm).sum()
@@ -241,7 +245,7 @@ def test_a_part_is_never_empty_and_its_error_is_raised(three_threads):
         assert compiled.share(lambda first, last: (first, last), 6) == [(0, 2), (2, 4), (4, 6)]
 
 
-def test_a_training_with_loops_is_bit_identical_after_a_stop_and_learns(monkeypatch):
+def test_a_training_with_loops_is_bit_identical_after_a_stop_and_learns():
     config = TrainConfig(
         dataset="mnist-5k", norm="group", batch_size=128, epochs=2, train_limit=768, compile="on"
     )
@@ -260,6 +264,54 @@ def test_a_training_with_loops_is_bit_identical_after_a_stop_and_learns(monkeypa
     eager = Training(config.replace(compile="off"), dataset, torch.device("cpu")).run(Hooks())
     assert outcome.history[-1]["val/loss"] == pytest.approx(eager.history[-1]["val/loss"], rel=1e-3)
     assert outcome.history[-1]["val/accuracy"] > 0.6
+
+
+def test_a_run_goes_on_in_the_way_in_which_it_began():
+    dataset, cpu = load_dataset("mnist-5k", Path("data")), torch.device("cpu")
+    config = TrainConfig(dataset="mnist-5k", norm="group", train_limit=256)
+    plain = Training(config.replace(compile="off"), dataset, cpu)
+    loops = Training(config.replace(compile="on"), dataset, cpu)
+    assert (plain.way, loops.way) == ("plain", "loops")
+    with_loops, without = loops.state(), plain.state() | {"cell": loops.config.cell}
+    loops.model.use_loops = False  # as if the loops could not be had at this start
+    with pytest.raises(ValueError, match="it was trained with compile on, and here it is"):
+        loops.restore(with_loops)
+    loops.model.use_loops = True
+    loops.restore(without)
+    assert loops.way == "plain"
+
+
+@pytest.mark.parametrize("norm", ["group-ws", "frn", "rms-group"])
+def test_a_network_with_a_layer_that_has_no_loops_is_not_compiled(norm):
+    config = TrainConfig(dataset="mnist-5k", norm=norm, compile="on", train_limit=256)
+    training = Training(config, load_dataset("mnist-5k", Path("data")), torch.device("cpu"))
+    assert training.notes == [f"norm {norm} on cpu: plain modules, not fused"]
+    assert training.way == "plain"
+
+
+@pytest.mark.slow
+def test_a_damaged_cache_is_done_without(tmp_path):
+    cache = tmp_path / "loops"
+    shutil.copytree(os.environ["NUMBA_CACHE_DIR"], cache)
+    indexes = list(cache.rglob("*.nbi"))
+    assert indexes
+    for index in indexes:
+        index.write_bytes(b"")
+    code = """
+import torch
+from groupnorm_bench import compiled
+assert compiled.prepare() is None
+maps = torch.ones(1, 16, 2, 2).contiguous(memory_format=torch.channels_last)
+print(compiled.relu_pool(maps)[0].sum().item())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"NUMBA_CACHE_DIR": str(cache)},
+    )
+    assert float(done.stdout) == 16
 
 
 def test_compilation_is_decided_by_the_number_of_images():

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from groupnorm_bench import compiled
 from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.data import load_dataset
 from groupnorm_bench.errors import ConfigError
@@ -70,6 +71,15 @@ def test_each_norm_and_batch_size_is_probed_once_while_the_budget_lasts(dataset,
     times = estimate.estimate_seconds(runs, {"mnist-5k": dataset})
     assert probed == [("none", 32)]
     assert times[1] == pytest.approx(54 * 0.032 + estimate.RUN_SECONDS)  # 54 steps of 64 images
+
+
+def test_a_probe_compiles_only_for_runs_that_will(dataset, monkeypatch):
+    prepared = []
+    monkeypatch.setattr(compiled, "prepare", lambda: prepared.append(True) or "not in a test")
+    estimate.probe(config(batch_size=64), dataset)
+    assert prepared == []
+    estimate.probe(config(batch_size=64).replace(epochs=100), dataset)
+    assert prepared == [True]
 
 
 def test_a_probe_finds_what_could_not_be_trained(dataset):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from groupnorm_bench.errors import TrainingStopped
 
 if TYPE_CHECKING:
     from groupnorm_bench.data import Dataset
+    from groupnorm_bench.training import Training
 
 PROBE_SECONDS = 0.25
 """What a probe may take; fewer are made as the budget shrinks."""
@@ -47,11 +49,13 @@ def estimate_seconds(runs: Sequence[TrainConfig], datasets: Mapping[str, Dataset
     Each kind of run is probed once. Once the budget is spent, a kind that was not probed takes
     the pace of the probed one whose batch size is nearest.
     """
-    deadline = time.monotonic() + BUDGET_SECONDS
+    deadline = math.inf
     paces: dict[Kind, Pace] = {}
     for run in runs:
-        if kind_of(run) not in paces and (not paces or time.monotonic() < deadline):
+        if kind_of(run) not in paces and time.monotonic() < deadline:
             paces[kind_of(run)] = probe(run, datasets[run.dataset])
+            if len(paces) == 1:  # the first one loads, and may compile, what all need
+                deadline = time.monotonic() + BUDGET_SECONDS
     return [_seconds(run, _nearest(paces, run), datasets[run.dataset]) for run in runs]
 
 
@@ -64,12 +68,17 @@ def _nearest(paces: dict[Kind, Pace], run: TrainConfig) -> Pace:
 
 
 def _seconds(run: TrainConfig, pace: Pace, dataset: Dataset) -> float:
+    steps, epochs = _length(run, dataset)
+    evaluated = epochs * len(dataset.val) + len(dataset.test)
+    return steps * pace.step + evaluated * pace.eval_image + RUN_SECONDS
+
+
+def _length(run: TrainConfig, dataset: Dataset) -> tuple[int, int]:
+    """Return how many steps and epochs a run has."""
     images = run.train_limit or len(dataset.train)
     per_epoch = max(images // run.batch_size, 1)
     steps = run.max_steps or run.epochs * per_epoch
-    epochs = -(-steps // per_epoch)
-    evaluated = epochs * len(dataset.val) + len(dataset.test)
-    return steps * pace.step + evaluated * pace.eval_image + RUN_SECONDS
+    return steps, -(-steps // per_epoch)
 
 
 def probe(config: TrainConfig, dataset: Dataset) -> Pace:
@@ -78,7 +87,8 @@ def probe(config: TrainConfig, dataset: Dataset) -> Pace:
     Raises:
         ConfigError, DataError, DeviceError: the run could not be trained; better known now.
     """
-    from groupnorm_bench.training import Hooks, train
+    from groupnorm_bench.compiled import decide
+    from groupnorm_bench.training import Hooks, Training, resolve_device
 
     stamps: list[float] = []
 
@@ -89,26 +99,29 @@ def probe(config: TrainConfig, dataset: Dataset) -> Pace:
         warm = len(stamps) - _WARM_STEPS
         return warm >= _MIN_STEPS and stamps[-1] - stamps[_WARM_STEPS - 1] > PROBE_SECONDS
 
+    device = resolve_device(config.device)
+    if device.type == "cpu":  # as the run itself will be, not as a long one
+        compiles, _ = decide(config.compile, _length(config, dataset)[0] * config.batch_size)
+        config = config.replace(compile="on" if compiles else "off")
     long = config.replace(max_steps=None, epochs=1000)  # it is the clock that ends a probe
+    training = Training(long, dataset, device)
     with contextlib.suppress(TrainingStopped):
-        train(long, dataset, hooks=Hooks(on_step=on_step, should_stop=should_stop))
+        training.run(Hooks(on_step=on_step, should_stop=should_stop))
     # The median: an epoch's end falls between two steps.
     steps = [after - before for before, after in itertools.pairwise(stamps[_WARM_STEPS - 1 :])]
-    return Pace(statistics.median(steps), _eval_seconds(config, dataset))
+    return Pace(statistics.median(steps), _eval_seconds(training))
 
 
-def _eval_seconds(config: TrainConfig, dataset: Dataset) -> float:
+def _eval_seconds(training: Training) -> float:
     """Return the seconds that scoring an image takes."""
     from groupnorm_bench.data import Split
-    from groupnorm_bench.model import build_model
-    from groupnorm_bench.training import evaluate, resolve_device
+    from groupnorm_bench.training import evaluate
 
-    device = resolve_device(config.device)
-    model, moved = build_model(config).to(device), dataset.to(device)
-    part = Split(moved.val.images[:_EVAL_IMAGES], moved.val.labels[:_EVAL_IMAGES])
+    data = training.data
+    part = Split(data.val.images[:_EVAL_IMAGES], data.val.labels[:_EVAL_IMAGES])
     seconds = []
     for _ in range(2):
         started = time.perf_counter()
-        evaluate(model, moved, part, config)
+        evaluate(training.model, data, part, training.config)
         seconds.append(time.perf_counter() - started)
     return min(seconds) / len(part)
