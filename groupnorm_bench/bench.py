@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groupnorm_bench import compiled, fused, memory
+from groupnorm_bench import compiled, fused, memory, threads
+from groupnorm_bench.bf16 import autocast
 from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.convolution import convolve
 from groupnorm_bench.errors import ConfigError
 from groupnorm_bench.model import CNN, build_model
 from groupnorm_bench.norms import CONV_CHANNELS, NORMS, make_norm
 from groupnorm_bench.optimizers import make_optimizer
-from groupnorm_bench.training import autocast
 
 CNN_SHAPES = ((64, CONV_CHANNELS[0], 28, 28), (64, CONV_CHANNELS[1], 14, 14))
 """What the CNN's two norm layers see at batch size 64."""
@@ -100,7 +100,7 @@ def interleaved(cases: list[Case], repeats: int) -> list[list[float]]:
     seconds: list[list[float]] = [[] for _ in cases]
     for round_ in range(_WARM_UP + repeats):
         for case, times in zip(cases, seconds, strict=True):
-            with compiled.threads(case.use_loops, case.batch_size):
+            with threads.for_batches(case.use_loops, case.batch_size):
                 started = time.perf_counter()
                 case.run()
                 elapsed = time.perf_counter() - started

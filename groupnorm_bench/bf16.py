@@ -5,6 +5,7 @@ Rounding serves where there are none, and the compiled loops, which are faster t
 
 from __future__ import annotations
 
+import contextlib
 import platform
 from contextvars import ContextVar
 from typing import Any
@@ -14,12 +15,29 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from groupnorm_bench.config import TrainConfig
+
 
 def has_bf16_instructions() -> bool:
     """Return whether this CPU multiplies bf16 numbers; torch is 15 times slower where not."""
     if platform.machine().lower() in ("x86_64", "amd64"):
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def autocast(
+    config: TrainConfig, device: torch.device, use_loops: bool
+) -> contextlib.AbstractContextManager[Any]:
+    """Return the context in which a config's forward passes run.
+
+    The compiled loops round by themselves, and are faster than bf16 instructions with torch's
+    convolutions: 1.9 times here (docs/performance.md).
+    """
+    if config.precision == "fp32":
+        return contextlib.nullcontext()
+    if device.type == "cpu" and (use_loops or not has_bf16_instructions()):
+        return RoundToBf16()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 class RoundToBf16:

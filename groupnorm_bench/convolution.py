@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from groupnorm_bench import compiled
 from groupnorm_bench.bf16 import RoundToBf16, call, round_values
+from groupnorm_bench.threads import multiply
 
 MIN_SPECTRAL_BATCH = 12
 """Images from which a step repays the transform of the weights (docs/performance.md)."""
@@ -201,7 +202,7 @@ class _LoopConvolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor, rounds: bool) -> Tensor:
         spectra, mixing = compiled.to_spectra(images, rounds), compiled.to_mixing(weight)
-        products = compiled.multiply(spectra, mixing.transpose(1, 2))
+        products = multiply(spectra, mixing.transpose(1, 2))
         products[0].real += bias  # frequency zero of what is 1 everywhere
         ctx.save_for_backward(spectra, mixing)
         ctx.size, ctx.rounds = weight.shape[2], rounds
@@ -214,9 +215,9 @@ class _LoopConvolution(torch.autograd.Function):
         products = compiled.to_spectra(grad, ctx.rounds, conjugate=True)
         images_grad = None
         if ctx.needs_input_grad[0]:
-            maps = compiled.multiply(products, mixing)
+            maps = multiply(products, mixing)
             images_grad = compiled.from_spectra(maps, ctx.rounds, *grad.shape[2:], conjugate=True)
-        matrices = compiled.multiply(products.transpose(1, 2), spectra)
+        matrices = multiply(products.transpose(1, 2), spectra)
         weight_grad = compiled.from_mixing(matrices, ctx.size)
         return images_grad, weight_grad, products[0].real.sum(0), None
 

@@ -60,7 +60,7 @@ def norm_relu_pool(
             _track(norm, mean, var, len(features) * features.shape[2] * features.shape[3])
             return pooled
         if not torch.is_grad_enabled():
-            return _batch_norm_eval(features, norm)
+            return _batch_norm_eval(features, norm, use_loops)
     return None
 
 
@@ -84,12 +84,18 @@ def _track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:
     norm.running_var.lerp_(var.flatten() * (count / (count - 1)), momentum)
 
 
-def _batch_norm_eval(features: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+def _batch_norm_eval(features: Tensor, norm: nn.BatchNorm2d, use_loops: bool) -> Tensor:
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    rstd = (norm.running_var + norm.eps).rsqrt()
+    if use_loops:
+        exact = features.to(rstd.dtype)
+        pooled, *_ = compiled.pool(
+            exact, norm.weight, norm.bias, norm.running_mean[None], rstd[None]
+        )
+        return pooled.to(features.dtype)
     peaks, _ = _pool(features, norm.weight)
-    mean, scale, shift = _maps(norm.running_mean, scale, norm.bias)
+    mean, scale, shift = _maps(norm.running_mean, norm.weight * rstd, norm.bias)
     return torch.addcmul(shift, peaks - mean, scale).relu_().to(features.dtype)
 
 

@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from groupnorm_bench import compiled, graphs, memory
-from groupnorm_bench.bf16 import RoundToBf16, has_bf16_instructions
+from groupnorm_bench import compiled, graphs, memory, threads
+from groupnorm_bench.bf16 import RoundToBf16, autocast
 from groupnorm_bench.config import TrainConfig
-from groupnorm_bench.data import Dataset, Split, load_dataset, resolve_dataset
+from groupnorm_bench.data import Dataset, load_dataset, resolve_dataset
 from groupnorm_bench.errors import ConfigError, DeviceError, TrainingDiverged, TrainingStopped
 from groupnorm_bench.model import CNN, build_model, order_seed
 from groupnorm_bench.optimizers import make_optimizer, make_schedule
+from groupnorm_bench.scoring import Row, evaluate, norm_diagnostics
 
-EVAL_BATCH = 250
-PROBE_IMAGES = 256
-"""Validation images on which activations are measured."""
-GAP_IMAGES = 1_000
-"""Validation images on which batch and running statistics are compared."""
 _CUDA_CHECK_EVERY = 50
 """Steps between looks at the loss on a GPU, where each look waits for the device."""
-
-Row = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +177,7 @@ class Training:
     def run(self, hooks: Hooks) -> TrainOutcome:
         """Train to the end, then score the test set once; raises as `train` does."""
         for epoch in range(len(self.history) + 1, self.epochs + 1):
-            with compiled.threads(self.model.use_loops, self.config.batch_size):
+            with threads.for_batches(self.model.use_loops, self.config.batch_size):
                 self._train_epoch(epoch, hooks)
             row = self._measure_epoch(epoch)
             self.history.append(row)
@@ -338,75 +331,3 @@ class Training:
         done = len(self.history) * self.steps_per_epoch
         if not done <= self.step <= self.total_steps:
             raise ValueError(f"its step {self.step} does not fit its {len(self.history)} epochs")
-
-
-def autocast(
-    config: TrainConfig, device: torch.device, use_loops: bool
-) -> contextlib.AbstractContextManager[Any]:
-    """Return the context in which a config's forward passes run.
-
-    The compiled loops round by themselves, and are faster than bf16 instructions with torch's
-    convolutions: 1.9 times here (docs/performance.md).
-    """
-    if config.precision == "fp32":
-        return contextlib.nullcontext()
-    if device.type == "cpu" and (use_loops or not has_bf16_instructions()):
-        return RoundToBf16()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
-
-
-def _batches(dataset: Dataset, split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    for images, labels in zip(split.images.split(size), split.labels.split(size), strict=True):
-        yield dataset.normalize(images), labels
-
-
-@torch.no_grad()
-def evaluate(
-    model: CNN, dataset: Dataset, split: Split, config: TrainConfig
-) -> tuple[float, Tensor]:
-    """Return the mean loss over a split and the logits, Float[Tensor, "n 10"], on the CPU."""
-    model.eval()
-    outputs = []
-    threads = compiled.threads(model.use_loops, EVAL_BATCH)
-    with autocast(config, split.images.device, model.use_loops), threads:
-        for images, _ in _batches(dataset, split, EVAL_BATCH):
-            outputs.append(model(images).float())
-    logits = torch.cat(outputs)
-    return F.cross_entropy(logits, split.labels).item(), logits.cpu()
-
-
-@torch.no_grad()
-def norm_diagnostics(model: CNN, dataset: Dataset, config: TrainConfig) -> Row:
-    """Return what each norm layer puts out on a fixed probe batch, and BatchNorm's eval gap.
-
-    `norm/eval_gap` is the accuracy with the batch's own statistics (batches of the training
-    size) minus that with running ones: Wu & He 2018, arXiv:1803.08494, section 1.
-    """
-    row: Row = {}
-    model.eval()
-    probe = dataset.normalize(dataset.val.images[:PROBE_IMAGES])
-    for name, features in model.norm_outputs(probe):
-        row[f"norm/{name}/activation_mean"] = features.mean().item()
-        row[f"norm/{name}/activation_std"] = features.std().item()
-    if not config.norm_spec.has_running_statistics:
-        return row
-    split = Split(dataset.val.images[:GAP_IMAGES], dataset.val.labels[:GAP_IMAGES])
-    running = _accuracy(model, dataset, split, EVAL_BATCH)
-    kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    model.train()
-    try:
-        row["norm/eval_gap"] = _accuracy(model, dataset, split, config.batch_size) - running
-    finally:
-        for name, buffer in model.named_buffers():
-            buffer.copy_(kept[name])
-    return row
-
-
-def _accuracy(model: nn.Module, dataset: Dataset, split: Split, batch_size: int) -> float:
-    hits = sum(
-        (model(images).argmax(1) == labels).sum()
-        for images, labels in _batches(dataset, split, batch_size)
-        if len(images) == min(batch_size, len(split))  # whole batches: a rest of one has no batch
-    )
-    counted = max(len(split) // batch_size, 1) * min(batch_size, len(split))
-    return int(hits) / counted

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from groupnorm_bench import bench, bf16, training
+from groupnorm_bench import bench, bf16
 from groupnorm_bench.cli.app import run as gnbench
 from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.norms import NORMS
@@ -102,7 +102,7 @@ def test_bad_input_is_one_line(args, message, capsys):
 def test_the_loops_round_to_bf16_and_so_does_a_cpu_without_instructions(
     has_instructions, monkeypatch
 ):
-    monkeypatch.setattr(training, "has_bf16_instructions", lambda: has_instructions)
+    monkeypatch.setattr(bf16, "has_bf16_instructions", lambda: has_instructions)
     config, cpu = TrainConfig(precision="bf16"), torch.device("cpu")
-    assert isinstance(bench.autocast(config, cpu, True), bf16.RoundToBf16)
-    assert isinstance(bench.autocast(config, cpu, False), bf16.RoundToBf16) is not has_instructions
+    assert isinstance(bf16.autocast(config, cpu, True), bf16.RoundToBf16)
+    assert isinstance(bf16.autocast(config, cpu, False), bf16.RoundToBf16) is not has_instructions

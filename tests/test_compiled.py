@@ -16,7 +16,7 @@ from test_fused import assert_equals_reference, norms_for, randomize
 from torch import nn
 from torch.nn import functional as F
 
-from groupnorm_bench import bf16, compiled, fused
+from groupnorm_bench import bf16, compiled, fused, threads
 from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.convolution import convolve
 from groupnorm_bench.data import load_dataset
@@ -44,6 +44,21 @@ def test_the_loops_equal_norm_relu_max_pool(norm):
     for features in (torch.randn(4, 16, 6, 10) * 3 + 1, ties, tiny, huge, ties[:1] * 0):
         features = features.contiguous(memory_format=torch.channels_last)
         assert_equals_reference(features, norm, torch.float32, with_loops)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_batch_norm_evaluates_by_the_loops_with_its_running_statistics(dtype):
+    torch.manual_seed(0)
+    norm = randomize(nn.BatchNorm2d(16))
+    features = torch.randn(8, 16, 6, 6).contiguous(memory_format=torch.channels_last)
+    norm(features * 2 + 1)
+    norm.eval()
+    with torch.no_grad():
+        ours = fused.norm_relu_pool(features.to(dtype), norm, True)
+        expected = F.max_pool2d(F.relu(norm(features)), 2)
+    assert ours.dtype == dtype
+    tolerance = 1e-5 if dtype == torch.float32 else 0.05
+    torch.testing.assert_close(ours.float(), expected, rtol=0, atol=tolerance)
 
 
 def test_bf16_features_and_a_scale_of_zero_go_through_the_loops():
@@ -161,7 +176,7 @@ def test_the_network_trains_the_same_by_loops(norm, precision):
     for use_loops in (True, False):
         model = build_model(TrainConfig(norm=norm))
         model.use_loops = use_loops
-        with bf16.RoundToBf16() if precision == "bf16" else compiled.threads(True, 16):
+        with bf16.RoundToBf16() if precision == "bf16" else threads.for_batches(True, 16):
             logits = model(images)
         F.cross_entropy(logits, labels).backward()
         grads.append({name: p.grad for name, p in model.named_parameters()})
@@ -212,12 +227,12 @@ def three_threads():
 def test_threads_share_a_batch_and_change_nothing(three_threads):
     torch.manual_seed(0)
     conv, norm = nn.Conv2d(32, 64, 5, padding=2), nn.GroupNorm(8, 64)
-    images = torch.randn(compiled.MIN_SHARED_BATCH, 32, 14, 14)
+    images = torch.randn(threads.MIN_SHARED_BATCH, 32, 14, 14)
     num_before = threading.active_count()
     grads = []
-    for batch_size in (compiled.MIN_SHARED_BATCH - 1, compiled.MIN_SHARED_BATCH):
-        with compiled.threads(True, batch_size):
-            workers = compiled.share(lambda first, last: threading.get_ident(), len(images))
+    for batch_size in (threads.MIN_SHARED_BATCH - 1, threads.MIN_SHARED_BATCH):
+        with threads.for_batches(True, batch_size):
+            workers = threads.share(lambda first, last: threading.get_ident(), len(images))
             assert len(set(workers)) == len(workers) == (3 if grads else 1)
             assert torch.get_num_threads() == (1 if grads else 3)
             inputs = images.clone().requires_grad_()
@@ -235,14 +250,14 @@ def test_a_part_is_never_empty_and_its_error_is_raised(three_threads):
             raise ArithmeticError("in a helper")
         return first, last
 
-    with compiled.sharing():
-        assert compiled.share(lambda first, last: (first, last), 2) == [(0, 1), (1, 2)]
-        assert compiled.share(lambda first, last: (first, last), 1) == [(0, 1)]
+    with threads.sharing():
+        assert threads.share(lambda first, last: (first, last), 2) == [(0, 1), (1, 2)]
+        assert threads.share(lambda first, last: (first, last), 1) == [(0, 1)]
         with pytest.raises(ArithmeticError, match="in a helper"):
-            compiled.share(first_of, 3)
+            threads.share(first_of, 3)
         with pytest.raises(ZeroDivisionError):
-            compiled.share(lambda first, last: 1 // first, 3)
-        assert compiled.share(lambda first, last: (first, last), 6) == [(0, 2), (2, 4), (4, 6)]
+            threads.share(lambda first, last: 1 // first, 3)
+        assert threads.share(lambda first, last: (first, last), 6) == [(0, 2), (2, 4), (4, 6)]
 
 
 def test_a_training_with_loops_is_bit_identical_after_a_stop_and_learns():

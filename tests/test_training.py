@@ -19,14 +19,9 @@ from groupnorm_bench.errors import (
     TrainingDiverged,
     TrainingStopped,
 )
+from groupnorm_bench.scoring import evaluate, norm_diagnostics
 from groupnorm_bench.tracking.run import TrackingOptions
-from groupnorm_bench.training import (
-    Hooks,
-    Training,
-    evaluate,
-    norm_diagnostics,
-    resolve_device,
-)
+from groupnorm_bench.training import Hooks, Training, resolve_device
 from groupnorm_bench.trial import run_trial
 
 CPU = torch.device("cpu")

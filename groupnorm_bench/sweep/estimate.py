@@ -115,7 +115,7 @@ def probe(config: TrainConfig, dataset: Dataset) -> Pace:
 def _eval_seconds(training: Training) -> float:
     """Return the seconds that scoring an image takes."""
     from groupnorm_bench.data import Split
-    from groupnorm_bench.training import evaluate
+    from groupnorm_bench.scoring import evaluate
 
     data = training.data
     part = Split(data.val.images[:_EVAL_IMAGES], data.val.labels[:_EVAL_IMAGES])
