@@ -184,6 +184,7 @@ def test_the_parent_killed_at_20_random_moments(tmp_path, undisturbed):
             try:
                 sweep.wait_until_a_run_is_at_work()
             except AssertionError:
+                sweep.process.communicate()
                 break  # it was through
             time.sleep(chance.uniform(0, 0.25))
         orphans |= set(sweep.workers())
