@@ -43,7 +43,7 @@ def isolated(
     monkeypatch.setenv("NETRC", str(home / "netrc"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
-    # Compiled once for all tests, not once for each hidden home: it takes 20 s.
+    # Compiled once for all tests, not once for each hidden home: it takes 9 s.
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(request.config.cache.mkdir("loops")))
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     monkeypatch.setenv("GNBENCH_DATA_DIR", str(data_dir))
