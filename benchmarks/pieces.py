@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groupnorm_bench import compiled, memory
-from groupnorm_bench.bench import Case, Spread, interleaved
-from groupnorm_bench.convolution import convolve
-from groupnorm_bench.fused import norm_relu_pool
+from groupnorm_bench.bench.steps import Case, Spread, interleaved
+from groupnorm_bench.fast import allocator, loops
+from groupnorm_bench.fast.blocks import norm_relu_pool
+from groupnorm_bench.fast.convolution import convolve
 
 
 def main() -> None:
@@ -33,8 +33,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=30)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    memory.keep_freed()
-    problem = compiled.prepare()
+    allocator.keep_freed()
+    problem = loops.prepare()
     if problem is not None:
         raise SystemExit(problem)
     for batch_size in args.batch_sizes:

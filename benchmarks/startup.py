@@ -25,7 +25,7 @@ from pathlib import Path
 entered, result_path = float(sys.argv.pop(1)), Path(sys.argv.pop(1))
 seconds = {}
 
-from groupnorm_bench import training
+from groupnorm_bench.training import loop
 from groupnorm_bench.cli import main
 
 train_step, evaluate = training.Training._train_step, training.evaluate

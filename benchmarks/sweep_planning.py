@@ -48,10 +48,10 @@ def write_grid(folder: Path, *, batch_sizes: int, lrs: int, seeds: int) -> Path:
 
 
 def plan_of(path: Path, runs_dir: Path | None = None):
-    from groupnorm_bench.config import TrainConfig
-    from groupnorm_bench.results import find_runs
-    from groupnorm_bench.sweep.plan import build_plan
-    from groupnorm_bench.sweep.spec import read_spec
+    from groupnorm_bench.runs import find_runs
+    from groupnorm_bench.settings.config import TrainConfig
+    from groupnorm_bench.sweep.file.spec import read_spec
+    from groupnorm_bench.sweep.plan.plan import build_plan
 
     found = find_runs([runs_dir])[0] if runs_dir is not None else []
     started = time.process_time()
@@ -61,7 +61,7 @@ def plan_of(path: Path, runs_dir: Path | None = None):
 
 def write_runs(path: Path, runs_dir: Path) -> None:
     """Write the folder of every run of a plan: five epochs, 22 numbers each, as training does."""
-    from groupnorm_bench.results import RunFolder, RunResult
+    from groupnorm_bench.runs import RunFolder, RunResult
 
     plan, _ = plan_of(path)
     row = {f"norm/norm1/number_{i}": 0.123456789 * i for i in range(22)} | {"val/accuracy": 0.98}
@@ -95,7 +95,7 @@ def measure(name: str, folder: Path) -> float:
         return time.process_time() - started
     path, runs_dir = ready_runs(folder)
     if name.startswith("read"):
-        from groupnorm_bench.results import find_runs
+        from groupnorm_bench.runs import find_runs
 
         started = time.process_time()
         found, problems = find_runs([runs_dir])

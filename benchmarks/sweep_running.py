@@ -18,8 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from groupnorm_bench.config import TrainConfig
-from groupnorm_bench.results import RunFolder, RunResult
+from groupnorm_bench.runs import RunFolder, RunResult
+from groupnorm_bench.settings.config import TrainConfig
 
 SHORT_LIMIT = 0.3
 """Seconds that a sweep may add to a short trial."""
@@ -68,8 +68,8 @@ def nothing(config, *, runs_dir, **_):
 
 def seconds_of_pool_and_scheduler() -> float:
     """Return what the scheduler, the pipe and the worker's loop take of a run. Median."""
-    from groupnorm_bench.sweep.executors import Ended
-    from groupnorm_bench.sweep.executors.local import LocalExecutor
+    from groupnorm_bench.sweep.executors.local.executor import LocalExecutor
+    from groupnorm_bench.sweep.executors.protocol import Ended
     from groupnorm_bench.sweep.scheduler import Reused, Scheduler
 
     config = TrainConfig(norm="batch", dataset="mnist-5k")
@@ -92,9 +92,9 @@ def seconds_of_keeping() -> tuple[float, float]:
     """
     import torch
 
-    from groupnorm_bench.data import load_dataset
+    from groupnorm_bench.datasets.load import load_dataset
     from groupnorm_bench.tracking.run import TrackingOptions
-    from groupnorm_bench.training import train
+    from groupnorm_bench.training.loop import train
     from groupnorm_bench.trial import run_trial
 
     torch.set_num_threads(1)

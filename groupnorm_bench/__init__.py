@@ -6,20 +6,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from groupnorm_bench.config import TrainConfig
-    from groupnorm_bench.model import build_model
+    from groupnorm_bench.models.cnn import build_model
     from groupnorm_bench.norms import NORMS, make_norm
-    from groupnorm_bench.training import train
+    from groupnorm_bench.settings.config import TrainConfig
+    from groupnorm_bench.training.loop import train
 
 __version__ = "0.1.0"
 __all__ = ["NORMS", "TrainConfig", "build_model", "make_norm", "train"]
 
 _HOMES = {
     "NORMS": "norms",
-    "TrainConfig": "config",
-    "build_model": "model",
+    "TrainConfig": "settings.config",
+    "build_model": "models.cnn",
     "make_norm": "norms",
-    "train": "training",
+    "train": "training.loop",
 }
 
 

@@ -8,19 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.errors import (
     CheckpointError,
     RunFolderError,
     TrainingDiverged,
     TrainingStopped,
 )
-from groupnorm_bench.results import SETTLED, RunFolder, RunResult, write_atomic
+from groupnorm_bench.runs import SETTLED, RunFolder, RunResult, write_atomic
+from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.tracking.run import Tracker, TrackingOptions, failure_summary, track
 
 if TYPE_CHECKING:
-    from groupnorm_bench.data import Dataset
-    from groupnorm_bench.training import TrainOutcome
+    from groupnorm_bench.datasets.load import Dataset
+    from groupnorm_bench.training.loop import TrainOutcome
 
 Row = dict[str, float]
 
@@ -116,8 +116,8 @@ class _Trial:
         say: Callable[[str], None],
         previous: RunResult | None,
     ) -> None:
-        from groupnorm_bench.environment import describe_environment
-        from groupnorm_bench.training import Training, resolve_device
+        from groupnorm_bench.runs.environment import describe_environment
+        from groupnorm_bench.training.loop import Training, resolve_device
 
         device = resolve_device(config.device)
         self.config, self.folder, self.data, self.say = config, folder, dataset, say
@@ -177,7 +177,7 @@ class _Trial:
             raise
 
     def _train(self, tracker: Tracker) -> RunResult:
-        from groupnorm_bench.training import Hooks
+        from groupnorm_bench.training.loop import Hooks
 
         def on_epoch(row: Row) -> None:
             tracker.log(row)
@@ -202,7 +202,7 @@ class _Trial:
 
     def _is_pruned_by_wandb(self, tracker: Tracker) -> bool:
         """Settle a run that the hyperband of a W&B sweep stopped; it has its result."""
-        from groupnorm_bench.tracking.agent import close_stopped
+        from groupnorm_bench.tracking.agent_run import close_stopped
 
         if close_stopped(tracker) != "pruned" or not self.training.history:
             return False

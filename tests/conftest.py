@@ -10,7 +10,8 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from wandb_server.fixture import wandb_env, wandb_server
+
+from tests.support.wandb_server.fixture import wandb_env, wandb_server
 
 __all__ = ["wandb_env", "wandb_server"]
 

@@ -65,7 +65,7 @@ def _alone(
 
 def print_json(document: Any) -> None:
     """Print one JSON document to stdout; numbers that are not finite become null."""
-    from groupnorm_bench.results import finite
+    from groupnorm_bench.runs import finite
 
     typer.echo(json.dumps(finite(document), indent=2, allow_nan=False))
 
@@ -106,7 +106,7 @@ def _tell_agent(error: GnbenchError) -> None:
     """Let W&B know why the run that its agent asked for came to nothing."""
     if not os.environ.get("WANDB_RUN_ID"):
         return
-    from groupnorm_bench.tracking.agent import report_failure
+    from groupnorm_bench.tracking.agent_run import report_failure
 
     report_failure(error)
 

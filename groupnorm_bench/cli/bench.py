@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from groupnorm_bench.cli.app import AsJson, app, print_json
-from groupnorm_bench.config import PRECISIONS, TrainConfig
 from groupnorm_bench.errors import ConfigError, nearest
 from groupnorm_bench.norms import NORMS
+from groupnorm_bench.settings.config import PRECISIONS, TrainConfig
 
 if TYPE_CHECKING:
-    from groupnorm_bench.bench import LayerSpeed, Shape, Spread, TrainSpeed
+    from groupnorm_bench.bench.steps import LayerSpeed, Shape, Spread, TrainSpeed
 
 bench_app = typer.Typer(help="Speed and memory of norm layers, speed of training.")
 app.add_typer(bench_app, name="bench")
@@ -51,8 +51,8 @@ def layers_command(
     precisions = _known(precision, PRECISIONS, "precision")
     shapes = [_parse_shape(text) for text in shape or []]
     _check_plot(plot)
-    from groupnorm_bench import bench
-    from groupnorm_bench.progress import say
+    from groupnorm_bench.bench import steps as bench
+    from groupnorm_bench.cli.views.training import say
 
     _set_threads(threads)
     rows, notes = bench.bench_layers(shapes or bench.CNN_SHAPES, precisions, groups, repeats, norms)
@@ -94,7 +94,7 @@ def train_command(
     ]
     configs = list({config.cell: config for config in configs}.values())  # groups may be inert
     _check_plot(plot)
-    from groupnorm_bench import bench
+    from groupnorm_bench.bench import steps as bench
 
     _set_threads(threads)
     rows = bench.bench_train(configs, repeats)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from groupnorm_bench.compare.table import RunTable
+    from groupnorm_bench.compare.rows import RunTable
 
 Baseline = Annotated[
     str | None, typer.Option(help="Arm that the others are held against; batch by default.")
@@ -35,7 +35,7 @@ def load_chosen(sources: list[str], where: str | None, choose: str | None) -> Ru
         RunFolderError, TrackingError: a source cannot be read.
     """
     from groupnorm_bench.compare.choice import choose as choose_cells
-    from groupnorm_bench.compare.table import load_table
+    from groupnorm_bench.compare.rows import load_table
 
     table = load_table(sources, where)
     if choose is None:

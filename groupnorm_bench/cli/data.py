@@ -22,9 +22,9 @@ def data_command(
     as_json: AsJson = False,
 ) -> None:
     """List the data sets found and verify their files, or fetch one."""
-    from groupnorm_bench.data import SOURCES
-    from groupnorm_bench.fetch import fetch
-    from groupnorm_bench.progress import say
+    from groupnorm_bench.cli.views.training import say
+    from groupnorm_bench.datasets.fetch import fetch
+    from groupnorm_bench.datasets.load import SOURCES
 
     data_dir = data_dir or default_data_dir()
     if name is not None and name not in SOURCES:
@@ -45,7 +45,7 @@ def data_command(
 def _look(name: str, data_dir: object) -> dict[str, object]:
     from pathlib import Path
 
-    from groupnorm_bench.data import is_on_disk, read_raw
+    from groupnorm_bench.datasets.load import is_on_disk, read_raw
 
     folder = Path(str(data_dir))
     if name == "mnist-5k":

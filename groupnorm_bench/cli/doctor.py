@@ -45,8 +45,8 @@ def _python() -> Finding:
 def _torch() -> list[Finding]:
     import torch
 
-    from groupnorm_bench.environment import device_name
-    from groupnorm_bench.training import resolve_device
+    from groupnorm_bench.runs.environment import device_name
+    from groupnorm_bench.training.loop import resolve_device
 
     device = str(resolve_device("auto"))
     advice = "" if device != "cpu" else "no GPU was found; trainings run on the processor"
@@ -72,7 +72,7 @@ def _packages() -> list[Finding]:
 
 
 def _data(data_dir: Path) -> Finding:
-    from groupnorm_bench.data import is_on_disk
+    from groupnorm_bench.datasets.load import is_on_disk
 
     if is_on_disk("mnist", data_dir):
         return Finding("data", f"full MNIST in {data_dir}")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from groupnorm_bench.errors import ConfigError, TrackingError, nearest
 
 if TYPE_CHECKING:
-    from groupnorm_bench.sweep.attach import LocalSweep
-    from groupnorm_bench.sweep.executors import Executor
-    from groupnorm_bench.sweep.plan import Plan
-    from groupnorm_bench.sweep.source import Source
+    from groupnorm_bench.sweep.executors.protocol import Executor
+    from groupnorm_bench.sweep.executors.wandb.local_sweep import LocalSweep
+    from groupnorm_bench.sweep.plan.plan import Plan
+    from groupnorm_bench.sweep.plan.sources import Source
     from groupnorm_bench.tracking.run import Say, TrackingOptions
 
 EXECUTORS = ("auto", "local", "wandb")
@@ -88,7 +88,11 @@ def _build(name: str, plan: Plan, options: EngineOptions, say: Say) -> Executor:
     """Return the engine called `name`, ready to take a plan's runs."""
     slots = min(options.slots, max(plan.num_todo, 1))
     if name == "wandb":
-        from groupnorm_bench.sweep.executors.wandb import AgentOptions, WandbExecutor, WandbSearch
+        from groupnorm_bench.sweep.executors.wandb.executor import (
+            AgentOptions,
+            WandbExecutor,
+            WandbSearch,
+        )
 
         agents = AgentOptions(
             runs_dir=options.out,
@@ -99,7 +103,7 @@ def _build(name: str, plan: Plan, options: EngineOptions, say: Say) -> Executor:
         )
         engine = WandbExecutor if plan.spec.method == "grid" else WandbSearch
         return engine(plan, agents, options.tracking, slots, say)
-    from groupnorm_bench.sweep.executors.local import LocalExecutor
+    from groupnorm_bench.sweep.executors.local.executor import LocalExecutor
 
     return LocalExecutor(
         options.out,
@@ -115,13 +119,13 @@ def _show_on_wandb(name: str, plan: Plan, options: EngineOptions, say: Say) -> L
     """Return what has W&B show a sweep of our own workers as one, now or after `gnbench sync`."""
     if name != "local" or not plan.num_todo or options.tracking.mode == "disabled":
         return None
-    from groupnorm_bench.sweep.attach import LocalSweep
+    from groupnorm_bench.sweep.executors.wandb.local_sweep import LocalSweep
 
     return LocalSweep(plan, options.out, options.tracking, say)
 
 
 def source_of(engine: Executor) -> Source | None:
     """Return the source of an engine that chooses the runs itself; None where the plan does."""
-    from groupnorm_bench.sweep.executors.wandb import NoSource, WandbSearch
+    from groupnorm_bench.sweep.executors.wandb.executor import NoSource, WandbSearch
 
     return NoSource() if isinstance(engine, WandbSearch) else None

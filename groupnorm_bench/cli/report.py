@@ -105,8 +105,8 @@ def _content(
 def _save_figures(content: Content, folder: Path | None) -> list[Path]:
     if folder is None:
         return []
-    from groupnorm_bench.progress import say
-    from groupnorm_bench.report.static import save_figures
+    from groupnorm_bench.cli.views.training import say
+    from groupnorm_bench.report.draw_paper import save_figures
 
     paths = save_figures(content.figures, folder)
     say(f"{len(paths)} pictures in {folder}")
@@ -127,7 +127,7 @@ def _write(content: Content, output: str, path: Path | None, pictures: list[Path
     if path is None:
         typer.echo(text, nl=False)
         return
-    from groupnorm_bench.results import write_atomic
+    from groupnorm_bench.runs import write_atomic
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +141,7 @@ def _write(content: Content, output: str, path: Path | None, pictures: list[Path
 def _open(path: Path) -> None:
     import webbrowser
 
-    from groupnorm_bench.progress import say
+    from groupnorm_bench.cli.views.training import say
 
     if not webbrowser.open(path.resolve().as_uri()):
         say(f"no browser found here; open {path} in one")

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.errors import ConfigError
+from groupnorm_bench.settings.config import TrainConfig
 
 _SHORT = {"num_groups": ["--groups"]}
 
@@ -74,7 +74,7 @@ def _merge(
     config_file: Path | None, assignments: list[str], options: dict[str, str | None]
 ) -> TrainConfig:
     """Collect settings from all sources, then build the config once, so that order is free."""
-    from groupnorm_bench.config import read_settings
+    from groupnorm_bench.settings.config import read_settings
 
     layers = []
     if config_file is not None:

@@ -31,18 +31,18 @@ from groupnorm_bench.cli.engines import (
 )
 from groupnorm_bench.cli.settings import with_settings
 from groupnorm_bench.cli.train import Entity, WandbMode, tracking_options
-from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.errors import ConfigError, RunFolderError, RunsFailed
+from groupnorm_bench.settings.config import TrainConfig
 
 if TYPE_CHECKING:
-    from groupnorm_bench.results import FoundRun, RunResult
+    from groupnorm_bench.runs import FoundRun, RunResult
     from groupnorm_bench.signals import StopSignal
-    from groupnorm_bench.sweep.attach import LocalSweep
-    from groupnorm_bench.sweep.describe import Estimate
-    from groupnorm_bench.sweep.executors import Executor
-    from groupnorm_bench.sweep.plan import Plan
+    from groupnorm_bench.sweep.executors.protocol import Executor
+    from groupnorm_bench.sweep.executors.wandb.local_sweep import LocalSweep
+    from groupnorm_bench.sweep.file.spec import SweepSpec
+    from groupnorm_bench.sweep.plan.describe import Estimate
+    from groupnorm_bench.sweep.plan.plan import Plan
     from groupnorm_bench.sweep.scheduler import Outcome
-    from groupnorm_bench.sweep.spec import SweepSpec
 
 _ESTIMATED_RUNS = 500
 
@@ -105,11 +105,11 @@ def sweep_command(
 ) -> None:
     """Plan a sweep, then train what is missing; typed again, it goes on. Settings given as
     options hold for every run of it."""
-    from groupnorm_bench.data import resolve_dataset
-    from groupnorm_bench.progress import say
-    from groupnorm_bench.sweep.executors.devices import slots_for
-    from groupnorm_bench.sweep.plan import build_plan
-    from groupnorm_bench.sweep.spec import read_spec
+    from groupnorm_bench.cli.views.training import say
+    from groupnorm_bench.datasets.load import resolve_dataset
+    from groupnorm_bench.sweep.executors.local.devices import slots_for
+    from groupnorm_bench.sweep.file.spec import read_spec
+    from groupnorm_bench.sweep.plan.plan import build_plan
 
     check_executor(executor)
     devices, slots = slots_for(config.device, workers, workers_per_device)
@@ -175,8 +175,8 @@ def _check_base(base: TrainConfig, spec: SweepSpec) -> None:
 
 def _find(out: Path, *, quiet: bool) -> list[FoundRun]:
     """Return the run folders at hand; say which could not be read."""
-    from groupnorm_bench.progress import say
-    from groupnorm_bench.results import find_runs
+    from groupnorm_bench.cli.views.training import say
+    from groupnorm_bench.runs import find_runs
 
     if not out.exists():
         return []
@@ -197,14 +197,14 @@ def _headline(plan: Plan) -> str:
 
 def _estimate(plan: Plan, data_dir: Path, slots: int, threads: int) -> Estimate | None:
     """Measure what the plan will take; None where nothing is to do."""
-    from groupnorm_bench.sweep.describe import estimate_of, sample_todo
+    from groupnorm_bench.sweep.plan.describe import estimate_of, sample_todo
 
     sample = sample_todo(plan)
     if not sample:
         return None
     import torch
 
-    from groupnorm_bench.data import load_dataset
+    from groupnorm_bench.datasets.load import load_dataset
     from groupnorm_bench.sweep.estimate import estimate_seconds
 
     torch.set_num_threads(threads)
@@ -214,7 +214,7 @@ def _estimate(plan: Plan, data_dir: Path, slots: int, threads: int) -> Estimate 
 
 
 def _print_plan(plan: Plan, estimate: Estimate | None, as_json: bool) -> None:
-    from groupnorm_bench.sweep.describe import describe_plan, plan_to_json
+    from groupnorm_bench.sweep.plan.describe import describe_plan, plan_to_json
 
     if as_json:
         print_json(plan_to_json(plan, estimate))
@@ -254,11 +254,11 @@ def _work(
         RunsFailed: some run failed or diverged.
         TrainingStopped: Ctrl-C or SIGTERM; the rest can be done by the same command.
     """
+    from groupnorm_bench.cli.views.sweep import Board, make_view
     from groupnorm_bench.signals import StopSignal
-    from groupnorm_bench.sweep.display import Board, make_view
+    from groupnorm_bench.sweep.file.spec import Metric
+    from groupnorm_bench.sweep.plan.search import make_source, metric_value
     from groupnorm_bench.sweep.scheduler import Outcome, Scheduler, SweepEvent
-    from groupnorm_bench.sweep.search import make_source, metric_value
-    from groupnorm_bench.sweep.spec import Metric
 
     metric = plan.spec.metric or Metric(name="val/accuracy", goal="maximize")
     reused = [run.result for run in found if run.result.config.name in plan.settled]
@@ -302,7 +302,7 @@ def _print_outcome(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from groupnorm_bench.cli.ranking import as_data, draw_ranking, ranking_of
+    from groupnorm_bench.cli.views.ranking import as_data, draw_ranking, ranking_of
 
     ranking = ranking_of(results, metric)
     reused = plan.num_reused + len(outcome.reused)
@@ -328,7 +328,7 @@ def _print_outcome(
             }
         )
         return
-    from groupnorm_bench.sweep.display import clock
+    from groupnorm_bench.cli.views.sweep import clock
 
     print_drawn(draw_ranking(ranking))
     if not quiet:
@@ -340,8 +340,8 @@ def _print_outcome(
 def _raise_what_remains(
     plan: Plan, outcome: Outcome, results: list[RunResult], out: Path, stop: StopSignal
 ) -> None:
-    from groupnorm_bench.progress import say
-    from groupnorm_bench.results import RunFolder
+    from groupnorm_bench.cli.views.training import say
+    from groupnorm_bench.runs import RunFolder
 
     settled = sum(result.status != "failed" for result in results)
     if stop() and outcome.stopped:

@@ -19,7 +19,6 @@ from groupnorm_bench.cli.app import (
     print_json,
 )
 from groupnorm_bench.cli.settings import with_settings
-from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.errors import (
     ConfigError,
     RunFolderError,
@@ -27,10 +26,11 @@ from groupnorm_bench.errors import (
     TrainingStopped,
     nearest,
 )
+from groupnorm_bench.settings.config import TrainConfig
 
 if TYPE_CHECKING:
-    from groupnorm_bench.progress import TrainProgress
-    from groupnorm_bench.results import RunFolder, RunResult
+    from groupnorm_bench.cli.views.training import TrainProgress
+    from groupnorm_bench.runs import RunFolder, RunResult
     from groupnorm_bench.signals import StopSignal
     from groupnorm_bench.tracking.run import TrackingOptions
 
@@ -106,10 +106,10 @@ def _train(
     quiet: bool,
     stop: StopSignal,
 ) -> RunResult:
-    from groupnorm_bench.data import resolve_dataset
-    from groupnorm_bench.progress import TrainProgress, say
-    from groupnorm_bench.results import SETTLED, RunFolder
-    from groupnorm_bench.tracking.agent import answer_from_folder, under_agent
+    from groupnorm_bench.cli.views.training import TrainProgress, say
+    from groupnorm_bench.datasets.load import resolve_dataset
+    from groupnorm_bench.runs import SETTLED, RunFolder
+    from groupnorm_bench.tracking.agent_run import answer_from_folder, under_agent
 
     title = f"gnbench train: {config.arm}, batch size {config.batch_size}, seed {config.seed}"
     with TrainProgress(title, config.batch_size, quiet=quiet) as progress:
@@ -142,7 +142,7 @@ def _train_on(
 ) -> RunResult:
     import torch
 
-    from groupnorm_bench.data import load_dataset
+    from groupnorm_bench.datasets.load import load_dataset
     from groupnorm_bench.trial import run_trial
 
     if threads is not None:
@@ -170,7 +170,7 @@ def _settled(folder: RunFolder) -> RunResult | None:
 
 
 def _print(result: RunResult, out: Path, as_json: bool, quiet: bool) -> None:
-    from groupnorm_bench.results import RunFolder
+    from groupnorm_bench.runs import RunFolder
 
     folder = RunFolder.of(out, result.config).path
     if as_json:

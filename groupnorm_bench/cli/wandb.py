@@ -20,8 +20,8 @@ from groupnorm_bench.cli.app import (
 from groupnorm_bench.errors import CompareError, RunFolderError, RunsFailed, TrackingError
 
 if TYPE_CHECKING:
-    from groupnorm_bench.results import RunResult
-    from groupnorm_bench.tracking.agents import SweepStatus
+    from groupnorm_bench.runs import RunResult
+    from groupnorm_bench.tracking.agent_pool import SweepStatus
     from groupnorm_bench.tracking.sync import SyncOutcome, Upload
 
 RunsDirs = Annotated[
@@ -47,8 +47,8 @@ def sync_command(
     quiet: Quiet = False,
 ) -> None:
     """Upload runs that W&B does not have; those of one sweep become a W&B sweep."""
-    from groupnorm_bench.progress import say
-    from groupnorm_bench.results import find_runs
+    from groupnorm_bench.cli.views.training import say
+    from groupnorm_bench.runs import find_runs
     from groupnorm_bench.tracking.sync import find_uploads, sync, unite_sweeps
 
     places = runs or [DEFAULT_RUNS_DIR]
@@ -124,10 +124,10 @@ def agent_command(
     quiet: Quiet = False,
 ) -> None:
     """Join a W&B sweep from this machine; Ctrl-C gives its runs back, to be done by others."""
-    from groupnorm_bench.progress import say
+    from groupnorm_bench.cli.views.training import say
     from groupnorm_bench.signals import StopSignal
-    from groupnorm_bench.sweep.executors.wandb import AgentOptions, ended_runs
-    from groupnorm_bench.tracking.agents import read_sweep, require_sweep
+    from groupnorm_bench.sweep.executors.wandb.executor import AgentOptions, ended_runs
+    from groupnorm_bench.tracking.agent_pool import read_sweep, require_sweep
 
     joined = require_sweep(sweep)
     say(f"W&B sweep: {joined.url}")
@@ -205,7 +205,7 @@ def dashboard_command(
     ] = False,
 ) -> None:
     """Build the W&B workspace that answers the question; typed again, it updates the same one."""
-    from groupnorm_bench.progress import say
+    from groupnorm_bench.cli.views.training import say
     from groupnorm_bench.tracking import workspace as ws
 
     ws.require_package()
@@ -222,10 +222,10 @@ def dashboard_command(
 
 def _verdict(places: list[Path]) -> str | None:
     """Return the verdict table of run folders as Markdown, None where there is none to be had."""
+    from groupnorm_bench.cli.views.training import say
     from groupnorm_bench.compare import render
-    from groupnorm_bench.compare.table import load_table
+    from groupnorm_bench.compare.rows import load_table
     from groupnorm_bench.compare.verdicts import compare_runs
-    from groupnorm_bench.progress import say
 
     try:
         comparison = compare_runs(load_table([str(place) for place in places]))

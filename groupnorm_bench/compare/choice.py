@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from groupnorm_bench.compare.table import ARM_SETTINGS, SETTINGS, Row, RunTable
+from groupnorm_bench.compare.rows import ARM_SETTINGS, SETTINGS, Row, RunTable
 from groupnorm_bench.errors import CompareError, nearest
 
 _NOT_CHOSEN = ("norm", "seed", "device", "dataset")

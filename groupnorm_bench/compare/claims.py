@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from groupnorm_bench.compare.contrast import Comparison, Contrast
-from groupnorm_bench.compare.table import RunTable
+from groupnorm_bench.compare.rows import RunTable
 from groupnorm_bench.compare.verdicts import compare_runs
 from groupnorm_bench.compare.words import count
 from groupnorm_bench.errors import CompareError

@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from groupnorm_bench.compare.table import CellSummary
-from groupnorm_bench.results import finite
+from groupnorm_bench.compare.rows import CellSummary
+from groupnorm_bench.runs import finite
 
 Verdict = Literal["better", "worse", "equal", "undecided"]
 

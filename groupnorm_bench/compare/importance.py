@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from groupnorm_bench.compare.table import ARM_SETTINGS, Row, lower_is_better, points
+from groupnorm_bench.compare.rows import ARM_SETTINGS, Row, lower_is_better, points
 from groupnorm_bench.errors import CompareError
 
 FEWEST_SEEDS = 3

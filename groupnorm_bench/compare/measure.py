@@ -12,7 +12,7 @@ import numpy as np
 
 from groupnorm_bench.compare import stats, words
 from groupnorm_bench.compare.contrast import Contrast, DiscordantImages
-from groupnorm_bench.compare.table import Row, describe, lower_is_better, points
+from groupnorm_bench.compare.rows import Row, describe, lower_is_better, points
 
 IMAGES = {
     ("mnist-5k", "test"): 1_000,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from groupnorm_bench.compare import words
 from groupnorm_bench.compare.contrast import Comparison, Contrast
-from groupnorm_bench.compare.table import CellSummary, describe, points, setting_key, varying
+from groupnorm_bench.compare.rows import CellSummary, describe, points, setting_key, varying
 
 CSV_COLUMNS = (
     "arm",

@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from groupnorm_bench.compare import stats
-from groupnorm_bench.compare.table import Row, points
+from groupnorm_bench.compare.rows import Row, points
 
 LEVEL = 0.95
 """Confidence of every interval here."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from groupnorm_bench.compare import stats, words
 from groupnorm_bench.compare.contrast import Comparison, Contrast, DiscordantImages, Verdict
 from groupnorm_bench.compare.measure import Group, measure
-from groupnorm_bench.compare.table import (
+from groupnorm_bench.compare.rows import (
     Row,
     RunTable,
     arm_order,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from groupnorm_bench.compare.contrast import Comparison, Contrast, Verdict
-from groupnorm_bench.compare.table import (
+from groupnorm_bench.compare.rows import (
     Row,
     RunTable,
     arm_order,

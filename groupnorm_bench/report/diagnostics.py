@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from groupnorm_bench.compare.rows import Row
 from groupnorm_bench.compare.series import curve, estimate_last
-from groupnorm_bench.compare.table import Row
 from groupnorm_bench.report.charts import Axis, Figure, Panel, Series, Table, View
 from groupnorm_bench.report.figures import absent, estimate_series, filled, metric_axis, size_ticks
 from groupnorm_bench.report.palette import style_of

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from groupnorm_bench.compare.rows import Row, arm_order, points
 from groupnorm_bench.compare.series import Estimate, estimate_metric
-from groupnorm_bench.compare.table import Row, arm_order, points
 from groupnorm_bench.compare.verdicts import Comparison, Contrast
 from groupnorm_bench.norms import CONV_CHANNELS
 from groupnorm_bench.report.charts import (

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from groupnorm_bench.compare.rows import Row, arm_order
 from groupnorm_bench.compare.series import most_missed
-from groupnorm_bench.compare.table import Row, arm_order
 from groupnorm_bench.errors import DataError
 from groupnorm_bench.report.palette import Style, style_of
 
@@ -108,7 +108,7 @@ def gallery(rows: Sequence[Row], data_dir: Path, limit: int = 24) -> Gallery:
 
 def _test_images(name: str, data_dir: Path) -> tuple[Any, Any]:
     """Return the test images, UInt8 [n, 28, 28], and labels [n], of a data set on this disk."""
-    from groupnorm_bench.data import SOURCES, is_on_disk, read_test
+    from groupnorm_bench.datasets.load import SOURCES, is_on_disk, read_test
 
     if name not in SOURCES or not is_on_disk(name, data_dir):
         raise DataError(f"{name} is not in {data_dir}; fetch it: gnbench data {name}")

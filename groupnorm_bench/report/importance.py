@@ -10,7 +10,7 @@ from groupnorm_bench.compare.importance import (
     forest_importance,
     variance_shares,
 )
-from groupnorm_bench.compare.table import Row
+from groupnorm_bench.compare.rows import Row
 from groupnorm_bench.errors import CompareError
 from groupnorm_bench.report.charts import Axis, Figure, Panel, Series, Table, View
 from groupnorm_bench.report.figures import absent, filled

@@ -12,11 +12,11 @@ from typing import Any
 
 import groupnorm_bench
 from groupnorm_bench.compare import render as tables
-from groupnorm_bench.compare.table import Row, points
+from groupnorm_bench.compare.rows import Row, points
 from groupnorm_bench.report.content import Content, summary_sentence
+from groupnorm_bench.report.draw_page import figure_spec
 from groupnorm_bench.report.figures import metric_title
 from groupnorm_bench.report.palette import style_of
-from groupnorm_bench.report.plotly_charts import figure_spec
 
 _TEMPLATES = resources.files("groupnorm_bench.report") / "templates"
 

@@ -11,8 +11,8 @@ import math
 import zlib
 from dataclasses import dataclass
 
-from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.norms import CONV_CHANNELS
+from groupnorm_bench.settings.config import TrainConfig
 
 LIGHT_PAGE, DARK_PAGE = "#ffffff", "#14171c"
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from groupnorm_bench.compare.table import Row, RunTable, arm_order, points, varying
+from groupnorm_bench.compare.rows import Row, RunTable, arm_order, points, varying
 from groupnorm_bench.norms import CONV_CHANNELS
 from groupnorm_bench.report.charts import Dimension, Figure, Parallel
 from groupnorm_bench.report.figures import absent, filled, metric_title

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from groupnorm_bench.compare.table import Row, arm_order, describe, setting_order, varying
+from groupnorm_bench.compare.rows import Row, arm_order, describe, setting_order, varying
 
 MAX_VIEWS = 24
 """A search over a continuous setting has a slice per run; a figure shows the fullest ones."""

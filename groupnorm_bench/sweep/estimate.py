@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.errors import TrainingStopped
+from groupnorm_bench.settings.config import TrainConfig
 
 if TYPE_CHECKING:
-    from groupnorm_bench.data import Dataset
-    from groupnorm_bench.training import Training
+    from groupnorm_bench.datasets.load import Dataset
+    from groupnorm_bench.training.loop import Training
 
 PROBE_SECONDS = 0.25
 """What a probe may take; fewer are made as the budget shrinks."""
@@ -87,8 +87,8 @@ def probe(config: TrainConfig, dataset: Dataset) -> Pace:
     Raises:
         ConfigError, DataError, DeviceError: the run could not be trained; better known now.
     """
-    from groupnorm_bench.compiled import decide
-    from groupnorm_bench.training import Hooks, Training, resolve_device
+    from groupnorm_bench.fast.loops import decide
+    from groupnorm_bench.training.loop import Hooks, Training, resolve_device
 
     stamps: list[float] = []
 
@@ -114,8 +114,8 @@ def probe(config: TrainConfig, dataset: Dataset) -> Pace:
 
 def _eval_seconds(training: Training) -> float:
     """Return the seconds that scoring an image takes."""
-    from groupnorm_bench.data import Split
-    from groupnorm_bench.scoring import evaluate
+    from groupnorm_bench.datasets.load import Split
+    from groupnorm_bench.training.scoring import evaluate
 
     data = training.data
     part = Split(data.val.images[:_EVAL_IMAGES], data.val.labels[:_EVAL_IMAGES])

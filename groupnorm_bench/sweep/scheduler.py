@@ -13,10 +13,10 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from groupnorm_bench.config import TrainConfig
 from groupnorm_bench.errors import RunFolderError
-from groupnorm_bench.results import SETTLED, RunFolder, RunResult, write_atomic
-from groupnorm_bench.sweep.executors import (
+from groupnorm_bench.runs import SETTLED, RunFolder, RunResult, write_atomic
+from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.sweep.executors.protocol import (
     Ended,
     Event,
     Executor,
@@ -27,7 +27,7 @@ from groupnorm_bench.sweep.executors import (
     Started,
     Stopped,
 )
-from groupnorm_bench.sweep.source import Source
+from groupnorm_bench.sweep.plan.sources import Source
 
 ATTEMPTS = 2
 """A run that fails this often is recorded as `failed`."""

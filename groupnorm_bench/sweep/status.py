@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groupnorm_bench.results import SETTLED, RunFolder, RunResult, find_runs
+from groupnorm_bench.runs import SETTLED, RunFolder, RunResult, find_runs
 
 ORDER = ("finished", "running", "interrupted", "pruned", "diverged", "failed")
 

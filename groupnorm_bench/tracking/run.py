@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from groupnorm_bench.config import TrainConfig
+from groupnorm_bench.settings.config import TrainConfig
 
 if TYPE_CHECKING:
     import numpy as np

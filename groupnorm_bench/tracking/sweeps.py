@@ -17,8 +17,8 @@ from typing import Any, Self
 import yaml
 
 from groupnorm_bench.errors import RunFolderError, TrackingError
-from groupnorm_bench.results import write_atomic
-from groupnorm_bench.tracking.client import last_line, run_wandb
+from groupnorm_bench.runs import write_atomic
+from groupnorm_bench.tracking.bounded import last_line, run_wandb
 
 _SUFFIX = ".sweep.json"
 

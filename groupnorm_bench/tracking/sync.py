@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from groupnorm_bench.errors import TrackingError
-from groupnorm_bench.results import FoundRun
-from groupnorm_bench.tracking.client import (
+from groupnorm_bench.runs import FoundRun
+from groupnorm_bench.tracking.bounded import (
     bounded_environment,
     last_line,
     open_api,

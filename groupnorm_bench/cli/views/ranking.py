@@ -1,0 +1,91 @@
+"""The ranking a sweep ends with: cells by their mean over seeds, never by their best seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from groupnorm_bench.runs import RunResult
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from groupnorm_bench.compare.rows import CellSummary
+
+_SHOWN = 20
+
+
+def ranking_of(results: Iterable[RunResult], metric: str) -> list[CellSummary]:
+    """Return the cells, best mean first; by `val/accuracy` where summaries lack the metric."""
+    from groupnorm_bench.compare.rows import Row, rank
+
+    rows = [Row(result=result) for result in results]
+    if all(row.metric(metric) is None for row in rows):
+        metric = "val/accuracy"
+    return rank(rows, metric)
+
+
+def as_data(ranking: list[CellSummary]) -> list[dict[str, Any]]:
+    """Return the ranking as data; accuracies in per cent, as their spread is."""
+    from groupnorm_bench.compare.rows import points
+
+    return [
+        {
+            "rank": place,
+            "arm": cell.arm,
+            "cell": cell.cell,
+            "setting": cell.setting,
+            "metric": cell.metric,
+            "unit": "percent" if points(cell.metric) == 100 else None,
+            "mean": cell.mean,
+            "sd": cell.sd,
+            "n": cell.n,
+            "other_statuses": cell.other_statuses,
+        }
+        for place, cell in enumerate(ranking, 1)
+    ]
+
+
+def draw_ranking(ranking: list[CellSummary]) -> RenderableType:
+    """Return the ranking as a table."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    from groupnorm_bench.compare.rows import points
+
+    if not ranking:
+        return Text("no run has finished yet", style="dim")
+    metric = ranking[0].metric
+    names = _varying([cell.setting for cell in ranking])
+    unit = " %" if points(metric) == 100 else ""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("rank", justify="right")
+    table.add_column("arm")
+    for name in (*names, f"{metric}{unit}", "sd", "n", ""):
+        table.add_column(name, justify="right", no_wrap=True)
+    for place, cell in enumerate(ranking[:_SHOWN], 1):
+        table.add_row(
+            str(place),
+            cell.arm,
+            *(_text(cell.setting.get(name)) for name in names),
+            "-" if cell.mean is None else f"{cell.mean:.2f}" if unit else f"{cell.mean:.4g}",
+            "-" if cell.sd is None else f"{cell.sd:.2f}" if unit else f"{cell.sd:.2g}",
+            str(cell.n),
+            ", ".join(f"{count} {status}" for status, count in cell.other_statuses.items()),
+        )
+    if len(ranking) <= _SHOWN:
+        return table
+    return Group(table, Text(f"... and {len(ranking) - _SHOWN} more cells", style="dim"))
+
+
+def _varying(settings: list[dict[str, Any]]) -> list[str]:
+    """Return the names that do not have the same value in all settings."""
+    names = dict.fromkeys(name for setting in settings for name in setting)
+    return [name for name in names if len({repr(s.get(name)) for s in settings}) > 1]
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,361 @@
+"""One experiment's settings: frozen, valid once built, with the identity that everything uses.
+
+Words: an *arm* is a norm with the settings that matter to it (`group-g8`); a *cell* is an arm at
+fixed other settings: everything but the seed; a *run* is one cell with one seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from groupnorm_bench.errors import ConfigError, nearest
+from groupnorm_bench.norms import CONV_CHANNELS, NormSpec, norm_spec, valid_num_groups
+from groupnorm_bench.settings.yamlfile import read_yaml
+
+DATASETS = ("auto", "mnist", "fashion-mnist", "kmnist", "mnist-5k")
+OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("constant", "cosine", "one-cycle")
+PRECISIONS = ("fp32", "bf16")
+COMPILE = ("auto", "on", "off")
+MAX_SEED = 2**32 - 1
+
+_CHOICES = {
+    "dataset": DATASETS,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "precision": PRECISIONS,
+    "compile": COMPILE,
+}
+_ALIASES = {"groups": "num_groups"}
+_NOT_IN_CELL = ("seed", "device")
+_EXCLUSIVE = (("num_groups", "group_size"), ("epochs", "max_steps"))
+
+
+def _setting(default: Any, help_text: str) -> Any:
+    return field(default=default, metadata={"help": help_text})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """Settings of one run. Building one checks every value.
+
+    Raises:
+        ConfigError: a value has the wrong type, is out of range, or does not fit the others.
+    """
+
+    norm: str = _setting("group", "Norm layer: see `gnbench norms`, or package.module:make_norm.")
+    num_groups: int = _setting(8, "NUMBER of groups per layer (the paper's and torch's G).")
+    group_size: int | None = _setting(None, "Channels PER group, instead of --groups.")
+    batch_size: int = _setting(64, "Images per step.")
+    epochs: int = _setting(5, "Passes over the training images.")
+    max_steps: int | None = _setting(None, "Optimizer steps, instead of --epochs.")
+    lr: float = _setting(1e-3, "Learning rate; the peak one where the schedule moves it.")
+    optimizer: str = _setting("adam", "adam, adamw, or sgd (momentum 0.9).")
+    weight_decay: float = _setting(0.0, "Weight decay of convolution and linear weights.")
+    weight_decay_all: bool = _setting(False, "Decay norm scales, shifts and biases as well.")
+    schedule: str = _setting("constant", "Learning rate over time: constant, cosine, one-cycle.")
+    dataset: str = _setting("auto", "auto, mnist, fashion-mnist, kmnist, or mnist-5k (bundled).")
+    train_limit: int | None = _setting(None, "Train on this many images, stratified by class.")
+    seed: int = _setting(0, "Fixes initial weights and data order, by two generators.")
+    device: str = _setting("auto", "auto, cpu, cuda, cuda:N, or mps.")
+    precision: str = _setting("fp32", "fp32, or bf16 (autocast; weights stay fp32).")
+    compile: str = _setting("auto", "Compile loops (CPU) or steps (GPU): auto, on, off.")
+
+    def __post_init__(self) -> None:
+        hints = _field_types()
+        for name, kind in hints.items():
+            object.__setattr__(self, name, _coerce(name, getattr(self, name), kind))
+        self._check_ranges()
+        self._check_norm()
+
+    def _check_ranges(self) -> None:
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise ConfigError(f"{name}={value!r} is unknown{nearest(value, choices)}")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", self.device):
+            known = ("auto", "cpu", "cuda", "cuda:0", "mps")
+            raise ConfigError(f"device={self.device!r} is unknown{nearest(self.device, known)}")
+        for name in ("batch_size", "epochs", "max_steps", "train_limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}={value} is too small; set {name} to 1 or more")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise ConfigError(f"lr={self.lr} is not a positive number; try lr=0.001")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise ConfigError(
+                f"weight_decay={self.weight_decay} is not a number from 0 on; try 0.0001"
+            )
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ConfigError(f"seed={self.seed} is out of range; use 0 to {MAX_SEED}")
+
+    def _check_norm(self) -> None:
+        spec = self.norm_spec
+        if spec.reads_groups:
+            name = "num_groups" if self.group_size is None else "group_size"
+            value = getattr(self, name)
+            if value < 1 or any(channels % value for channels in CONV_CHANNELS):
+                raise ConfigError(
+                    f"{name}={value} does not divide the CNN's {CONV_CHANNELS[0]} and "
+                    f"{CONV_CHANNELS[1]} channels; set {name} to one of {valid_num_groups()}"
+                )
+        if spec.uses_batch_statistics and self.batch_size == 1:
+            raise ConfigError(
+                f"batch_size=1 gives norm={self.norm!r} no batch to take statistics over; "
+                "set batch_size to 2 or more, or norm to 'instance'"
+            )
+
+    @classmethod
+    def from_mapping(cls, settings: Mapping[str, Any]) -> Self:
+        """Build a config from settings as a file, an option or a W&B agent spells them.
+
+        Args:
+            settings: names (`num_groups`, `num-groups`, `groups`) to values; numbers may come as
+                text, as YAML's `1e-3` does.
+
+        Raises:
+            ConfigError: a name is unknown (the nearest one is offered), a value is not valid, or
+                both `num_groups` and `group_size` are given.
+        """
+        return cls.from_layers([settings])
+
+    @classmethod
+    def from_layers(cls, layers: Iterable[Mapping[str, Any]]) -> Self:
+        """Build a config from several mappings, of which later ones win.
+
+        Raises:
+            ConfigError: see `from_mapping`; two names that exclude each other are refused within
+                one mapping, and the later one wins between two.
+        """
+        merged: dict[str, Any] = {}
+        for layer in layers:
+            given = _named(layer)
+            for one, other in _EXCLUSIVE:
+                has_one, has_other = (not _is_none(given.get(name)) for name in (one, other))
+                if has_one and has_other:
+                    raise ConfigError(
+                        f"{one}={given[one]} and {other}={given[other]} exclude each other; "
+                        "give one of them"
+                    )
+                if has_one:
+                    merged.pop(other, None)
+                if has_other:
+                    merged.pop(one, None)
+            merged.update(given)
+        return cls(**merged)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every setting, as `from_mapping` reads it back."""
+        settings = dataclasses.asdict(self)
+        for one, other in _EXCLUSIVE:
+            if settings[other] is not None:
+                del settings[one]
+        return settings
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some settings changed."""
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def norm_spec(self) -> NormSpec:
+        return norm_spec(self.norm)
+
+    def num_groups_for(self, num_channels: int) -> int:
+        """Return the number of groups of a layer of `num_channels` channels."""
+        return self.num_groups if self.group_size is None else num_channels // self.group_size
+
+    @property
+    def inert(self) -> frozenset[str]:
+        """Names of the settings that cannot change this run's result."""
+        inert = {"epochs" if self.max_steps is not None else "max_steps"}
+        if not self.norm_spec.reads_groups:
+            inert |= {"num_groups", "group_size"}
+        else:
+            inert.add("group_size" if self.group_size is None else "num_groups")
+        if self.weight_decay == 0:
+            inert.add("weight_decay_all")
+        return frozenset(inert)
+
+    @property
+    def cell_settings(self) -> dict[str, Any]:
+        """Everything that makes the cell: all live settings but the seed and the device."""
+        skip = self.inert | set(_NOT_IN_CELL)
+        return {name: getattr(self, name) for name in _field_types() if name not in skip}
+
+    @property
+    def arm(self) -> str:
+        """The norm with the settings that matter to it, as `group-g8` or `batch`."""
+        name = re.sub(r"[^A-Za-z0-9_.]+", "-", self.norm.replace(":", "."))
+        if not self.norm_spec.reads_groups:
+            return name
+        if self.group_size is not None:
+            return f"{name}-s{self.group_size}"
+        return f"{name}-g{self.num_groups}"
+
+    @property
+    def cell(self) -> str:
+        """The cell's name: arm, batch size, settings that differ from the defaults, 8 hex."""
+        live = self.cell_settings
+        return f"{self._stem(live)}-{_digest(live)}"
+
+    @property
+    def name(self) -> str:
+        """The run's name and its folder's: the cell's with the seed before the hash."""
+        live = self.cell_settings
+        return f"{self._stem(live)}-s{self.seed}-{_digest(live)}"
+
+    def _stem(self, live: Mapping[str, Any]) -> str:
+        parts = [self.arm, f"b{self.batch_size}"]
+        for name, prefix in _NAME_PARTS.items():
+            if name in live and live[name] != getattr(_DEFAULTS, name):
+                value = live[name]
+                parts.append(
+                    f"{prefix}{value:g}"
+                    if isinstance(value, float)
+                    else prefix + ("" if value is True else str(value))
+                )
+        return "-".join(parts)
+
+
+def _digest(live: Mapping[str, Any]) -> str:
+    text = json.dumps(live, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+_NAME_PARTS = {
+    "dataset": "",
+    "epochs": "e",
+    "max_steps": "steps",
+    "lr": "lr",
+    "optimizer": "",
+    "weight_decay": "wd",
+    "weight_decay_all": "wdall",
+    "schedule": "",
+    "train_limit": "n",
+    "precision": "",
+    "compile": "compile-",
+}
+
+
+def setting_name(key: str) -> str:
+    """Return the field that `key` spells: `num-groups` and `groups` are `num_groups`.
+
+    Raises:
+        ConfigError: no setting is spelled like that; the nearest one is offered.
+    """
+    if key in _field_types():
+        return key
+    name = str(key).replace("-", "_")
+    name = _ALIASES.get(name, name)
+    if name not in _field_types():
+        raise ConfigError(f"unknown setting {key!r}{nearest(name, _field_types())}")
+    return name
+
+
+def setting_help(name: str) -> str:
+    """Return the line of help of a setting."""
+    return {f.name: f.metadata["help"] for f in dataclasses.fields(TrainConfig)}[name]
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read a YAML file of settings, by their field names.
+
+    A mapping stands for the settings in it, as in `arm: {norm: group, num_groups: 8}`: so a W&B
+    agent's `${args_json_file}` spells an axis of a sweep that sets several.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key in it is no setting (its line is named).
+    """
+    document = read_yaml(path)
+    settings: dict[str, Any] = {}
+    for key, value in document.data.items():
+        group = value if isinstance(value, dict) else {key: value}
+        for name, one in group.items():
+            try:
+                setting_name(name)
+            except ConfigError as error:
+                raise ConfigError(f"{document.where(key)}: {error}") from error
+            settings[name] = one
+    try:
+        TrainConfig.from_mapping(settings)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return _named(settings)
+
+
+def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
+    if settings.keys() <= _field_types().keys():
+        return dict(settings)
+    given: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = setting_name(key)
+        if name in given:
+            raise ConfigError(f"{name} is given twice, the second time as {key!r}; keep one")
+        given[name] = value
+    return given
+
+
+_types: dict[str, Any] = {}
+
+
+def _field_types() -> dict[str, Any]:
+    if not _types:
+        _types.update(typing.get_type_hints(TrainConfig))
+    return _types
+
+
+def _is_none(value: Any) -> bool:
+    """Return whether a value is missing, as YAML or as a W&B agent's text spells it."""
+    return value is None or (isinstance(value, str) and value.lower() in ("none", "null", ""))
+
+
+_EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+
+
+def _coerce(name: str, value: Any, kind: Any) -> Any:
+    """Return `value` as the type of its field, from YAML, from text, or as it is."""
+    if isinstance(kind, types.UnionType):
+        if _is_none(value):
+            return None
+        kind = next(k for k in typing.get_args(kind) if k is not types.NoneType)
+    if type(value) is kind:  # what nearly every value is; a sweep builds thousands of configs
+        return value
+    wrong = ConfigError(f"{name}={value!r} is not {_EXPECTED[kind]}")
+    if kind is bool:
+        if isinstance(value, str) and value.lower() in ("true", "false"):
+            return value.lower() == "true"
+        if not isinstance(value, bool):
+            raise wrong
+        return value
+    if kind is str:
+        if isinstance(value, bool) and name == "compile":  # YAML reads on and off as booleans
+            return "on" if value else "off"
+        if not isinstance(value, str):
+            raise wrong
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise wrong
+    try:
+        number = float(value) if kind is float or not isinstance(value, int) else value
+    except (ValueError, OverflowError):
+        raise wrong from None
+    if kind is float:
+        return float(number)
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,18}", value):
+        return int(value)
+    if not math.isfinite(number) or number != int(number):
+        raise wrong
+    return int(number)
+
+
+_DEFAULTS = TrainConfig()

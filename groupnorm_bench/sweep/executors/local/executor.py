@@ -1,0 +1,298 @@
+"""The local executor: long-lived worker processes on this machine, one pipe each.
+
+Why no library: `docs/design.md`, section Libraries. In short, Pebble and loky share locks or one
+fate between workers, and a SIGKILL at the wrong moment ends their whole pool.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing import connection, resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+
+from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.sweep.executors.local.worker import (
+    DUMP_SIGNAL,
+    STOP,
+    STOP_SIGNALS,
+    Question,
+    WorkerSetup,
+    work,
+)
+from groupnorm_bench.sweep.executors.protocol import (
+    Event,
+    Judge,
+    Lost,
+    Progress,
+    Said,
+    Started,
+    Stopped,
+)
+
+TRIAL = "groupnorm_bench.sweep.executors.local.shared:run_shared_trial"
+_TICK = 0.2
+"""Seconds between looks at limits, at a request to stop, and for new runs, when all is quiet."""
+_LOG_LINES = 40
+
+
+@dataclass(slots=True)
+class _Worker:
+    slot: int
+    process: SpawnProcess
+    pipe: Connection[Any, Any]
+    log_path: Path
+    run: TrainConfig | None = None
+    begun: float | None = None
+    """When it took up its run, on the monotonic clock: clocks on the wall are set back."""
+    log_offset: int = 0
+    verdict: str | None = None
+    """Why we killed it, where we did."""
+
+
+class LocalExecutor:
+    """Trains runs in `slots` processes that import torch once each.
+
+    Args:
+        runs_dir: where the run folders are.
+        options: passed on to every trial: `data_dir`, `tracking`.
+        slots: processes at work at a time.
+        threads: CPU threads of each. One by default, whatever the number of workers: sums in
+            another order would make results depend on it.
+        devices: CUDA device per slot, repeated in turn; none on a machine without.
+        trial: `package.module:function` to call instead of the real trial.
+        trial_timeout: seconds after which a run is taken to hang and its process is killed.
+        grace: seconds a run has to checkpoint when asked to stop.
+    """
+
+    def __init__(
+        self,
+        runs_dir: Path,
+        *,
+        options: dict[str, Any] | None = None,
+        slots: int = 1,
+        threads: int = 1,
+        devices: tuple[str, ...] = (),
+        trial: str = TRIAL,
+        trial_timeout: float | None = None,
+        grace: float = 30.0,
+    ) -> None:
+        self.slots = slots
+        self._runs_dir, self._options, self._trial = runs_dir, dict(options or {}), trial
+        self._threads, self._devices = threads, devices
+        self._trial_timeout, self._grace = trial_timeout, grace
+        self._workers: dict[int, _Worker] = {}
+        self._stop_deadline: float | None = None
+
+    def submit(
+        self,
+        runs: Iterator[TrainConfig | None],
+        judge: Judge,
+        should_stop: Callable[[], bool],
+    ) -> Iterator[Event]:
+        """See `Executor.submit`."""
+        more = True
+        self._scratch = Path(tempfile.mkdtemp(prefix="gnbench-"))
+        try:
+            while True:
+                if should_stop():
+                    more = False
+                    yield from self._wind_down()
+                elif more:
+                    more = self._feed(runs)
+                if not (more or self._busy()):
+                    return
+                yield from self._collect(judge)
+                yield from self._kill_the_hung()
+        finally:
+            self._close()
+
+    def _busy(self) -> list[_Worker]:
+        return [worker for worker in self._workers.values() if worker.run is not None]
+
+    def _feed(self, runs: Iterator[TrainConfig | None]) -> bool:
+        """Give a run to every free slot; return False once there are no more."""
+        for slot in range(self.slots):
+            worker = self._workers.get(slot)
+            if worker is not None and worker.run is not None:
+                continue
+            try:
+                run = next(runs)
+            except StopIteration:
+                return False
+            if run is None:
+                return True
+            if worker is None:
+                worker = self._start(slot)
+            worker.run, worker.begun = run, None
+            worker.log_offset = _size(worker.log_path)
+            self._tell(worker, run)
+        return True
+
+    def _start(self, slot: int) -> _Worker:
+        environment = {"OMP_NUM_THREADS": str(self._threads), "MKL_NUM_THREADS": str(self._threads)}
+        if self._devices:
+            environment["CUDA_VISIBLE_DEVICES"] = self._devices[slot % len(self._devices)]
+        ours, theirs = multiprocessing.Pipe()
+        setup = WorkerSetup(
+            slot=slot,
+            trial=self._trial,
+            runs_dir=self._runs_dir,
+            shared_dir=self._scratch,
+            options=self._options,
+            environment=environment,
+            log_path=self._scratch / f"worker-{slot}.log",
+        )
+        process = multiprocessing.get_context("spawn").Process(
+            target=work, args=(theirs, setup), name=f"gnbench-worker-{slot}", daemon=True
+        )
+        resource_tracker.ensure_running()  # its own start would undo the mask below
+        # Until it has its handlers a signal to the group must wait, or Ctrl-C prints a traceback.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        theirs.close()
+        worker = _Worker(slot, process, ours, setup.log_path)
+        self._workers[slot] = worker
+        return worker
+
+    def _collect(self, judge: Judge) -> Iterator[Event]:
+        """Yield what the workers have said, waiting a tick at most."""
+        pipes = {worker.pipe: worker for worker in self._workers.values()}
+        if not pipes:
+            time.sleep(_TICK)
+        for pipe in connection.wait(list(pipes), timeout=_TICK):
+            worker = pipes[pipe]  # type: ignore[index]
+            try:
+                message: Event | Question = worker.pipe.recv()
+            except (EOFError, OSError):
+                yield from self._bury(worker)
+                continue
+            if isinstance(message, Question):
+                self._tell(worker, judge(message.run, message.row))
+            else:
+                yield self._heard(worker, message)
+
+    def _heard(self, worker: _Worker, event: Event) -> Event:
+        """Keep account of what a worker does; return what the scheduler is to hear."""
+        if isinstance(event, Started):
+            worker.begun = time.monotonic()
+        elif not isinstance(event, Progress | Said):
+            worker.run = worker.begun = None
+            if isinstance(event, Stopped) and not self._stopping():
+                event = Lost(event.run, event.slot, "its worker was terminated by SIGTERM")
+            if isinstance(event, Lost):  # the next run gets a fresh process
+                self._end(worker)
+        return event
+
+    def _tell(self, worker: _Worker, message: object) -> None:
+        # A worker that died meanwhile cannot be told: its pipe will say so when read.
+        with contextlib.suppress(OSError):
+            worker.pipe.send(message)
+
+    def _bury(self, worker: _Worker) -> Iterator[Event]:
+        """Answer for the run of a process that has died, and forget the process."""
+        run, slot = worker.run, worker.slot
+        self._end(worker)
+        if run is None:
+            return
+        if self._stopping():
+            yield Stopped(run, slot)
+            return
+        reason = worker.verdict or _how_it_died(worker.process.exitcode)
+        yield Lost(run, slot, reason, _tail(worker.log_path, worker.log_offset))
+
+    def _end(self, worker: _Worker) -> None:
+        """Forget a worker. One that still lives has said its last word, and may be killed."""
+        del self._workers[worker.slot]
+        worker.pipe.close()
+        worker.process.join(timeout=_TICK)
+        worker.process.kill()
+        worker.process.join()
+
+    def _kill_the_hung(self) -> Iterator[Event]:
+        if self._trial_timeout is None:
+            return
+        now = time.monotonic()
+        for worker in self._busy():
+            if worker.begun is not None and now - worker.begun > self._trial_timeout:
+                worker.verdict = f"no result within --trial-timeout {self._trial_timeout:g} s"
+                _dump_threads(worker)
+                worker.process.kill()
+                yield from self._bury(worker)
+
+    def _stopping(self) -> bool:
+        return self._stop_deadline is not None
+
+    def _wind_down(self) -> Iterator[Event]:
+        """Ask busy workers to stop; kill those that never began, and those that do not answer."""
+        now = time.monotonic()
+        if self._stop_deadline is None:
+            self._stop_deadline = now + self._grace
+            for worker in self._busy():
+                self._tell(worker, STOP)
+        for worker in self._busy():
+            if now > self._stop_deadline or worker.begun is None:
+                worker.process.kill()
+                yield from self._bury(worker)
+
+    def _close(self) -> None:
+        """End every process: idle ones see their pipe close, the rest are killed."""
+        workers = list(self._workers.values())
+        for worker in workers:
+            worker.pipe.close()
+            if worker.run is not None:
+                worker.process.kill()
+        deadline = time.monotonic() + 5
+        for worker in workers:
+            worker.process.join(timeout=max(deadline - time.monotonic(), 0))
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+        self._workers.clear()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def _dump_threads(worker: _Worker) -> None:
+    """Have a hung process write to its log where it is, for the traceback of its run."""
+    if worker.process.pid is not None:
+        os.kill(worker.process.pid, DUMP_SIGNAL)
+        time.sleep(_TICK)
+
+
+def _how_it_died(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        hint = " (out of memory?)" if name == "SIGKILL" else ""
+        return f"its worker was killed by {name}{hint}"
+    return f"its worker exited with code {exitcode}"
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _tail(path: Path, offset: int) -> str:
+    """Return the last lines that a worker wrote since `offset`."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-_LOG_LINES:])

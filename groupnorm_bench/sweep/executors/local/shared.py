@@ -1,0 +1,95 @@
+"""The trial of a local worker: data mapped from one file by all of them, W&B asked once."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import groupnorm_bench.training.loop  # noqa: F401  # torch, imported while the worker starts
+from groupnorm_bench.datasets.load import Dataset, Split, load_dataset
+from groupnorm_bench.errors import CheckpointError
+from groupnorm_bench.runs import RunResult
+from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.tracking.run import Mode, TrackingOptions, resolve_mode
+from groupnorm_bench.trial import run_trial
+
+_PARTS = ("train", "val", "test")
+
+
+def run_shared_trial(
+    config: TrainConfig,
+    *,
+    runs_dir: Path,
+    data_dir: Path,
+    shared_dir: Path,
+    tracking: TrackingOptions,
+    say: Callable[[str], None],
+    **hooks: Any,
+) -> RunResult:
+    """Run one trial as `run_trial` does, on the workers' common copy of the data.
+
+    A checkpoint that cannot be continued is set aside and the run starts again: nobody is there
+    to be asked.
+    """
+    dataset = shared_dataset(config.dataset, data_dir, shared_dir)
+    mode = _mode(tracking.mode, say)
+    arguments: dict[str, Any] = {
+        "runs_dir": runs_dir,
+        "dataset": dataset,
+        "tracking": dataclasses.replace(tracking, mode=mode),
+        "say": say,
+    }
+    try:
+        return run_trial(config, **arguments, **hooks)
+    except CheckpointError as error:
+        say(f"{str(error).split(';')[0]}; set aside, training again")
+        return run_trial(config, **arguments, **hooks, force=True)
+
+
+_modes: dict[Mode, Mode] = {}
+
+
+def _mode(asked: Mode, say: Callable[[str], None]) -> Mode:
+    """Resolve W&B's mode once a process: asking its server may take seconds."""
+    if asked not in _modes:
+        _modes[asked] = resolve_mode(asked, say)
+    return _modes[asked]
+
+
+@functools.cache
+def shared_dataset(name: str, data_dir: Path, shared_dir: Path) -> Dataset:
+    """Return a data set whose tensors are mapped from one file under `shared_dir`.
+
+    The first process to ask loads it and writes the file; all map the same pages of memory.
+
+    Raises:
+        DataError: it cannot be had.
+    """
+    import torch
+
+    path = shared_dir / f"{name}.pt"
+    lock = os.open(shared_dir / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            _export(load_dataset(name, data_dir), path)
+    finally:
+        os.close(lock)
+    stored = torch.load(path, mmap=True, weights_only=True)
+    parts = {part: Split(*stored[part]) for part in _PARTS}
+    return Dataset(name=name, mean=stored["mean"], std=stored["std"], **parts)
+
+
+def _export(dataset: Dataset, path: Path) -> None:
+    import torch
+
+    splits = {part: getattr(dataset, part) for part in _PARTS}
+    content: dict[str, Any] = {part: (s.images, s.labels) for part, s in splits.items()}
+    unfinished = path.with_suffix(".part")
+    torch.save(content | {"mean": dataset.mean, "std": dataset.std}, unfinished)
+    os.replace(unfinished, path)

@@ -1,0 +1,302 @@
+"""W&B as the engine: the plan becomes a W&B sweep, and W&B's own agents train it here.
+
+W&B decides which run comes next, and agents on other machines may take some of them. What became
+of a run is read from its folder, or, where another machine has it, from W&B.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.errors import TrackingError
+from groupnorm_bench.runs import SETTLED, RunFolder, RunResult
+from groupnorm_bench.sweep.executors.wandb.local_sweep import wandb_config_of
+from groupnorm_bench.sweep.executors.wandb.sweep_config import live_settings
+from groupnorm_bench.sweep.executors.protocol import Ended, Event, Judge, Lost, Stopped
+from groupnorm_bench.sweep.executors.wandb.watch import FolderWatch, SweepWatch, read_ended
+from groupnorm_bench.sweep.plan.plan import Plan
+from groupnorm_bench.sweep.scheduler import ATTEMPTS
+from groupnorm_bench.tracking.agent_pool import Agents, SweepStatus, read_sweep
+from groupnorm_bench.tracking.readback import read_wandb
+from groupnorm_bench.tracking.bounded import require_login
+from groupnorm_bench.tracking.run import Say, TrackingOptions
+from groupnorm_bench.tracking.sweeps import SweepRecord, create_sweep
+
+_TICK = 0.3
+"""Seconds between looks at the run folders."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentOptions:
+    """What every agent on this machine is told."""
+
+    runs_dir: Path
+    data_dir: Path
+    threads: int = 1
+    devices: tuple[str, ...] = ()
+    max_failures: int = 5
+
+    def agents(self, path: str, workers: int, count: int | None = None) -> Agents:
+        """Return agents for a sweep, not yet started."""
+        return Agents(
+            path,
+            workers,
+            runs_dir=self.runs_dir,
+            data_dir=self.data_dir,
+            threads=self.threads,
+            devices=self.devices,
+            max_failures=self.max_failures,
+            count=count,
+        )
+
+
+def open_sweep(
+    name: str,
+    config: dict[str, Any],
+    runs: Sequence[str],
+    runs_dir: Path,
+    tracking: TrackingOptions,
+) -> SweepStatus:
+    """Return the W&B sweep that an earlier call made of the same plan, or make it.
+
+    Raises:
+        TrackingError: W&B refuses us or the sweep.
+        RunFolderError: what is known of it cannot be written.
+    """
+    record = SweepRecord(name=name, config=config, runs=tuple(runs))
+    path = record.path_in(runs_dir)
+    if path.exists():
+        known = SweepRecord.read(path)
+        if known.config == config and known.wandb.get("sweep_id"):
+            place = known.wandb
+            sweep = read_sweep(f"{place['entity']}/{place['project']}/{place['sweep_id']}")
+            if sweep.state not in ("CANCELED", "CANCELLED"):
+                return sweep
+    place = create_sweep(config, project=tracking.project, entity=tracking.entity)
+    sweep = read_sweep(f"{place['entity']}/{place['project']}/{place['sweep_id']}")
+    known_to_wandb = place | {"url": sweep.url, "executor": "wandb"}
+    record.replace(wandb=known_to_wandb).write(runs_dir)
+    return sweep
+
+
+def open_plan(plan: Plan, runs_dir: Path, tracking: TrackingOptions, say: Say) -> SweepStatus:
+    """Return a plan's W&B sweep, made or found again; its address is said before all else.
+
+    Raises:
+        SweepError: the plan is too large for W&B.
+        TrackingError: W&B refuses us or the sweep.
+    """
+    require_login()
+    names = [run.name for run in plan.runs] if plan.spec.method == "grid" else []
+    sweep = open_sweep(plan.spec.name, wandb_config_of(plan), names, runs_dir, tracking)
+    say(f"W&B sweep: {sweep.url}")
+    if sweep.is_open:
+        say(f"join it from another machine: gnbench agent {sweep.path}")
+    return sweep
+
+
+class _OnWandb:
+    """A plan that W&B's agents train, one per slot.
+
+    Args:
+        plan: what to train; of a search, which runs those will be, W&B decides.
+        options: see `AgentOptions`.
+        tracking: project and entity.
+        slots: agents.
+        say: told the sweep's address before anything else.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        options: AgentOptions,
+        tracking: TrackingOptions,
+        slots: int,
+        say: Say,
+    ) -> None:
+        self.slots = slots
+        self._plan, self._options, self._tracking, self._say = plan, options, tracking, say
+
+    def _open(self) -> SweepStatus:
+        return open_plan(self._plan, self._options.runs_dir, self._tracking, self._say)
+
+
+class WandbSearch(_OnWandb):
+    """A random or bayes search that W&B makes, by its agents here; the file goes to W&B as it is.
+
+    Args: see `_OnWandb`.
+    """
+
+    def submit(
+        self,
+        runs: Iterator[TrainConfig | None],
+        judge: Judge,
+        should_stop: Callable[[], bool],
+    ) -> Iterator[Event]:
+        """See `Executor.submit`; `runs` is empty, and what comes is what W&B chose."""
+        sweep = self._open()
+        if not sweep.is_open:
+            raise TrackingError(
+                f"sweep {sweep.path} is {sweep.state.lower()}; change the file's name for another"
+            )
+        runs_dir = self._options.runs_dir
+        with self._options.agents(sweep.path, self.slots) as agents:
+            for result in ended_runs(agents, sweep, runs_dir, should_stop):
+                yield from _ended(result)
+
+
+def _ended(result: RunResult) -> Iterator[Event]:
+    seconds = float(result.summary.get("train_seconds", 0.0))
+    if result.status != "failed":
+        yield Ended(result.config, 0, result, seconds)
+        return
+    reason = str(result.summary.get("error", "failed"))
+    for _ in range(ATTEMPTS):  # W&B does not try a proposal again, so neither is it tried here
+        yield Lost(result.config, 0, reason)
+
+
+class NoSource:
+    """Where W&B chooses the runs, the scheduler has none to hand out."""
+
+    def next(self) -> TrainConfig | None:
+        return None
+
+    def report(self, config: TrainConfig, row: Mapping[str, float]) -> bool:
+        return False
+
+    def done(self, config: TrainConfig, result: RunResult | None) -> None:
+        return None
+
+
+class WandbExecutor(_OnWandb):
+    """Trains a grid's runs by W&B agents.
+
+    A run that W&B has handed out and lost, as by a killed agent, it never hands out again: such
+    runs are trained here, one by one, within the sweep, at its end.
+
+    The sweep holds the runs that have a result as well, so that it is the same whenever it is
+    made; W&B is answered for them from their folders.
+
+    Args: see `_OnWandb`.
+    """
+
+    def submit(
+        self,
+        runs: Iterator[TrainConfig | None],
+        judge: Judge,
+        should_stop: Callable[[], bool],
+    ) -> Iterator[Event]:
+        """See `Executor.submit`; W&B prunes by the sweep's own `early_terminate`, not `judge`."""
+        todo = list(_until_none(runs))
+        if not todo:
+            return
+        sweep = self._open()
+        if sweep.is_open:
+            watch = FolderWatch(self._options.runs_dir, todo)
+            with self._options.agents(sweep.path, self.slots) as agents:
+                for _ in _until_ended(agents, should_stop):
+                    yield from watch.news()
+                _check_started(agents, sweep)
+            yield from self._account(sweep, watch.open, should_stop)
+        else:
+            yield from (Lost(run, 0, f"sweep {sweep.path} is over") for run in todo)
+        for run in runs:
+            if run is None:
+                return
+            yield Stopped(run, 0) if should_stop() else self._train_here(run, sweep)
+
+    def _account(
+        self, sweep: SweepStatus, left: Sequence[TrainConfig], should_stop: Callable[[], bool]
+    ) -> Iterator[Event]:
+        """Answer for the runs that have no result here once the agents are gone."""
+        if not left:
+            return
+        elsewhere: dict[str, RunResult] = {}
+        if not should_stop():
+            results, _ = read_wandb(sweep.path)
+            elsewhere = {r.config.name: r for r in results if r.status in SETTLED}
+        for run in left:
+            if run.name in elsewhere:
+                yield Ended(run, 0, elsewhere[run.name], 0.0)
+            elif should_stop():
+                yield Stopped(run, 0)
+            else:
+                yield Lost(run, 0, "its W&B agent ended without it")
+
+    def _train_here(self, run: TrainConfig, sweep: SweepStatus) -> Event:
+        entity, project, sweep_id = sweep.path.split("/")
+        options = ["--sweep-id", sweep_id, "--project", project, "--entity", entity, "--quiet"]
+        options += ["--suite", self._plan.spec.name, "--out", str(self._options.runs_dir)]
+        options += ["--data-dir", str(self._options.data_dir)]
+        options += ["--threads", str(self._options.threads)]
+        began = time.monotonic()
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            json.dump(live_settings(run), file)
+            file.flush()
+            options += ["--config", file.name]
+            done = subprocess.run(
+                [sys.executable, "-m", "groupnorm_bench.cli", "train", *options],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+        result = read_ended(RunFolder.of(self._options.runs_dir, run))
+        if result is not None:
+            return Ended(run, 0, result, time.monotonic() - began)
+        last = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
+        return Lost(run, 0, last, done.stderr)
+
+
+def _until_none(runs: Iterator[TrainConfig | None]) -> Iterator[TrainConfig]:
+    for run in runs:
+        if run is None:
+            return
+        yield run
+
+
+def ended_runs(
+    agents: Agents, sweep: SweepStatus, runs_dir: Path, should_stop: Callable[[], bool]
+) -> Iterator[RunResult]:
+    """Yield the result of each run that ends here, until the sweep has nothing more for agents.
+
+    Args:
+        agents: started.
+        sweep: theirs.
+        runs_dir: where their runs keep folders.
+        should_stop: polled; once true, runs checkpoint, are given back to W&B, and agents end.
+
+    Raises:
+        TrackingError: W&B refused an agent.
+    """
+    watch = SweepWatch(runs_dir, sweep.path.rpartition("/")[2])
+    for _ in _until_ended(agents, should_stop):
+        yield from watch.news()
+    _check_started(agents, sweep)
+
+
+def _until_ended(agents: Agents, should_stop: Callable[[], bool]) -> Iterator[None]:
+    """Yield a few times a second until all agents have ended, and once after; stop them if told."""
+    told = False
+    while agents.alive:
+        if should_stop() and not told:
+            told = True
+            agents.stop()
+        yield
+        time.sleep(_TICK)
+    yield
+
+
+def _check_started(agents: Agents, sweep: SweepStatus) -> None:
+    if agents.failed_to_start is not None:
+        raise TrackingError(f"wandb agent: {agents.failed_to_start}; see {sweep.url}")

@@ -1,0 +1,100 @@
+"""A sweep by our own scheduler, shown by W&B as one sweep."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+from groupnorm_bench.errors import SweepError, TrackingError
+from groupnorm_bench.sweep.executors.wandb.sweep_config import compile_plan, compile_search
+from groupnorm_bench.sweep.plan.plan import Plan
+from groupnorm_bench.tracking.bounded import run_wandb
+from groupnorm_bench.tracking.run import Say, TrackingOptions
+from groupnorm_bench.tracking.sweeps import SweepRecord, create_sweep
+
+
+def wandb_config_of(plan: Plan) -> dict[str, object]:
+    """Return the W&B sweep config of a plan.
+
+    Raises:
+        SweepError: the plan is too large for W&B.
+    """
+    if plan.spec.method == "grid":
+        return compile_plan(plan.spec, plan.runs)
+    cap = None if plan.spec.run_cap == plan.num_runs else plan.num_runs
+    return compile_search(plan.spec, plan.base, cap)
+
+
+class LocalSweep:
+    """The record of a local sweep, from which `gnbench sync` makes a W&B sweep.
+
+    Online, the sweep is made at once, and its runs are attached to it.
+
+    Args:
+        plan: what the sweep will do.
+        runs_dir: the folder of run folders.
+        tracking: where the runs go; its mode is resolved, not `auto`.
+        say: told the sweep's address, or that W&B refused it.
+    """
+
+    def __init__(self, plan: Plan, runs_dir: Path, tracking: TrackingOptions, say: Say) -> None:
+        self._runs_dir, self._tracking, self._say = runs_dir, tracking, say
+        try:
+            config = wandb_config_of(plan)
+        except SweepError:
+            self._record = None  # W&B could not show so many; the runs stand alone there
+            return
+        names = tuple(run.name for run in plan.runs)
+        self._record = SweepRecord(name=plan.spec.name, config=config, runs=names)
+        path = self._record.path_in(runs_dir)
+        if path.exists():
+            known = SweepRecord.read(path)
+            if known.config == config and known.wandb.get("executor") != "wandb":
+                self._record = known
+
+    def begin(self) -> TrackingOptions:
+        """Write the record; online, make the sweep. Return the options for its runs.
+
+        Raises:
+            RunFolderError: the record cannot be written.
+        """
+        if self._record is None:
+            return self._tracking
+        if self._tracking.mode == "online":
+            self._attach(self._record)
+        self._record.write(self._runs_dir)
+        return dataclasses.replace(self._tracking, sweep_id=self._record.wandb.get("sweep_id"))
+
+    def _attach(self, record: SweepRecord) -> None:
+        if "sweep_id" not in record.wandb:
+            try:
+                made = create_sweep(
+                    record.config, project=self._tracking.project, entity=self._tracking.entity
+                )
+            except TrackingError as error:
+                self._say(f"W&B made no sweep ({error}); its runs have job type {record.name}")
+                return
+            record = record.replace(wandb=made | {"executor": "local"})
+            self._record = record
+        place = record.wandb
+        self._say(f"W&B sweep: {place['entity']}/{place['project']}/{place['sweep_id']}")
+
+    def end(self, names: Iterable[str], *, is_done: bool) -> None:
+        """Add the runs that a search chose; where all is done, tell W&B that the sweep is over.
+
+        Raises:
+            RunFolderError: the record cannot be written.
+        """
+        record = self._record
+        if record is None:
+            return
+        runs = tuple(dict.fromkeys([*record.runs, *names]))
+        record.replace(runs=runs).write(self._runs_dir)
+        place = record.wandb
+        if is_done and self._tracking.mode == "online" and "sweep_id" in place:
+            path = f"{place['entity']}/{place['project']}/{place['sweep_id']}"
+            try:
+                run_wandb("sweep", "--stop", path)
+            except TrackingError as error:
+                self._say(f"{error}; end the sweep {path} on its page")

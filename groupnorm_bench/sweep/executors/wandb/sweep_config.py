@@ -1,0 +1,116 @@
+"""A plan as a W&B sweep: its grid gives exactly the plan's runs, each once.
+
+W&B's grid is a product of lists. Settings that hang together (`num_groups` exists for some norms
+only) become one list of dictionaries, `variant`; the rest stay plain lists.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.errors import SweepError
+from groupnorm_bench.sweep.file.spec import SweepSpec
+
+VARIANT = "variant"
+MAX_RUNS = 10_000
+"""W&B's own interface is of no use beyond this."""
+_ARM = ("norm", "num_groups", "group_size")
+
+
+def compile_plan(spec: SweepSpec, runs: Iterable[TrainConfig]) -> dict[str, Any]:
+    """Return the W&B sweep config of a grid's runs.
+
+    Raises:
+        SweepError: there are more runs than W&B can show.
+    """
+    points = [live_settings(run) for run in itertools.islice(runs, MAX_RUNS + 1)]
+    if len(points) > MAX_RUNS:
+        raise SweepError(
+            f"{spec.path} has over {MAX_RUNS:,} runs, too many for a W&B sweep; type "
+            "--executor local, then gnbench sync"
+        )
+    return _head(spec) | {"method": "grid", "parameters": _parameters(points)}
+
+
+def compile_search(spec: SweepSpec, base: TrainConfig, run_cap: int | None) -> dict[str, Any]:
+    """Return the W&B sweep config of a random or bayes search: the file's, with our command.
+
+    Settings that the file does not name are sent as they stand here, so that every machine that
+    joins trains the same.
+    """
+    given = dict(spec.raw)
+    kept = ("method", "metric", "early_terminate", "run_cap", "parameters")
+    config = _head(spec) | {key: given[key] for key in kept if key in given}
+    constants = {
+        name: {"value": value}
+        for name, value in base.to_dict().items()
+        if name not in spec.settings and name not in (*_ARM, "seed", "device") and value is not None
+    }
+    if "max_steps" in spec.settings:
+        constants.pop("epochs", None)
+    config["parameters"] = constants | given["parameters"]
+    if run_cap is not None:
+        config["run_cap"] = run_cap
+    return config
+
+
+def _head(spec: SweepSpec) -> dict[str, Any]:
+    head: dict[str, Any] = {
+        "name": spec.name,
+        "program": "gnbench",
+        "command": [
+            *("gnbench", "train", "--quiet", "--suite", spec.name),
+            *("--config", "${args_json_file}"),
+        ],
+    }
+    if spec.description:
+        head["description"] = spec.description
+    if spec.metric is not None:
+        head["metric"] = {"name": spec.metric.name, "goal": spec.metric.goal}
+    if spec.early_terminate is not None:
+        head["early_terminate"] = spec.raw["early_terminate"]
+    return head
+
+
+def live_settings(run: TrainConfig) -> dict[str, Any]:
+    """Return the settings that make a run, with its seed: all that a machine needs to train it.
+
+    What is not set is left out: W&B has no place for a missing value.
+    """
+    settings = run.cell_settings | {"seed": run.seed, "device": run.device}
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _parameters(points: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Split settings into plain lists and `variant`, whose product is `points` exactly."""
+    names = list(dict.fromkeys(name for point in points for name in point))
+    lists = {n: _distinct(point[n] for point in points if n in point) for n in names}
+    everywhere = [n for n in names if all(n in point for point in points)]
+    bound = [n for n in names if n not in everywhere or (n in _ARM and len(lists[n]) > 1)]
+    while True:
+        plain = [n for n in everywhere if n not in bound]
+        variants = _distinct({n: point[n] for n in bound if n in point} for point in points)
+        size = len(variants)
+        for name in plain:
+            size *= len(lists[name])
+        if size == len(points):
+            break
+        bound.append(max(plain, key=lambda n: len(lists[n])))
+    parameters: dict[str, Any] = {}
+    if variants != [{}]:
+        parameters[VARIANT] = {"values": variants}
+    for name in plain:
+        values = lists[name]
+        parameters[name] = {"value": values[0]} if len(values) == 1 else {"values": values}
+    return parameters
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    seen: dict[str, Any] = {}
+    for value in values:
+        seen.setdefault(json.dumps(value, sort_keys=True), value)
+    return list(seen.values())

@@ -1,0 +1,300 @@
+"""The sweep file: W&B's own format, read as W&B reads it, refused by file, line and name.
+
+Nothing is ignored: a key that W&B knows and we do not serve is refused, as is a key nobody knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from groupnorm_bench.errors import ConfigError, SweepError, nearest
+from groupnorm_bench.settings.config import setting_name
+from groupnorm_bench.settings.yamlfile import YamlFile, read_yaml
+from groupnorm_bench.sweep.file.axes import Axis, read_axes
+
+Method = Literal["grid", "random", "bayes"]
+METHODS = ("grid", "random", "bayes")
+EPOCH_METRICS = (
+    "val/accuracy",
+    "val/loss",
+    "train/accuracy",
+    "train/loss",
+    "perf/images_per_second",
+)
+"""Metrics that every epoch's row has."""
+SUMMARY_METRICS = ("val/accuracy_best", "train_seconds", "images_per_second", "peak_memory_mb")
+KEYS = (
+    *("method", "metric", "parameters", "early_terminate", "run_cap", "name", "description"),
+    *("project", "entity", "program", "command", "kind", "apiVersion"),
+)
+UNSUPPORTED = {
+    "controller": "gnbench is the controller here",
+    "job": "it is for W&B Launch",
+    "image_uri": "it is for W&B Launch",
+    "metrics": "a sweep here goes by one; write `metric:`",
+    "scheduler": "gnbench schedules the runs itself",
+}
+_TEXTS = ("name", "description", "project", "entity", "program", "kind", "apiVersion")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """What a search goes by."""
+
+    name: str
+    goal: Literal["minimize", "maximize"] = "minimize"
+    """W&B's default, hence ours."""
+    target: float | None = None
+    """Once a run's metric is this good, no further run starts."""
+
+    def is_reached(self, value: float) -> bool:
+        """Return whether `value` is as good as the target."""
+        if self.target is None:
+            return False
+        return value >= self.target if self.goal == "maximize" else value <= self.target
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hyperband:
+    """W&B's `early_terminate`: at each band of epochs the best 1/eta of the runs go on."""
+
+    min_iter: int
+    """The first band, in epochs; the next are `min_iter * eta**k`."""
+    max_iter: int | None = None
+    """No band from this epoch on."""
+    eta: int = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepSpec:
+    """A sweep file whose every key was understood."""
+
+    path: Path
+    method: Method
+    axes: tuple[Axis, ...]
+    """The parameters in the file's order, without `seed`."""
+    seeds: tuple[int, ...]
+    """From the parameter `seed`: repeats, never a hyperparameter. (0,) where the file has none."""
+    metric: Metric | None
+    early_terminate: Hyperband | None
+    run_cap: int | None
+    name: str
+    """The file's `name`, else its own without the suffix."""
+    description: str | None
+    project: str | None
+    entity: str | None
+    raw: Mapping[str, Any]
+    """The file as YAML reads it: what W&B is sent."""
+
+    @property
+    def settings(self) -> frozenset[str]:
+        """Names of the TrainConfig fields that the sweep sets."""
+        return frozenset(name for axis in self.axes for name in axis.settings)
+
+
+def read_spec(path: Path) -> SweepSpec:
+    """Read a sweep file.
+
+    Raises:
+        SweepError: it is not readable, not YAML, or has a key or a value that W&B would refuse or
+            that gnbench does not serve; the message has the file, the line and the remedy.
+    """
+    try:
+        document = read_yaml(path)
+    except ConfigError as error:
+        raise SweepError(str(error)) from error
+    data = document.data
+    _check_keys(document)
+    method = _method(document)
+    axes, seeds = read_axes(document, method)
+    metric = _metric(document)
+    return SweepSpec(
+        path=path,
+        method=method,
+        axes=axes,
+        seeds=seeds,
+        metric=metric,
+        early_terminate=_early_terminate(document, metric),
+        run_cap=_run_cap(document),
+        name=data.get("name") or path.stem,
+        description=data.get("description"),
+        project=data.get("project"),
+        entity=data.get("entity"),
+        raw=data,
+    )
+
+
+def _check_keys(document: YamlFile) -> None:
+    for key, value in document.data.items():
+        if key in UNSUPPORTED:
+            raise SweepError(
+                f"{document.where(key)} {key!r} is not supported: {UNSUPPORTED[key]}; leave it out"
+            )
+        if key not in KEYS:
+            raise SweepError(f"{document.where(key)} unknown key {key!r}{nearest(key, KEYS)}")
+        if key in _TEXTS and (not isinstance(value, str) or not value):
+            raise SweepError(f"{document.where(key)} {key}={value!r} is not text; write a word")
+    if "command" in document.data:
+        _check_command(document, document.data["command"])
+
+
+def _check_command(document: YamlFile, command: Any) -> None:
+    """Refuse a setting that only W&B's agents would see: the same file would mean two sweeps."""
+    where = document.where("command")
+    if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
+        raise SweepError(f"{where} command={command!r} is not a list of words")
+    for word in command:
+        option = word.removeprefix("--").partition("=")[0]
+        if word.startswith("--") and option:
+            try:
+                name = setting_name(option)
+            except ConfigError:
+                continue  # an option that is no setting, such as --out
+            raise SweepError(
+                f"{where} command has {word!r}, which only W&B's agents would see; write "
+                f"`{name}: {{value: ...}}` under parameters"
+            )
+
+
+def _method(document: YamlFile) -> Method:
+    method = document.data.get("method")
+    if method is None:
+        raise SweepError(f"{document.path} has no `method`; write `method: grid`")
+    if method == "custom":
+        raise SweepError(
+            f"{document.where('method')} method='custom' is not supported: it needs a scheduler "
+            "of your own; use grid, random or bayes"
+        )
+    if method not in METHODS:
+        raise SweepError(
+            f"{document.where('method')} method={method!r} is unknown"
+            f"{nearest(str(method), METHODS)}"
+        )
+    return cast("Method", method)
+
+
+def _metric(document: YamlFile) -> Metric | None:
+    if "metric" not in document.data:
+        if document.data.get("method") == "bayes":
+            raise SweepError(
+                f"{document.path} has method bayes and no metric; write "
+                "`metric: {name: val/accuracy, goal: maximize}`"
+            )
+        return None
+    given, where = _mapping(document, "metric", ("name", "goal", "target", "impute"))
+    name = given.get("name")
+    if not isinstance(name, str):
+        raise SweepError(f"{where()} metric has no name; write `name: val/accuracy`")
+    if name.startswith("test/"):
+        raise SweepError(
+            f"{where('name')} metric name={name!r} would choose by the test set, which is read "
+            f"once after every choice; use {name.replace('test/', 'val/')!r}"
+        )
+    known = (*EPOCH_METRICS, *SUMMARY_METRICS)
+    if name not in known:
+        raise SweepError(f"{where('name')} metric name={name!r} is unknown{nearest(name, known)}")
+    goal = given.get("goal", "minimize")
+    if goal not in ("minimize", "maximize"):
+        raise SweepError(
+            f"{where('goal')} metric goal={goal!r} is unknown"
+            f"{nearest(str(goal), ('minimize', 'maximize'))}"
+        )
+    if "goal" not in given and "accuracy" in name:
+        raise SweepError(
+            f"{where()} metric {name} has no goal, which to W&B means minimize; write "
+            "`goal: maximize`"
+        )
+    if given.get("impute", "worst") != "worst":
+        raise SweepError(
+            f"{where('impute')} metric impute={given['impute']!r} is not supported: a run without "
+            "a result counts as the worst; leave it out"
+        )
+    target = given.get("target")
+    if target is not None and (isinstance(target, bool) or not isinstance(target, int | float)):
+        raise SweepError(f"{where('target')} metric target={target!r} is not a number")
+    return Metric(name=name, goal=goal, target=target)
+
+
+def _mapping(document: YamlFile, key: str, allowed: tuple[str, ...]) -> tuple[dict[str, Any], Any]:
+    given = document.data[key]
+    if not isinstance(given, dict) or not given:
+        raise SweepError(
+            f"{document.where(key)} {key}={given!r} is not a mapping; write "
+            f"`{allowed[0]}: ...` under it"
+        )
+
+    def where(*inner: str) -> str:
+        return document.where(key, *inner)
+
+    for inner in given:
+        if inner not in allowed:
+            raise SweepError(
+                f"{where(inner)} {key}: unknown key {inner!r}{nearest(inner, allowed)}"
+            )
+    return given, where
+
+
+def _early_terminate(document: YamlFile, metric: Metric | None) -> Hyperband | None:
+    if "early_terminate" not in document.data:
+        return None
+    keys = ("type", "min_iter", "max_iter", "s", "eta", "strict")
+    given, where = _mapping(document, "early_terminate", keys)
+    if given.get("type") != "hyperband":
+        raise SweepError(
+            f"{where('type')} early_terminate type={given.get('type')!r} is unknown; use hyperband"
+        )
+    if metric is None:
+        raise SweepError(
+            f"{where()} early_terminate needs a metric; write "
+            "`metric: {name: val/accuracy, goal: maximize}`"
+        )
+    if metric.name not in EPOCH_METRICS:
+        raise SweepError(
+            f"{where()} early_terminate goes by epochs, but metric {metric.name} is known only at "
+            f"the end; use one of {', '.join(EPOCH_METRICS)}"
+        )
+    if given.get("strict", True) is not True:
+        raise SweepError(
+            f"{where('strict')} early_terminate strict={given['strict']!r} is not supported; leave "
+            "it out, which is strict"
+        )
+    for key, least in (("min_iter", 1), ("max_iter", 1), ("s", 1), ("eta", 2)):
+        if key in given and (type(given[key]) is not int or given[key] < least):
+            raise SweepError(
+                f"{where(key)} early_terminate {key}={given[key]!r} is not a whole number from "
+                f"{least} on"
+            )
+    return _bands(given, where)
+
+
+def _bands(given: Mapping[str, Any], where: Any) -> Hyperband:
+    eta = given.get("eta", 3)
+    if "max_iter" in given and "s" in given:
+        bands = [b for b in (given["max_iter"] // eta**k for k in range(1, given["s"] + 1)) if b]
+        if not bands or any(b != bands[-1] * eta**k for k, b in enumerate(reversed(bands))):
+            raise SweepError(
+                f"{where('max_iter')} early_terminate max_iter={given['max_iter']} with eta={eta} "
+                f"has bands {sorted(bands)}, which are not powers of eta apart; make max_iter a "
+                "power of eta, or write min_iter"
+            )
+        return Hyperband(min_iter=bands[-1], max_iter=given["max_iter"], eta=eta)
+    if "min_iter" not in given:
+        raise SweepError(f"{where()} early_terminate needs min_iter, or max_iter and s")
+    if "s" in given or "max_iter" in given:
+        extra = "s" if "s" in given else "max_iter"
+        raise SweepError(
+            f"{where(extra)} early_terminate {extra} does nothing beside min_iter; leave it out"
+        )
+    return Hyperband(min_iter=given["min_iter"], eta=eta)
+
+
+def _run_cap(document: YamlFile) -> int | None:
+    cap = document.data.get("run_cap")
+    if "run_cap" in document.data and (type(cap) is not int or cap < 1):
+        raise SweepError(
+            f"{document.where('run_cap')} run_cap={cap!r} is not a number of runs; use 1 or more"
+        )
+    return cap

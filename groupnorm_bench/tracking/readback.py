@@ -1,0 +1,133 @@
+"""W&B's record read back: the runs of a sweep or a project as `RunResult`s."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+from groupnorm_bench.errors import ConfigError, TrackingError
+from groupnorm_bench.runs import RunResult, Status
+from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.tracking.bounded import open_api, require_login
+
+if TYPE_CHECKING:
+    import wandb
+
+_UNSET = ("num_groups", "group_size", "max_steps", "train_limit", "epochs")
+"""Settings that are 0 on W&B where they do not apply: see `run.wandb_config`."""
+
+
+def split_path(path: str) -> tuple[str, str, str | None]:
+    """Return entity, project and sweep id of `ENTITY/PROJECT[/SWEEP]`.
+
+    Raises:
+        TrackingError: it is not of that form.
+    """
+    parts = path.strip("/").split("/")
+    if len(parts) == 4 and parts[2] == "sweeps":
+        del parts[2]  # as in the address of a sweep's page
+    if len(parts) not in (2, 3) or not all(parts):
+        raise TrackingError(
+            f"path={path!r} is no W&B path; write ENTITY/PROJECT or ENTITY/PROJECT/SWEEP"
+        )
+    return parts[0], parts[1], parts[2] if len(parts) == 3 else None
+
+
+def read_wandb(path: str) -> tuple[list[RunResult], list[str]]:
+    """Read the runs of a W&B project or sweep, with their full history.
+
+    Args:
+        path: `ENTITY/PROJECT` or `ENTITY/PROJECT/SWEEP`.
+
+    Returns:
+        the runs, oldest first, and a line for each that gnbench did not make. `wandb` holds
+        id, entity, project, url and sweep_id of each.
+
+    Raises:
+        TrackingError: W&B refused, could not be reached, or has no such project or sweep.
+    """
+    entity, project, sweep = split_path(path)
+    require_login()
+    results: list[RunResult] = []
+    problems: list[str] = []
+    with open_api() as api:
+        if sweep is not None:
+            api.sweep(f"{entity}/{project}/{sweep}")  # raises where there is none
+        filters = {"sweep": sweep} if sweep else {}
+        for run in api.runs(f"{entity}/{project}", filters=filters, lazy=False):
+            try:
+                results.append(to_result(run))
+            except ConfigError as error:
+                problems.append(f"{entity}/{project}/{run.id}: {error}; skipped")
+    return results, problems
+
+
+def to_result(run: wandb.apis.public.Run) -> RunResult:
+    """Return a W&B run as the result its run folder would hold, less the environment.
+
+    Raises:
+        ConfigError: its config is none of ours.
+    """
+    summary = {key: value for key, value in dict(run.summary).items() if _is_plain(key, value)}
+    return RunResult(
+        config=config_of(run.config),
+        status=_status(summary.get("status"), run.state),
+        history=_rows(run),
+        summary=summary,
+        wandb={
+            "id": run.id,
+            "mode": "online",
+            "entity": run.entity,
+            "project": run.project,
+            "url": run.url,
+            "sweep_id": run.sweep_name,
+        },
+    )
+
+
+def config_of(config: dict[str, Any]) -> TrainConfig:
+    """Return the settings in a W&B config: the inverse of `run.wandb_config`.
+
+    Raises:
+        ConfigError: there is no `norm` in it, or a setting is not valid.
+    """
+    names = TrainConfig.__dataclass_fields__
+    settings = {key: value for key, value in config.items() if key in names}
+    if "norm" not in settings:
+        raise ConfigError("has no setting 'norm'; gnbench did not make it")
+    for name in _UNSET:
+        if settings.get(name) == 0:
+            del settings[name]
+    if settings.get("group_size") is not None:
+        settings.pop("num_groups", None)
+    if settings.get("max_steps") is not None:
+        settings.pop("epochs", None)
+    return TrainConfig.from_mapping(settings)
+
+
+def _status(told: Any, state: str) -> Status:
+    """Return our own status where the run has one, else what W&B's state comes to."""
+    if told in get_args(Status):
+        return cast(Status, told)
+    if state in ("finished", "failed"):
+        return cast(Status, state)
+    return "interrupted"
+
+
+def _rows(run: wandb.apis.public.Run) -> list[dict[str, float]]:
+    """Return one row per epoch; a run that was cut off and synced may hold some of them twice."""
+    rows = {row["epoch"]: row for row in map(_plain_row, run.scan_history()) if "epoch" in row}
+    return [rows[epoch] for epoch in sorted(rows)]
+
+
+def _plain_row(row: dict[str, Any]) -> dict[str, float]:
+    return {k: v for k, v in row.items() if _is_plain(k, v) and not isinstance(v, str)}
+
+
+def _is_plain(key: str, value: Any) -> bool:
+    """Return whether it is a number or a word of ours, not W&B's own or a picture."""
+    if key.startswith("_") or isinstance(value, bool):
+        return False
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int | str)

@@ -1,0 +1,333 @@
+"""The training loop. It knows nothing of W&B, run folders or terminals: callables carry those."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from groupnorm_bench.datasets.load import Dataset, load_dataset, resolve_dataset
+from groupnorm_bench.errors import ConfigError, DeviceError, TrainingDiverged, TrainingStopped
+from groupnorm_bench.fast import allocator, cuda_graphs, loops, threads
+from groupnorm_bench.fast.bf16 import RoundToBf16, autocast
+from groupnorm_bench.models.cnn import CNN, build_model, order_seed
+from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.training.optimizers import make_optimizer, make_schedule
+from groupnorm_bench.training.scoring import Row, evaluate, norm_diagnostics
+
+_CUDA_CHECK_EVERY = 50
+"""Steps between looks at the loss on a GPU, where each look waits for the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOutcome:
+    """What training leaves: one row an epoch, final numbers, and how each test image fared."""
+
+    status: Literal["finished", "pruned"]
+    history: list[Row]
+    summary: dict[str, Any]
+    test_logits: np.ndarray[Any, Any] | None
+    """Float32, shape [test images, 10]; None for a pruned run, whose test set stays sealed."""
+    test_hits: np.ndarray[Any, Any] | None
+    model: CNN = field(repr=False)
+
+
+@dataclass(slots=True)
+class Hooks:
+    """What a caller may hear of, or say to, a training in progress."""
+
+    on_epoch: Callable[[Row], None] = lambda row: None
+    on_step: Callable[[int, float, float], None] = lambda step, loss, accuracy: None
+    """Called with the step and the epoch's running mean loss and accuracy so far."""
+    should_stop: Callable[[], bool] = lambda: False
+    should_prune: Callable[[Row], bool] = lambda row: False
+    save: Callable[[dict[str, Any], list[Row]], None] = lambda state, history: None
+    """Called with a checkpoint, after each epoch and when asked to stop."""
+
+
+def train(
+    config: TrainConfig,
+    dataset: Dataset | None = None,
+    *,
+    data_dir: Path = Path("data"),
+    hooks: Hooks | None = None,
+    checkpoint: dict[str, Any] | None = None,
+) -> TrainOutcome:
+    """Train one CNN and score it once on the test set.
+
+    Args:
+        config: the run. With the same config, machine and thread count the result is bit-equal,
+            also when a run was stopped and continued from a checkpoint.
+        dataset: loaded data, before `train_limit`; loaded from `data_dir` if None.
+        data_dir: used only if `dataset` is None.
+        hooks: called while training.
+        checkpoint: what `hooks.save` was last called with, to go on from there.
+
+    Raises:
+        ConfigError: the batch is larger than the training set, or the norm does not fit.
+        DataError: the data cannot be had.
+        DeviceError: the device is not on this machine.
+        TrainingDiverged: the loss became NaN or infinite, in training (the weights are then those
+            before that step) or on the validation images.
+        TrainingStopped: `hooks.should_stop` said so, after `hooks.save`.
+    """
+    if dataset is None:
+        name = resolve_dataset(config.dataset, data_dir)
+        dataset = load_dataset(name, data_dir)
+        config = config.replace(dataset=name)
+    device = resolve_device(config.device)
+    training = Training(config, dataset, device)
+    if checkpoint is not None:
+        training.restore(checkpoint)
+    return training.run(hooks or Hooks())
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device called `name`; `auto` is cuda, then mps, then cpu.
+
+    Raises:
+        DeviceError: it is not on this machine.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise DeviceError(f"device={name!r} is not here ({count} CUDA devices); use --device auto")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError(f"device={name!r} is not here; use --device auto")
+    return device
+
+
+class Training:
+    """One training: model, optimizer, schedule, order generator, and how far it came."""
+
+    def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
+        allocator.keep_freed()
+        dataset = dataset.limited(config.train_limit).to(device)
+        self.config, self.data, self.device = config, dataset, device
+        if config.batch_size > len(dataset.train):
+            raise ConfigError(
+                f"batch_size={config.batch_size} is larger than the training set of "
+                f"{len(dataset.train):,} images; set it to at most that"
+            )
+        self.steps_per_epoch = len(dataset.train) // config.batch_size
+        self.total_steps = config.max_steps or config.epochs * self.steps_per_epoch
+        self.epochs = math.ceil(self.total_steps / self.steps_per_epoch)
+        self.model = build_model(config).to(device)
+        self.captured: cuda_graphs.Score | None = None
+        self.notes = self._choose_compilation()
+        self.optimizer = make_optimizer(config, self.model)
+        self.schedule = make_schedule(config, self.optimizer, self.total_steps)
+        self.order = torch.Generator().manual_seed(order_seed(config.seed))
+        self.epoch_order = self.order.get_state()  # as it stood when this epoch was shuffled
+        self.step = 0
+        self.sums = torch.zeros(2, dtype=torch.float64)  # loss and hits of this epoch, so far
+        self.epoch_seconds = 0.0
+        self.train_seconds = 0.0
+        self.history: list[Row] = []
+
+    def _choose_compilation(self) -> list[str]:
+        """Compile where that is asked for or pays; return what to tell the user."""
+        config = self.config
+        if self.device.type == "cuda":
+            return [self._capture()]
+        if not self.model.fits_loops or self.device.type != "cpu":
+            line = f"norm {config.norm} on {self.device.type}: plain modules, not fused"
+        else:
+            images = self.total_steps * config.batch_size
+            should_compile, line = loops.decide(config.compile, images)
+            if should_compile:
+                problem = loops.prepare()
+                line = line if problem is None else f"compile off: {problem}"
+                self.model.use_loops = problem is None
+        if isinstance(autocast(config, self.device, self.model.use_loops), RoundToBf16):
+            return ["bf16: rounded values, summed in fp32 at about fp32's speed", line]
+        return [line]
+
+    def _capture(self) -> str:
+        """Have steps run as CUDA graphs if asked to; return a line that says so."""
+        if self.config.compile == "off":
+            return "compile off"
+        if self.config.compile == "auto":
+            return "compile off: what it saves on a GPU is not measured (--compile on takes it)"
+        self.model.train()
+        self.model.fast = False  # its hand-made passes are a CPU's; the compiler merges by itself
+        batch = self._batch(torch.arange(self.config.batch_size, device=self.device))
+        self.captured, problem = cuda_graphs.capture(self._score, self.model, *batch)
+        return "compile on" if problem is None else f"compile off: {problem}"
+
+    @property
+    def way(self) -> str:
+        """How steps are computed: a run goes on in the way in which it began."""
+        if self.captured is not None:
+            return "captured"
+        return "loops" if self.model.use_loops else "plain"
+
+    def run(self, hooks: Hooks) -> TrainOutcome:
+        """Train to the end, then score the test set once; raises as `train` does."""
+        for epoch in range(len(self.history) + 1, self.epochs + 1):
+            with threads.for_batches(self.model.use_loops, self.config.batch_size):
+                self._train_epoch(epoch, hooks)
+            row = self._measure_epoch(epoch)
+            self.history.append(row)
+            self.epoch_order = self.order.get_state()
+            self.sums.zero_()
+            self.epoch_seconds = 0.0
+            hooks.save(self.state(), self.history)
+            hooks.on_epoch(row)
+            if epoch < self.epochs and hooks.should_prune(row):
+                return TrainOutcome(
+                    "pruned", self.history, self.summary("pruned"), None, None, self.model
+                )
+        loss, logits = evaluate(self.model, self.data, self.data.test, self.config)
+        hits = (logits.argmax(1) == self.data.test.labels.cpu()).numpy()
+        summary = self.summary("finished") | {
+            "test/accuracy": float(hits.mean()),
+            "test/loss": loss,
+        }
+        return TrainOutcome("finished", self.history, summary, logits.numpy(), hits, self.model)
+
+    def _train_epoch(self, epoch: int, hooks: Hooks) -> None:
+        size = self.config.batch_size
+        self.order.set_state(self.epoch_order)
+        shuffled = torch.randperm(len(self.data.train), generator=self.order).to(self.device)
+        first = self.step - (epoch - 1) * self.steps_per_epoch
+        last = min(self.steps_per_epoch, self.total_steps - (epoch - 1) * self.steps_per_epoch)
+        look_every = 1 if self.device.type == "cpu" else _CUDA_CHECK_EVERY
+        sums = self.sums.to(self.device, torch.float64 if self.device.type != "mps" else None)
+        self.model.train()
+        started = time.perf_counter() - self.epoch_seconds
+        for i in range(first, last):
+            batch = shuffled[i * size : (i + 1) * size]
+            loss, hits = self._train_step(batch, check=i % look_every == 0 or i == last - 1)
+            sums[0] += loss
+            sums[1] += hits
+            self.step += 1
+            if (i + 1) % look_every == 0 or i == last - 1:
+                mean_loss, mean_hits = (sums / (i + 1)).tolist()
+                hooks.on_step(self.step, mean_loss, mean_hits / size)
+                if hooks.should_stop():
+                    self.sums.copy_(sums)
+                    self.epoch_seconds = time.perf_counter() - started
+                    hooks.save(self.state(), self.history)
+                    raise TrainingStopped(f"stopped at step {self.step} of {self.total_steps}")
+        self.sums.copy_(sums)
+        self.epoch_seconds = time.perf_counter() - started
+        self.train_seconds += self.epoch_seconds
+
+    def _train_step(self, batch: Tensor, *, check: bool) -> tuple[Tensor, Tensor]:
+        self.optimizer.zero_grad()  # before the forward pass: a CUDA graph reuses their memory
+        loss, hits = (self.captured or self._score)(*self._batch(batch))
+        if check and not math.isfinite(loss.item()):
+            raise self._diverged("loss", loss.item(), self.step + 1)
+        loss.backward()
+        self.optimizer.step()
+        if self.schedule is not None and self.step + 1 < self.total_steps:
+            self.schedule.step()
+        return loss.detach(), hits
+
+    def _batch(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        return self.data.train.images[places], self.data.train.labels[places]
+
+    def _score(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean loss of images, as uint8 pixels, and how many of them are read right."""
+        with autocast(self.config, self.device, self.model.use_loops):
+            logits = self.model(self.data.normalize(images))
+        loss = F.cross_entropy(logits.float(), labels)
+        return loss, (logits.detach().argmax(1) == labels).sum()
+
+    def _measure_epoch(self, epoch: int) -> Row:
+        steps = self.step - (epoch - 1) * self.steps_per_epoch
+        images = steps * self.config.batch_size
+        loss_sum, hits = self.sums.tolist()
+        val_loss, logits = evaluate(self.model, self.data, self.data.val, self.config)
+        if not math.isfinite(val_loss):  # the last step ruined the weights: no step would notice
+            raise self._diverged("val/loss", val_loss, self.step)
+        val_hits = (logits.argmax(1) == self.data.val.labels.cpu()).double().mean().item()
+        row: Row = {
+            "epoch": epoch,
+            "step": self.step,
+            "images_seen": self.step * self.config.batch_size,
+            "train/loss": loss_sum / steps,
+            "train/accuracy": hits / images,
+            "val/loss": val_loss,
+            "val/accuracy": val_hits,
+            "perf/images_per_second": images / self.epoch_seconds,
+            "perf/train_seconds": self.train_seconds,
+        }
+        return row | norm_diagnostics(self.model, self.data, self.config)
+
+    def _diverged(self, what: str, value: float, step: int) -> TrainingDiverged:
+        return TrainingDiverged(
+            f"{what}={value} at step {step} of {self.total_steps}; "
+            f"try a lower lr (now {self.config.lr:g}), another norm, or --precision fp32"
+        )
+
+    def summary(self, status: str) -> dict[str, Any]:
+        """Return the numbers of the epochs so far; there is at least one."""
+        best = max(self.history, key=lambda row: row["val/accuracy"])  # the first of equals
+        return {
+            "val/accuracy": self.history[-1]["val/accuracy"],
+            "val/accuracy_best": best["val/accuracy"],
+            "val/best_epoch": int(best["epoch"]),
+            "train_seconds": self.train_seconds,
+            "images_per_second": self.history[-1]["images_seen"] / self.train_seconds,
+            "peak_memory_mb": allocator.peak_mb(self.device),
+            "status": status,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Return all that `restore` needs, as tensors and plain values."""
+        return {
+            "cell": self.config.cell,
+            "seed": self.config.seed,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "epoch_order": self.epoch_order,
+            "step": self.step,
+            "sums": self.sums.clone(),
+            "epoch_seconds": self.epoch_seconds,
+            "train_seconds": self.train_seconds,
+            "history": self.history,
+            "way": self.way,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to where `state` was taken.
+
+        Raises:
+            ValueError: it was taken from another cell or seed, or from steps computed in a way that
+                is not to be had now; bits would differ.
+        """
+        if (state["cell"], state["seed"]) != (self.config.cell, self.config.seed):
+            raise ValueError(f"it belongs to {state['cell']} with seed {state['seed']}")
+        way = state.get("way", self.way)  # older checkpoints do not tell
+        if way == "plain":
+            self.model.use_loops, self.captured = False, None
+        if way != self.way:
+            raise ValueError(f"it was trained with compile on, and here it is {self.notes[-1]}")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        self.epoch_order = state["epoch_order"]
+        self.step = state["step"]
+        self.sums = state["sums"]
+        self.epoch_seconds = state["epoch_seconds"]
+        self.train_seconds = state["train_seconds"]
+        self.history = list(state["history"])
+        done = len(self.history) * self.steps_per_epoch
+        if not done <= self.step <= self.total_steps:
+            raise ValueError(f"its step {self.step} does not fit its {len(self.history)} epochs")

@@ -1,0 +1,69 @@
+"""The optimizer and the learning rate's schedule of a config, as torch has them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+
+from groupnorm_bench.settings.config import TrainConfig
+
+SGD_MOMENTUM = 0.9
+
+
+def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Return the optimizer; scales, shifts and biases do not decay unless asked for."""
+    weights, rest = decayed_parameters(model)
+    groups = [
+        {"params": weights, "weight_decay": config.weight_decay},
+        {"params": rest, "weight_decay": config.weight_decay if config.weight_decay_all else 0.0},
+    ]
+    is_fused = weights[0].device.type in ("cpu", "cuda")  # one kernel for all parameters
+    if config.optimizer == "sgd":
+        return _eager(torch.optim.SGD)(groups, lr=config.lr, momentum=SGD_MOMENTUM, fused=is_fused)
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return _eager(kind)(groups, lr=config.lr, fused=is_fused)
+
+
+@functools.cache
+def _eager(kind: type[torch.optim.Optimizer]) -> Any:
+    """Return torch's optimizer without the guards that only matter inside `torch.compile`.
+
+    Each guard imports torch's compiler when it is first called, also where nothing is compiled:
+    2.5 s and 150 MB a process, more than `import torch` itself (docs/performance.md).
+    """
+    guarded = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in guarded}
+    methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
+    return type(kind.__name__, (kind,), methods)
+
+
+def decayed_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Split parameters into weights, which decay, and norm scales, shifts and biases, which don't.
+
+    Anything with fewer than two dimensions is a scale, a shift or a bias (a norm's parameters
+    shaped [1, C, 1, 1] have one dimension that is not 1).
+    """
+    weights: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for parameter in model.parameters():
+        dimensions = sum(length > 1 for length in parameter.shape)
+        (weights if dimensions >= 2 else rest).append(parameter)
+    return weights, rest
+
+
+def make_schedule(
+    config: TrainConfig, optimizer: torch.optim.Optimizer, total_steps: int
+) -> torch.optim.lr_scheduler.LRScheduler | None:
+    """Return torch's scheduler, stepped once a training step; None for a constant rate."""
+    if config.schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=total_steps)
+    if config.schedule == "one-cycle":
+        # Momentum stays: with Adam its cycling would change the arm's optimizer, not its rate.
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=config.lr, total_steps=max(total_steps, 4), cycle_momentum=False
+        )
+    return None

@@ -1,0 +1,250 @@
+"""`gnbench compare` as a user types it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from groupnorm_bench.cli import app as cli_app
+from groupnorm_bench.cli.app import run
+from tests.support.run_folders import arms, make_run, make_runs
+from tests.support.synthetic import config_of, result_of, write_run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Batch, none and group-g8 at two batch sizes, 8 seeds: batch suffers at batch size 2."""
+    folder = tmp_path_factory.mktemp("runs")
+    chosen = [arm for arm in arms(groups=(8,)) if arm["norm"] in ("none", "batch", "group")]
+    make_runs(folder, arms=chosen, batch_sizes=(2, 32), seeds=8)
+    return folder
+
+
+def compare(capsys, *args):
+    """Return the exit code, stdout and stderr of `gnbench compare ARGS`."""
+    code = run(["compare", *map(str, args)])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_the_table_has_a_row_per_cell_and_a_sentence_per_contrast(capsys, runs):
+    code, out, err = compare(capsys, runs)
+    assert (code, err) == (0, "")
+    head, table, sentences = out.strip().split("\n\n")
+    assert head.startswith("test/accuracy in points, against batch; epochs=3")
+    lines = table.splitlines()
+    assert " ".join(lines[0].split()) == (
+        "batch_size arm n mean sd diff 95 % interval p Holm verdict s/epoch images/s MB"
+    )
+    assert len(lines) == 1 + 6
+    assert len({line.index(" 8  9") for line in lines[1:]}) == 1  # n and mean stand in columns
+    assert len(sentences.splitlines()) == 4
+    assert "group-g8 against batch at batch_size=2: significantly better, +" in sentences
+    assert "\x1b" not in out
+
+
+def test_json_is_one_document_with_the_promised_keys(capsys, runs):
+    code, out, _ = compare(capsys, runs, "--json")
+    assert code == 0
+    document = json.loads(out)
+    assert len(document["contrasts"]) == 4
+    promised = {"arm", "baseline", "setting", "n_pairs", "mean_difference", "ci_low", "ci_high"}
+    promised |= {"p", "p_adjusted", "correlation", "verdict", "seeds_needed"}
+    assert promised <= set(document["contrasts"][0])
+    assert document["contrasts"][0]["setting"]["batch_size"] == 2
+    assert compare(capsys, runs, "--format", "json")[1] == out
+
+
+def test_csv_carries_the_numbers_of_json_with_every_digit(capsys, runs):
+    document = json.loads(compare(capsys, runs, "--json")[1])
+    rows = list(csv.DictReader(io.StringIO(compare(capsys, runs, "--format", "csv")[1])))
+    assert len(rows) == 4
+    for row, contrast in zip(rows, document["contrasts"], strict=True):
+        assert float(row["mean_difference"]) == contrast["mean_difference"]
+        assert float(row["p_adjusted"]) == contrast["p_adjusted"]
+        assert int(row["batch_size"]) == contrast["setting"]["batch_size"]
+        assert row["verdict"] == contrast["verdict"]
+
+
+def test_markdown_is_a_table_and_a_list(capsys, runs):
+    _, out, _ = compare(capsys, runs, "--format", "md")
+    table = [line for line in out.splitlines() if line.startswith("|")]
+    assert len(table) == 2 + 6
+    assert len({line.count("|") for line in table}) == 1
+    assert sum(line.startswith("- ") for line in out.splitlines()) == 4
+
+
+def test_where_baseline_metric_and_margin_are_honoured(capsys, runs):
+    args = ("--where", "batch_size==32 and norm!=group", "--baseline", "none")
+    document = json.loads(
+        compare(capsys, runs, *args, "--metric", "val/accuracy", "--margin", "5", "--json")[1]
+    )
+    (contrast,) = document["contrasts"]
+    assert (contrast["arm"], contrast["baseline"]) == ("batch", "none")
+    assert contrast["metric"] == "val/accuracy"
+    assert contrast["margin"] == 5.0
+    assert contrast["setting"]["batch_size"] == 32
+
+
+def test_alpha_widens_the_interval(capsys, runs):
+    wide, narrow = (
+        json.loads(compare(capsys, runs, "--alpha", alpha, "--json")[1])["contrasts"][0]
+        for alpha in ("0.01", "0.2")
+    )
+    assert wide["ci_low"] < narrow["ci_low"]
+    assert wide["ci_high"] > narrow["ci_high"]
+    assert "80 % interval" in compare(capsys, runs, "--alpha", "0.2")[1]
+
+
+CLAIMS = [
+    ("group-g8 > batch", "batch_size==2", 0, "supported: group-g8 > batch; "),
+    ("batch > group-g8", "batch_size==2", 4, "refuted: batch > group-g8; "),
+    ("group-g8 > batch", "batch_size==2 and seed<4", 5, "undecided: group-g8 > batch; "),
+]
+
+
+@pytest.mark.parametrize(("claim", "where", "code", "line"), CLAIMS)
+def test_a_claim_is_one_line_and_an_exit_code(capsys, runs, claim, where, code, line):
+    found, out, err = compare(capsys, runs, "--claim", claim, "--where", where)
+    assert found == code
+    assert out.startswith(line)
+    assert out.count("\n") == 1
+    assert err == ""
+
+
+def test_a_claim_as_json_has_its_outcome(capsys, runs):
+    code, out, _ = compare(capsys, runs, "--claim", "group-g8 = group-g8x", "--json")
+    assert code == 2
+    code, out, _ = compare(capsys, runs, "--claim", "none < batch", "--json")
+    assert json.loads(out)["outcome"] in ("supported", "refuted", "undecided")
+
+
+def test_choose_takes_the_best_groups_on_validation(capsys, tmp_path):
+    make_runs(tmp_path, arms=arms(groups=(1, 8)), batch_sizes=(2,), seeds=3)
+    document = json.loads(compare(capsys, tmp_path, "--choose", "num_groups", "--json")[1])
+    groups = {c["arm"] for c in document["contrasts"] if c["arm"].startswith("group")}
+    assert len(groups) == 1
+    assert document["contrasts"][-1]["notes"] != []
+
+
+def test_notes_say_what_was_left_out(capsys, tmp_path):
+    make_runs(tmp_path, arms=[{"norm": "batch"}, {"norm": "none"}], seeds=3)
+    make_run(tmp_path, config_of("none", batch_size=8, epochs=3, seed=3), status="diverged")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "result.json").write_text("{")
+    code, out, err = compare(capsys, tmp_path)
+    assert code == 0
+    assert " 3 +1 diverged" in out
+    assert "note: none: 1 run diverged" in out
+    assert "broken/result.json is not readable" in out
+    code, out, err = compare(capsys, tmp_path, "--format", "csv")
+    assert "note:" in err
+    assert "note:" not in out
+
+
+def test_one_arm_alone_says_so(capsys, tmp_path):
+    write_run(tmp_path, result_of("batch"))
+    code, out, _ = compare(capsys, tmp_path)
+    assert code == 0
+    assert "One arm alone" in out
+
+
+BAD = [
+    (["absent"], "absent is not a folder of runs"),
+    (["--baseline", "bacth"], "baseline='bacth' has no finished run; did you mean 'batch'"),
+    (["--metric", "test/acc"], "metric='test/acc' is in no finished run; did you mean"),
+    (["--where", "batch_size <"], "where='batch_size <' is not clear at its end"),
+    (["--where", "batchsize==2"], "unknown name 'batchsize'; did you mean 'batch_size'"),
+    (["--where", "batch_size==3"], "leaves none of 48 runs"),
+    (["--format", "xml"], "format='xml' is unknown"),
+    (["--format", "cvs"], "format='cvs' is unknown; did you mean 'csv'"),
+    (["--alpha", "0"], "alpha=0.0 is not between 0 and 1"),
+    (["--alpha", "five"], "Invalid value for '--alpha'"),
+    (["--margin", "-1"], "margin=-1.0 is not a number from 0 on"),
+    (["--margin", "nan"], "margin=nan is not a number from 0 on"),
+    (["--claim", "better"], "claim='better' is not clear"),
+    (["--claim", "group-g9 > batch"], "arm='group-g9' has no finished run"),
+    (["--claim", "group-g8 > batch", "--baseline", "none"], "has no use beside --claim"),
+    (["--choose", "sed"], "choose='sed' cannot be chosen"),
+    (["--choose", ""], "choose='' cannot be chosen"),
+    (["--bogus"], "No such option: --bogus"),
+]
+
+
+@pytest.mark.parametrize(("args", "message"), BAD, ids=lambda value: " ".join(value)[:40])
+def test_bad_input_is_one_line_and_exit_2(capsys, runs, args, message):
+    folder = [] if args == ["absent"] else [runs]
+    code, out, err = compare(capsys, *folder, *args)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_an_empty_folder_is_one_line_and_exit_2(capsys, tmp_path):
+    code, _, err = compare(capsys, tmp_path)
+    assert code == 2
+    assert "holds no runs; train some: gnbench sweep" in err
+
+
+@pytest.mark.parametrize("columns", [200, 80, 60])
+def test_on_a_terminal_nothing_is_cut(capsys, runs, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    _, out, _ = compare(capsys, runs)
+    assert "…" not in out
+    assert out.count("s/epoch") == 1
+    assert "group-g8" in out
+    table = [line for line in re.sub(r"\x1b\[[\d;]*m", "", out).splitlines() if "    " in line]
+    assert len(table) > 6
+    assert max(len(line) for line in table) <= columns
+
+
+def test_compare_as_a_process_loads_no_torch_and_no_wandb(runs):
+    code = (
+        "import sys\n"
+        "from groupnorm_bench.cli.app import run\n"
+        "import groupnorm_bench.cli\n"
+        f"assert run(['compare', {str(runs)!r}]) == 0\n"
+        "slow = {'torch', 'wandb', 'sklearn', 'pandas', 'plotly'} & set(sys.modules)\n"
+        "assert not slow, slow"
+    )
+    env = os.environ | {"COLUMNS": "80"}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=env)
+
+
+def test_the_command_is_registered():
+    assert "compare" in {command.name for command in cli_app.registered_commands}
+
+
+def test_a_misspelt_folder_is_no_wandb_path_either(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = compare(capsys, "runs/typo")
+    assert code == 2
+    assert err.startswith("error: runs/typo is no folder here; as a W&B path: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_runs_on_wandb_give_the_numbers_of_their_folders(capsys, wandb_env, wandb_server):
+    from tests.support.offline_runs import configs, track_one
+
+    folder = wandb_env / "runs"
+    for config in configs(6):
+        track_one(folder, config)
+    sync = [sys.executable, "-m", "groupnorm_bench.cli", "sync", str(folder)]
+    subprocess.run(sync, check=True, timeout=240, capture_output=True)
+    args = ("--metric", "val/accuracy", "--json")
+    ours, theirs = (
+        json.loads(compare(capsys, source, *args)[1])["contrasts"]
+        for source in (folder, "tester/groupnorm-bench")
+    )
+    assert ours == theirs
+    assert ours[0]["seeds"] == [0, 1, 2]

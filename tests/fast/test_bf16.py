@@ -1,0 +1,23 @@
+"""Rounding to bf16 where the processor does not."""
+
+import torch
+from torch import nn
+
+from groupnorm_bench.fast.bf16 import RoundToBf16, call
+
+
+def test_rounding_to_bf16_is_autocast_in_effect():
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 16)
+    inputs = torch.randn(8, 64, requires_grad=True)
+    results = []
+    for context in (RoundToBf16(), torch.autocast("cpu", torch.bfloat16)):
+        with context:
+            output = call(layer, inputs)
+        grads = torch.autograd.grad(output.float().square().sum(), [inputs, layer.weight])
+        results.append([output.float(), *grads])
+    plain = layer(inputs)
+    for mine, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=2**-7, atol=2**-6)
+    assert torch.equal(results[0][0], results[0][0].bfloat16().float())
+    assert not torch.equal(results[0][0], plain)

@@ -1,0 +1,404 @@
+"""The report as files: what is in the page, in Markdown, in the pictures, and what is refused."""
+
+import base64
+import hashlib
+import html
+import json
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from groupnorm_bench.cli.app import run
+from groupnorm_bench.compare.rows import RunTable, load_table
+from groupnorm_bench.compare.verdicts import compare_runs
+from groupnorm_bench.report.charts import Figure
+from groupnorm_bench.report.content import Content, build
+from groupnorm_bench.report.draw_page import figure_spec
+from groupnorm_bench.report.draw_paper import save_figures
+from groupnorm_bench.report.markdown import render_markdown
+from groupnorm_bench.report.page import json_for_script, render
+from groupnorm_bench.report.slices import MAX_VIEWS, slices
+from groupnorm_bench.settings.config import TrainConfig
+from tests.support.run_folders import arms, make_run, make_runs
+
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+class Page(HTMLParser):
+    """The elements of a page, and the text outside scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.words = ""
+        self._open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        while self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        if self._open and self._open[-1] == "script":
+            self.scripts.append(data)
+        elif not self._open or self._open[-1] != "style":
+            self.words += data
+
+
+def content_of(folder: Path, **options) -> Content:
+    table = load_table([folder])
+    comparison = compare_runs(table, **options)
+    command = "gnbench report"
+    return build(table, comparison, sources=["runs"], data_dir=folder / "data", command=command)
+
+
+def figure(content: Content, key: str) -> Figure:
+    return content.figure(key)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    make_runs(folder, arms=arms(groups=(1, 8, 32)), batch_sizes=(2, 32), seeds=6)
+    make_run(folder, TrainConfig(dataset="mnist-5k", epochs=3, seed=9), status="diverged")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def content(study: Path) -> Content:
+    return content_of(study)
+
+
+@pytest.fixture(scope="module")
+def text(content: Content) -> str:
+    return render(content)
+
+
+def test_the_page_asks_no_host_for_anything(text: str):
+    page = Page(text)
+    for tag, attributes in page.elements:
+        assert tag not in ("link", "iframe", "object", "embed", "base")
+        for name in ("src", "srcset", "href", "action", "poster"):
+            address = attributes.get(name)
+            assert address is None or address.startswith(("#", "data:image/png;base64,"))
+    assert "@import" not in text
+    assert not re.search(r"url\(\s*['\"]?https?:", "".join(page.words))
+
+
+def test_the_policy_lets_only_the_pages_own_scripts_run(text: str):
+    page = Page(text)
+    policy = next(a["content"] for t, a in page.elements if a.get("http-equiv"))
+    assert "default-src 'none'" in policy
+    assert "'unsafe-inline'" not in policy.split("script-src")[1].split(";")[0]
+    code = [script for script in page.scripts if not script.lstrip().startswith("{")]
+    assert len(code) == 2
+    for script in code:
+        digest = hashlib.sha256(script.encode()).digest()
+        assert f"'sha256-{base64.b64encode(digest).decode()}'" in policy
+
+
+def test_the_page_gives_the_numbers_of_compare(content: Content, text: str):
+    words = Page(text).words
+    for contrast in content.comparison.contrasts:
+        assert contrast.sentence in words
+        assert f"{contrast.mean_difference:+.2f}" in words
+    for cell in content.comparison.cells:
+        if cell.mean is not None:
+            assert f"{cell.mean:.2f}" in words
+
+
+def test_the_verdict_comes_first_and_in_words(text: str):
+    words = Page(text).words
+    verdict = words.index("84 finished runs of 7 arms over 6 seeds: ")
+    assert verdict < words.index("Parallel coordinates")
+    assert "better than batch:" in words.lower() or "undecided against batch:" in words.lower()
+
+
+def test_every_figure_is_drawn_and_valid_for_plotly(content: Content):
+    assert [f.key for f in content.figures if f.absent] == []
+    for one in content.figures:
+        spec = figure_spec(one)
+        for view in spec.get("views", []):
+            assert view["panels"]
+            for panel in view["panels"]:
+                drawn = go.Figure(panel["data"], panel["layout"])  # raises for what Plotly lacks
+                assert sum(len(trace.x) for trace in drawn.data) > 0
+
+
+def test_drawn_means_are_those_of_pandas(study: Path, content: Content):
+    rows = load_table([study]).finished
+    frame = pd.DataFrame(
+        {
+            "arm": [row.arm for row in rows],
+            "batch_size": [row.config.batch_size for row in rows],
+            "accuracy": [100 * row.result.summary["test/accuracy"] for row in rows],
+        }
+    )
+    expected = frame.groupby(["arm", "batch_size"])["accuracy"].mean()
+    (view,) = figure(content, "batch-size").views
+    drawn = {series.arm: list(series.y) for series in view.panels[0].series}
+    assert set(drawn) == set(frame["arm"])
+    for arm, means in drawn.items():
+        assert means == pytest.approx(expected[arm].tolist(), abs=1e-9)
+
+
+def test_runs_without_groups_stay_among_the_parallel_lines(content: Content):
+    parallel = figure(content, "parallel").parallel
+    assert parallel is not None
+    groups = next(d for d in parallel.dimensions if d.label == "num_groups")
+    assert groups.ticks is not None
+    words = dict(groups.ticks)
+    of_batch = {
+        words[place]
+        for place, arm in zip(groups.values, parallel.arms, strict=True)
+        if arm == "batch"
+    }
+    assert of_batch == {"none"}
+    assert len(parallel.arms) == len(content.table.finished)
+    assert [content.table.rows[i].arm for i in parallel.runs] == list(parallel.arms)
+
+
+def test_layer_and_instance_norm_are_the_ends_of_the_groups_axis(content: Content):
+    panel = figure(content, "groups").views[0].panels[0]
+    assert [word for _, word in panel.x.ticks or ()] == ["LN", "1", "8", "32", "IN"]
+    place = {series.arm: series.x[0] for series in panel.series if series.kind == "points"}
+    assert place == {"layer": 0, "group-g1": 1, "group-g8": 2, "group-g32": 3, "instance": 4}
+    assert {series.arm for series in panel.series if series.kind == "reference"} == {
+        "none",
+        "batch",
+    }
+
+
+def test_an_arm_has_one_color_in_every_figure_and_in_the_table(content: Content, text: str):
+    seen: dict[str, set[str]] = {}
+    for one in content.figures:
+        for arm, style in one.arms:
+            seen.setdefault(arm, set()).add(style.color)
+    assert set(seen) == {row.arm for row in content.table.finished}
+    assert all(len(colors) == 1 for colors in seen.values())
+    for arm, (color,) in seen.items():
+        assert f'style="color:{color}" aria-hidden="true"' in text, arm
+
+
+def test_the_gallery_shows_the_bundled_digits_and_who_missed_them(content: Content, text: str):
+    pictures = content.gallery.pictures
+    assert len(pictures) == 24
+    assert pictures[0].png.startswith(b"\x89PNG")
+    assert 0 <= pictures[0].label <= 9
+    assert html.escape(pictures[0].words) in text
+    shares = [sum(m.missed / m.runs for m in picture.misses) for picture in pictures]
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_without_the_data_set_the_gallery_says_so(tmp_path: Path):
+    make_runs(tmp_path, arms=[{"norm": "batch"}, {"norm": "none"}], seeds=2, dataset="mnist")
+    words = Page(render(content_of(tmp_path))).words
+    assert "mnist is not in" in words
+    assert "gnbench data mnist" in words
+
+
+def test_text_from_users_is_text(tmp_path: Path):
+    folders = make_runs(
+        tmp_path,
+        arms=[{"norm": "batch"}, {"norm": "none"}],
+        seeds=6,
+        environment={"host": EVIL, "command": ["gnbench", EVIL], "device_name": "</script>" + EVIL},
+    )
+    folders[0].path.rename(tmp_path / EVIL)
+    result = folders[1].read()
+    assert result is not None
+    folders[1].write(result.replace(wandb={"url": "javascript:alert(1)"}))
+    content = content_of(tmp_path)
+    page = Page(render(content))
+    assert all("onerror" not in attributes for _, attributes in page.elements)
+    assert EVIL in page.words
+    assert not [a for t, a in page.elements if t == "a" and a["href"] != "#verdict"]
+    assert EVIL not in render_markdown(content)
+
+
+def test_json_in_a_script_cannot_end_it():
+    document = {"name": "</script><script>alert(1)</script><!-- \u2028"}
+    text = json_for_script(document)
+    assert "<" not in text
+    assert "\u2028" not in text
+    assert json.loads(text) == document
+
+
+@pytest.mark.parametrize(
+    ("grid", "absent"),
+    [
+        ({"arms": [{"norm": "none"}], "seeds": 1}, {"differences", "groups", "activations"}),
+        ({"arms": [{"norm": "batch"}], "seeds": 1}, {"differences", "groups", "importance"}),
+        ({"arms": arms(groups=(4,)), "seeds": 1, "hits": False}, set()),
+        ({"arms": [{"norm": "group", "group_size": 4}, {"norm": "batch"}], "seeds": 3}, {"groups"}),
+        ({"arms": arms(groups=(8,)), "seeds": 2, "epochs": 1}, set()),
+    ],
+)
+def test_a_thin_study_still_makes_a_page(tmp_path: Path, grid, absent):
+    make_runs(tmp_path, **grid)
+    content = content_of(tmp_path)
+    missing = {one.key for one in content.figures if one.absent}
+    assert absent <= missing
+    words = Page(render(content)).words
+    for one in content.figures:
+        assert one.absent in words
+
+
+def test_a_search_over_lr_keeps_to_the_budget_of_views(tmp_path: Path):
+    lrs = [round(1e-4 * 1.07**i, 9) for i in range(60)]
+    make_runs(tmp_path, arms=[{"norm": "batch"}], lrs=lrs, seeds=1, epochs=2)
+    content = content_of(tmp_path)
+    rows = load_table([tmp_path]).rows
+    found, note = slices(rows)
+    assert len(found) == MAX_VIEWS
+    assert "60" in note
+    assert note in figure(content, "curves").caption
+    parallel = figure(content, "parallel").parallel
+    assert parallel is not None
+    assert next(d for d in parallel.dimensions if d.label == "log10 lr").ticks is None
+
+
+def test_code_versions_are_never_averaged(tmp_path: Path):
+    config = TrainConfig(norm="batch", dataset="mnist-5k", epochs=2)
+    make_run(tmp_path / "a", config)
+    make_run(tmp_path / "b", config, environment={"commit": "fedcba9876543210"})
+    rows = load_table([tmp_path / "a", tmp_path / "b"]).rows
+    found, _ = slices(rows)
+    assert len(found) == 2
+    assert all("code" in piece.label for piece in found)
+
+
+def test_markdown_has_the_verdicts_and_links_the_pictures(content: Content):
+    text = render_markdown(content, [Path("figures/batch-size.png")])
+    assert "![batch-size](<figures/batch-size.png>)" in text
+    table = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(table) == 2 + len(content.comparison.cells)
+    assert "By: " not in text
+    assert "torch 2.13.0" in text
+
+
+@pytest.mark.slow
+def test_pictures_are_whole_and_the_same_each_time(content: Content, tmp_path: Path):
+    few = [one for one in content.figures if one.key == "parallel"]
+    paths = save_figures(few, tmp_path / "a")
+    again = save_figures(few, tmp_path / "b")
+    assert {path.suffix for path in paths} == {".png", ".svg"}
+    assert len(paths) == 2 * sum(max(1, len(one.views)) for one in few)
+    for path, other in zip(paths, again, strict=True):
+        assert path.read_bytes() == other.read_bytes()
+    svg = next(path for path in paths if path.suffix == ".svg" and "parallel" in path.name)
+    assert "test accuracy (%)" in svg.read_text()
+
+
+def test_the_command_writes_page_and_pictures(study: Path, tmp_path: Path, capsys):
+    out = tmp_path / "new" / "page.html"
+    assert (
+        run(["report", str(study), "--out", str(out), "--where", "batch_size==32", "--json"]) == 0
+    )
+    document = json.loads(capsys.readouterr().out)
+    assert document == {"report": str(out), "figures": []}
+    assert out.read_text().startswith("<!doctype html>")
+    one_cell = ["report", str(study), "--where", "batch_size==32 and norm in (batch, none)"]
+    assert run([*one_cell, "--format", "md", "--figures", str(tmp_path / "f")]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("## Which normalisation")
+    assert re.search(r"\d+ pictures in", shown.err)
+    linked = re.findall(r"\]\(<([^>]+)>\)", shown.out)
+    assert linked
+    assert all(Path(name).is_file() for name in linked)
+
+
+@pytest.mark.slow
+def test_open_hands_the_page_to_the_browser(study: Path, tmp_path: Path):
+    seen = tmp_path / "seen"
+    browser = tmp_path / "browser.sh"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {seen}\n')
+    browser.chmod(0o755)
+    command = [
+        sys.executable,
+        "-m",
+        "groupnorm_bench.cli",
+        "report",
+        str(study),
+        "--where",
+        "batch_size==32",
+    ]
+    done = subprocess.run(
+        [*command, "--out", "page.html", "--open"],
+        cwd=tmp_path,
+        env=os.environ | {"BROWSER": f"{browser} %s"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "page.html"), done.stderr
+    assert seen.read_text().strip() == (tmp_path / "page.html").as_uri()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["nowhere"], "nowhere is not a folder of runs"),
+        (["{study}", "--format", "pdf"], "format='pdf' is unknown"),
+        (["{study}", "--format", "md", "--open"], "--open opens the page"),
+        (["{study}", "--out", "{study}"], "cannot be written"),
+        (["{study}", "--out", "{file}/page.html"], "cannot be written"),
+        (["{study}", "--figures", "{file}"], "cannot be written"),
+        (["{study}", "--where", "colour==1"], "unknown name 'colour'"),
+        (["{study}", "--metric", "test/acuracy"], "did you mean 'test/accuracy'"),
+        (["{study}", "--baseline", "bach"], "did you mean 'batch'"),
+        (["{study}", "--choose", "seed"], "cannot be chosen"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(study: Path, tmp_path: Path, capsys, args, message):
+    file = tmp_path / "file"
+    file.write_text("")
+    filled = [arg.format(study=study, file=file) for arg in args]
+    assert run(["report", *filled]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert message in shown.splitlines()[-1]
+
+
+def test_a_table_without_a_finished_run_is_refused(tmp_path: Path, capsys):
+    config = TrainConfig(norm="none", dataset="mnist-5k", epochs=4)
+    make_run(tmp_path, config, status="diverged")
+    assert run(["report", str(tmp_path), "--out", str(tmp_path / "p.html")]) == 2
+    assert "none of 1 runs is finished" in capsys.readouterr().err
+    assert not (tmp_path / "p.html").exists()
+
+
+def test_the_modules_that_draw_load_without_torch_and_wandb():
+    code = (
+        "import sys, groupnorm_bench.cli, groupnorm_bench.report.page, "
+        "groupnorm_bench.report.draw_paper, groupnorm_bench.report.markdown; "
+        "heavy = {'torch', 'wandb', 'pandas', 'plotly', 'matplotlib'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_choosing_on_validation_reaches_the_figures(tmp_path: Path):
+    from groupnorm_bench.compare.choice import choose
+
+    make_runs(
+        tmp_path, arms=[{"norm": "batch"}, {"norm": "none"}], lrs=(1e-3, 1e-2), seeds=3, epochs=2
+    )
+    table: RunTable = choose(load_table([tmp_path]), ["lr"])
+    content = build(
+        table, compare_runs(table), sources=["runs"], data_dir=tmp_path, command="gnbench report"
+    )
+    assert len(figure(content, "batch-size").views) == 1
+    assert "chosen on validation" in Page(render(content)).words

@@ -1,0 +1,170 @@
+"""What a plan says of itself, as text and as data."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+
+import numpy as np
+import pytest
+import yaml
+from rich.console import Console
+
+from groupnorm_bench.runs import find_runs
+from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.sweep.file.spec import read_spec
+from groupnorm_bench.sweep.plan.describe import (
+    count_contrasts,
+    describe_plan,
+    duration,
+    estimate_of,
+    plan_to_json,
+    sample_todo,
+    seeds_needed,
+    smallest_p,
+)
+from groupnorm_bench.sweep.plan.plan import Plan, build_plan
+from tests.support import ROOT
+from tests.support.run_folders import make_run
+
+SWEEPS = ROOT / "sweeps"
+BUNDLED = TrainConfig(dataset="mnist-5k")
+
+
+def norm_plan(**options) -> Plan:
+    return build_plan(read_spec(SWEEPS / "norm.yaml"), base=BUNDLED, **options)
+
+
+def text_of(plan: Plan, **options) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    console.print(describe_plan(plan, **options))
+    return console.file.getvalue()
+
+
+def test_the_json_has_the_counts_of_the_contract():
+    document = json.loads(json.dumps(plan_to_json(norm_plan())))
+    counts = {key: document[key] for key in ("grid_points", "cells", "runs", "reused", "todo")}
+    assert counts == {"grid_points": 162, "cells": 24, "runs": 72, "reused": 0, "todo": 72}
+    assert len(document["plan"]) == 72
+    assert document["plan"][0] == {
+        "run": "none-b32-mnist-5k-s0-" + document["plan"][0]["cell"][-8:],
+        "arm": "none",
+        "cell": document["plan"][0]["cell"],
+        "seed": 0,
+        "state": "todo",
+        "settings": BUNDLED.replace(norm="none", batch_size=32).cell_settings,
+    }
+
+
+def test_the_plan_lists_what_is_reused_and_what_failed(tmp_path):
+    runs = list(norm_plan().todo())
+    make_run(tmp_path, runs[0])
+    make_run(tmp_path, runs[24])  # the same cell's second seed
+    make_run(tmp_path, runs[1], status="failed")
+    plan = norm_plan(found=find_runs([tmp_path])[0])
+    states = [run["state"] for run in plan_to_json(plan)["plan"]]
+    assert states == ["reused", "failed", *["todo"] * 22, "reused", *["todo"] * 47]
+    rows = [line.split("│") for line in text_of(plan).splitlines() if line.startswith("│")]
+    assert [[cell.strip() for cell in row[1:5]] for row in rows[:3]] == [
+        ["none", "32", "1", "2"],
+        ["batch", "32", "2", ""],
+        ["group-g1", "32", "3", ""],
+    ]
+    assert "69 to do, 2 reused, 1 failed before (--retry-failed)" in text_of(plan)
+
+
+def test_the_text_names_each_reason_for_a_duplicate():
+    text = text_of(norm_plan())
+    assert "162 grid points" in text
+    assert "45 fewer: norm=none does not read num_groups" in text
+    assert "45 fewer: norm=batch does not read num_groups" in text
+
+
+def test_a_capped_plan_shows_the_repeats_it_has(tmp_path):
+    rows = [
+        line.split("│")
+        for line in text_of(norm_plan(run_cap=25)).splitlines()
+        if line.startswith("│")
+    ]
+    assert [row[3].strip() for row in rows] == ["2"] + ["1"] * 23
+
+
+@pytest.mark.parametrize("n", range(1, 9))
+def test_the_smallest_p_is_that_of_the_most_extreme_sign_flips(n):
+    differences = np.arange(1, n + 1)
+    flips = np.array(list(itertools.product([-1, 1], repeat=n)))
+    means = np.abs((flips * differences).mean(1))
+    assert smallest_p(n) == pytest.approx((means >= differences.mean()).mean())
+
+
+def test_contrasts_are_arms_against_one_at_each_batch_size():
+    assert count_contrasts(norm_plan()) == 7 * 3
+
+
+def test_holm_over_seven_contrasts_takes_nine_pairs():
+    assert seeds_needed(7) == 9
+    assert smallest_p(9) * 7 <= 0.05 < smallest_p(8) * 7
+
+
+def test_too_few_seeds_are_told_before_anything_is_spent():
+    assert "--seeds 10 could reach 0.05" in text_of(norm_plan())
+    assert "--seeds" not in text_of(norm_plan(seeds=10))
+    assert plan_to_json(norm_plan())["seeds_needed"] == 10
+
+
+def test_a_single_arm_has_nothing_to_compare(tmp_path):
+    (tmp_path / "s.yaml").write_text("method: grid\nparameters: {lr: {values: [0.1, 0.2]}}\n")
+    plan = build_plan(read_spec(tmp_path / "s.yaml"))
+    assert count_contrasts(plan) == 0
+    assert plan_to_json(plan)["notes"] == []
+
+
+def test_the_estimate_is_the_work_over_the_workers():
+    plan = norm_plan()
+    sample = sample_todo(plan)
+    seconds = [float(config.batch_size) for config in sample]
+    estimate = estimate_of(plan, sample, seconds, workers=4)
+    assert estimate.total == pytest.approx(24 * (32 + 128 + 512) / 4)
+    assert estimate.run == {32: 32.0, 128: 128.0, 512: 512.0}
+    text = text_of(plan, estimate=estimate)
+    assert "about 67 min with 4 workers; a run takes 32 s at batch size 32, 2 min at" in text
+    assert plan_to_json(plan, estimate)["estimated_seconds"] == pytest.approx(4032)
+
+
+def test_no_number_of_workers_makes_a_run_faster():
+    plan = norm_plan(run_cap=2)
+    assert estimate_of(plan, sample_todo(plan), [10.0, 20.0], workers=64).total == 20
+
+
+def test_a_long_plan_is_estimated_from_a_part_of_it(tmp_path):
+    document = {"method": "grid", "parameters": {"epochs": {"min": 1, "max": 100_000}}}
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(document))
+    plan = build_plan(read_spec(tmp_path / "s.yaml"))
+    sample = sample_todo(plan)
+    assert len(sample) == 1000
+    total = estimate_of(plan, sample, [float(c.epochs) for c in sample], workers=1).total
+    assert total == pytest.approx(100_000 * 50_000, rel=0.01)
+    document = plan_to_json(plan)
+    assert (document["runs"], len(document["plan"]), document["plan_left_out"]) == (
+        100_000,
+        2_000,
+        98_000,
+    )
+    assert "and 99,960 more" in text_of(plan)
+
+
+def test_a_bayes_plan_is_estimated_from_draws_of_its_space():
+    plan = build_plan(read_spec(SWEEPS / "bayes.yaml"), base=BUNDLED)
+    sample = sample_todo(plan)
+    assert 0 < len(sample) <= 50
+    assert all(config in plan for config in sample)
+    assert plan_to_json(plan)["plan"] == []
+    assert f"{plan.num_runs} runs" in text_of(plan)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.5, "0.5 s"), (99, "99 s"), (600, "10 min"), (36000, "10.0 h")]
+)
+def test_durations_are_as_a_person_says_them(seconds, text):
+    assert duration(seconds) == text
