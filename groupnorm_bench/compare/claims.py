@@ -12,12 +12,12 @@ from groupnorm_bench.compare.verdicts import compare_runs
 from groupnorm_bench.compare.words import count
 from groupnorm_bench.errors import CompareError
 
-Outcome = Literal["supported", "refuted", "undecided"]
+ClaimOutcome = Literal["supported", "refuted", "undecided"]
 
 _CLAIM = re.compile(r"\s*([^\s<>=]+)\s*(>|<|==?)\s*([^\s<>=]+)\s*")
 _SUPPORTS = {">": "better", "<": "worse", "=": "equal"}
 _REFUTES = {">": ("worse", "equal"), "<": ("better", "equal"), "=": ("better", "worse")}
-EXIT_CODES: dict[Outcome, int] = {"supported": 0, "refuted": 4, "undecided": 5}
+EXIT_CODES: dict[ClaimOutcome, int] = {"supported": 0, "refuted": 4, "undecided": 5}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +25,7 @@ class Answer:
     """What became of a claim."""
 
     claim: str
-    outcome: Outcome
+    outcome: ClaimOutcome
     sentence: str
     comparison: Comparison
 
@@ -76,7 +76,7 @@ def answer_claim(
     )
 
 
-def _outcome(contrasts: tuple[Contrast, ...], sign: str) -> Outcome:
+def _outcome(contrasts: tuple[Contrast, ...], sign: str) -> ClaimOutcome:
     if any(contrast.verdict in _REFUTES[sign] for contrast in contrasts):
         return "refuted"
     if all(contrast.verdict == _SUPPORTS[sign] for contrast in contrasts):
@@ -84,7 +84,7 @@ def _outcome(contrasts: tuple[Contrast, ...], sign: str) -> Outcome:
     return "undecided"
 
 
-def _because(contrasts: tuple[Contrast, ...], sign: str, outcome: Outcome) -> str:
+def _because(contrasts: tuple[Contrast, ...], sign: str, outcome: ClaimOutcome) -> str:
     """Return the contrast that tells most, and how many there were."""
     telling = {
         "refuted": [c for c in contrasts if c.verdict in _REFUTES[sign]],

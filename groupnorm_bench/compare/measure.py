@@ -130,7 +130,7 @@ def _paired(
         "differences": tuple(float(d) for d in differences),
         "sd_difference": float(differences.std(ddof=1)) if len(seeds) > 1 else None,
         "p": stats.sign_flip_p(differences),
-        "smallest_p": stats.smallest_sign_flip_p(len(seeds)),
+        "smallest_p": stats.smallest_p(len(seeds)),
         "correlation": stats.correlation(a, b),
         "effect_size": stats.paired_effect_size(differences),
         "probability_of_improvement": stats.share_above(sign * differences),

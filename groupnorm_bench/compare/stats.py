@@ -117,7 +117,7 @@ def sign_flip_p(differences: Floats) -> float:
     return float(np.mean(np.abs(sums) >= seen - tolerance))
 
 
-def smallest_sign_flip_p(n: int) -> float:
+def smallest_p(n: int) -> float:
     """Return the smallest two-sided p that `sign_flip_p` can give with n pairs."""
     return min(1.0, 2.0 ** (1 - n)) if n <= EXACT_PAIRS else 1 / (FLIPS + 1)
 

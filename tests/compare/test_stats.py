@@ -54,8 +54,8 @@ def test_beyond_16_pairs_the_sampled_test_is_near_the_exact_one_and_repeats():
 def test_smallest_p_of_facts_table():
     table = {3: 0.25, 4: 0.125, 5: 0.0625, 6: 0.031, 7: 0.016, 8: 0.0078, 10: 0.0020}
     for n, p in table.items():
-        assert stats.smallest_sign_flip_p(n) == pytest.approx(p, rel=0.03)
-        assert stats.sign_flip_p(np.arange(1.0, n + 1)) == stats.smallest_sign_flip_p(n)
+        assert stats.smallest_p(n) == pytest.approx(p, rel=0.03)
+        assert stats.sign_flip_p(np.arange(1.0, n + 1)) == stats.smallest_p(n)
 
 
 def test_the_sampled_test_is_scipys():
@@ -72,7 +72,7 @@ def test_the_sampled_test_is_scipys():
 
 
 def test_no_sampled_p_is_under_the_smallest():
-    assert stats.sign_flip_p(np.arange(1.0, 21.0)) == pytest.approx(stats.smallest_sign_flip_p(20))
+    assert stats.sign_flip_p(np.arange(1.0, 21.0)) == pytest.approx(stats.smallest_p(20))
 
 
 def test_all_equal_differences_show_nothing_but_their_sign():

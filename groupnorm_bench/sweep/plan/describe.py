@@ -13,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from groupnorm_bench.compare.stats import EXACT_PAIRS, smallest_p
 from groupnorm_bench.errors import ConfigError
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.sweep.plan.plan import Plan, draw_share
@@ -81,11 +82,6 @@ def estimate_of(
     )
 
 
-def smallest_p(num_seeds: int) -> float:
-    """Return the least two-sided p that the exact sign-flip test of so many pairs can give."""
-    return min(1.0, 2.0 ** (1 - num_seeds))
-
-
 def count_contrasts(plan: Plan) -> int | None:
     """Return how many contrasts the plan's cells make: each arm against one, at each setting.
 
@@ -102,9 +98,13 @@ def _setting(config: TrainConfig) -> tuple[tuple[str, Any], ...]:
     return tuple((name, value) for name, value in live.items() if name not in _ARM)
 
 
-def seeds_needed(num_contrasts: int) -> int:
-    """Return the fewest seeds with which one of so many contrasts can reach 0.05 after Holm."""
-    return next(n for n in itertools.count(2) if smallest_p(n) * num_contrasts <= ALPHA)
+def seeds_needed(num_contrasts: int) -> int | None:
+    """Return the fewest seeds with which one of so many contrasts can reach 0.05 after Holm.
+
+    None where even the most seeds with an exact test cannot: above them p is sampled.
+    """
+    enough = (n for n in range(2, EXACT_PAIRS + 1) if smallest_p(n) * num_contrasts <= ALPHA)
+    return next(enough, None)
 
 
 def warnings(plan: Plan) -> list[str]:
@@ -113,13 +113,14 @@ def warnings(plan: Plan) -> list[str]:
     if not contrasts:
         return []
     seeds, needed = len(plan.seeds), seeds_needed(contrasts)
-    if seeds >= needed:
-        return []
     reach = min(1.0, smallest_p(seeds) * contrasts)
+    if reach <= ALPHA:
+        return []
+    remedy = f"--seeds {needed}" if needed else "fewer contrasts"
     return [
         f"{_count(seeds, 'seed')} cannot make any of {_count(contrasts, 'contrast')} significant: "
         f"the smallest p-value is {smallest_p(seeds):.2g}, {reach:.2g} after Holm's correction; "
-        f"--seeds {needed} could reach {ALPHA}"
+        f"{remedy} could reach {ALPHA}"
     ]
 
 

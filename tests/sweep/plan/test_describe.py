@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
 
-import numpy as np
 import pytest
 import yaml
 from rich.console import Console
@@ -22,7 +20,7 @@ from groupnorm_bench.sweep.plan.describe import (
     plan_to_json,
     sample_todo,
     seeds_needed,
-    smallest_p,
+    warnings,
 )
 from groupnorm_bench.sweep.plan.plan import Plan, build_plan
 from tests.support import ROOT
@@ -90,21 +88,25 @@ def test_a_capped_plan_shows_the_repeats_it_has(tmp_path):
     assert [row[3].strip() for row in rows] == ["2"] + ["1"] * 23
 
 
-@pytest.mark.parametrize("n", range(1, 9))
-def test_the_smallest_p_is_that_of_the_most_extreme_sign_flips(n):
-    differences = np.arange(1, n + 1)
-    flips = np.array(list(itertools.product([-1, 1], repeat=n)))
-    means = np.abs((flips * differences).mean(1))
-    assert smallest_p(n) == pytest.approx((means >= differences.mean()).mean())
-
-
 def test_contrasts_are_arms_against_one_at_each_batch_size():
     assert count_contrasts(norm_plan()) == 7 * 3
 
 
 def test_holm_over_seven_contrasts_takes_nine_pairs():
     assert seeds_needed(7) == 9
-    assert smallest_p(9) * 7 <= 0.05 < smallest_p(8) * 7
+    assert 7 / 2**8 <= 0.05 < 7 / 2**7  # all flips but two are less extreme: 2 / 2^n
+
+
+def test_a_family_beyond_what_any_number_of_seeds_can_show_ends_in_words(tmp_path):
+    assert seeds_needed(1_638) == 16
+    assert seeds_needed(1_639) is None
+    lrs = ", ".join(f"{i}.0e-5" for i in range(1, 1_701))
+    text = (
+        f"method: grid\nparameters: {{norm: {{values: [none, batch]}}, lr: {{values: [{lrs}]}}}}\n"
+    )
+    (tmp_path / "s.yaml").write_text(text)
+    (warning,) = warnings(build_plan(read_spec(tmp_path / "s.yaml"), seeds=20))
+    assert warning.endswith("0.085 after Holm's correction; fewer contrasts could reach 0.05")
 
 
 def test_too_few_seeds_are_told_before_anything_is_spent():
