@@ -1,0 +1,40 @@
+"""What `groupnorm_bench` exports, in whatever order a program imports it."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+IMPORTS = ("from house import room", "import house.room", "import house.room.desk")
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    """Return a folder with a package of one room, which is called like its desk's function."""
+    room = tmp_path / "house" / "room"
+    room.mkdir(parents=True)
+    (room.parent / "__init__.py").touch()
+    make = "from groupnorm_bench.callable_package import make_callable\n"
+    (room / "__init__.py").write_text(make + "make_callable(__name__, 'desk:room')\n")
+    (room / "desk.py").write_text("def room(number: int) -> int:\n    return number + 1\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(IMPORTS)))
+def test_a_callable_package_is_function_and_folder_whatever_is_imported_first(house, order):
+    checks = ["assert house.room is room", "assert room(2) == 3", "assert house.room.desk.room"]
+    code = "\n".join(["import house", *order, *checks])
+    done = subprocess.run([sys.executable, "-c", code], cwd=house, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_callable_package_shows_its_functions_parameters(house, monkeypatch):
+    monkeypatch.syspath_prepend(house)
+    import house.room  # type: ignore[import-not-found]
+
+    assert list(inspect.signature(house.room).parameters) == ["number"]
