@@ -177,13 +177,19 @@ class _Trial:
             raise
 
     def _train(self, tracker: Tracker) -> RunResult:
-        from groupnorm_bench.training.loop import Hooks
+        from groupnorm_bench.training.hooks import Hooks
 
         def on_epoch(row: Row) -> None:
             tracker.log(row)
             self.on_epoch(row)
 
-        hooks = Hooks(on_epoch, self.on_step, self.should_stop, self.should_prune, self._save)
+        hooks = Hooks(
+            on_epoch=on_epoch,
+            on_step=self.on_step,
+            should_stop=self.should_stop,
+            should_prune=self.should_prune,
+            save=self._save,
+        )
         try:
             outcome = self.training.run(hooks)
         except TrainingDiverged as error:

@@ -88,7 +88,8 @@ def probe(config: TrainConfig, dataset: Dataset) -> Pace:
         ConfigError, DataError, DeviceError: the run could not be trained; better known now.
     """
     from groupnorm_bench.fast.loops import decide
-    from groupnorm_bench.training.loop import Hooks, Training, resolve_device
+    from groupnorm_bench.training.hooks import Hooks
+    from groupnorm_bench.training.loop import Training, resolve_device
 
     stamps: list[float] = []
 

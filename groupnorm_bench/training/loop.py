@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from groupnorm_bench.fast import allocator, cuda_graphs, loops, threads
 from groupnorm_bench.fast.bf16 import RoundToBf16, autocast
 from groupnorm_bench.models.cnn import CNN, build_model, order_seed
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.training.hooks import Hooks
 from groupnorm_bench.training.optimizers import make_optimizer, make_schedule
 from groupnorm_bench.training.scoring import Row, evaluate, norm_diagnostics
 
@@ -38,19 +38,6 @@ class TrainOutcome:
     """Float32, shape [test images, 10]; None for a pruned run, whose test set stays sealed."""
     test_hits: np.ndarray[Any, Any] | None
     model: CNN = field(repr=False)
-
-
-@dataclass(slots=True)
-class Hooks:
-    """What a caller may hear of, or say to, a training in progress."""
-
-    on_epoch: Callable[[Row], None] = lambda row: None
-    on_step: Callable[[int, float, float], None] = lambda step, loss, accuracy: None
-    """Called with the step and the epoch's running mean loss and accuracy so far."""
-    should_stop: Callable[[], bool] = lambda: False
-    should_prune: Callable[[Row], bool] = lambda row: False
-    save: Callable[[dict[str, Any], list[Row]], None] = lambda state, history: None
-    """Called with a checkpoint, after each epoch and when asked to stop."""
 
 
 def train(

@@ -13,14 +13,16 @@ import torch
 from groupnorm_bench.datasets.load import load_dataset
 from groupnorm_bench.fast import cuda_graphs
 from groupnorm_bench.settings.config import TrainConfig
-from groupnorm_bench.training.loop import Hooks, Training
+from groupnorm_bench.training.hooks import Hooks
+from groupnorm_bench.training.loop import Training
 
 CAPTURED = """
 import copy, json, sys, torch
 from pathlib import Path
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.datasets.load import load_dataset
-from groupnorm_bench.training.loop import Hooks, Training
+from groupnorm_bench.training.hooks import Hooks
+from groupnorm_bench.training.loop import Training
 
 config = TrainConfig(dataset="mnist-5k", norm=sys.argv[1], max_steps=20, compile="off")
 dataset, cpu = load_dataset("mnist-5k", Path("data")), torch.device("cpu")

@@ -20,7 +20,8 @@ from groupnorm_bench.fast import bf16, blocks, loops, threads
 from groupnorm_bench.fast.convolution import convolve
 from groupnorm_bench.models.cnn import build_model
 from groupnorm_bench.settings.config import TrainConfig
-from groupnorm_bench.training.loop import Hooks, Training
+from groupnorm_bench.training.hooks import Hooks
+from groupnorm_bench.training.loop import Training
 from tests.fast.test_blocks import assert_equals_reference, norms_for, randomize
 
 

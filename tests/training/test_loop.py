@@ -20,7 +20,8 @@ from groupnorm_bench.errors import (
     TrainingStopped,
 )
 from groupnorm_bench.tracking.run import TrackingOptions
-from groupnorm_bench.training.loop import Hooks, Training, resolve_device
+from groupnorm_bench.training.hooks import Hooks
+from groupnorm_bench.training.loop import Training, resolve_device
 from groupnorm_bench.training.scoring import evaluate, norm_diagnostics
 from groupnorm_bench.trial import run_trial
 
