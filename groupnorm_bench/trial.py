@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import traceback
 from collections.abc import Callable
@@ -14,15 +15,15 @@ from groupnorm_bench.errors import (
     TrainingDiverged,
     TrainingStopped,
 )
+from groupnorm_bench.metrics import EpochRow
 from groupnorm_bench.runs import SETTLED, RunFolder, RunResult, write_atomic
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.tracking.run import Tracker, TrackingOptions, failure_summary, track
+from groupnorm_bench.training.hooks import Hooks
 
 if TYPE_CHECKING:
     from groupnorm_bench.datasets.load import Dataset
     from groupnorm_bench.training.loop import TrainOutcome
-
-Row = dict[str, float]
 
 
 def run_trial(
@@ -32,13 +33,7 @@ def run_trial(
     dataset: Dataset,
     tracking: TrackingOptions | None = None,
     force: bool = False,
-    say: Callable[[str], None] = lambda _: None,
-    note: Callable[[str], None] = lambda _: None,
-    on_start: Callable[[int], None] = lambda total_steps: None,
-    on_epoch: Callable[[Row], None] = lambda row: None,
-    on_step: Callable[[int, float, float], None] = lambda step, loss, accuracy: None,
-    should_stop: Callable[[], bool] = lambda: False,
-    should_prune: Callable[[Row], bool] = lambda row: False,
+    hooks: Hooks | None = None,
 ) -> RunResult:
     """Train a run and keep it, or return what its folder already holds.
 
@@ -51,11 +46,7 @@ def run_trial(
         dataset: the loaded data set called `config.dataset`.
         tracking: where the run goes on W&B.
         force: train again even if a result is there; the old one is set aside, not deleted.
-        say: called with lines for the user.
-        note: called with what was decided for this machine: compilation, how bf16 is done.
-        on_start: called with the number of steps once nothing stands in the training's way.
-        on_epoch, on_step, should_stop, should_prune: see `training.Hooks`; rows of an earlier,
-            interrupted process are not repeated.
+        hooks: what to call as it goes; `save` is the run folder's and is not read.
 
     Returns:
         the result, with status `finished`, `pruned` or `diverged`.
@@ -66,27 +57,26 @@ def run_trial(
         RunFolderError: another process works in the folder, or it cannot be written.
         ConfigError, DataError, DeviceError: see `training.train`.
     """
+    hooks = hooks or Hooks()
     folder = RunFolder.of(runs_dir, config)
     is_new = not folder.path.exists()
     with folder.claim():
-        found = _read_or_set_aside(folder, say)
+        found = _read_or_set_aside(folder, hooks.say)
         if found is not None and found.status in SETTLED and not force:
             return found
         if force:
             folder.set_aside()
             found = None
         try:
-            trial = _Trial(config, folder, dataset, say, previous=found)
+            trial = _Trial(config, folder, dataset, hooks, previous=found)
             folder.write(trial.result)
         except Exception:
             if is_new:
                 folder.remove_empty()
             raise
-        trial.on_epoch, trial.on_step = on_epoch, on_step
-        trial.should_stop, trial.should_prune = should_stop, should_prune
         for line in trial.training.notes:
-            note(line)
-        on_start(trial.training.total_steps)
+            hooks.note(line)
+        hooks.on_start(trial.training.total_steps)
         return trial.run(tracking or TrackingOptions())
 
 
@@ -103,24 +93,19 @@ def _read_or_set_aside(folder: RunFolder, say: Callable[[str], None]) -> RunResu
 class _Trial:
     """One claimed run folder, its model in training, and its W&B run."""
 
-    on_epoch: Callable[[Row], None]
-    on_step: Callable[[int, float, float], None]
-    should_stop: Callable[[], bool]
-    should_prune: Callable[[Row], bool]
-
     def __init__(
         self,
         config: TrainConfig,
         folder: RunFolder,
         dataset: Dataset,
-        say: Callable[[str], None],
+        hooks: Hooks,
         previous: RunResult | None,
     ) -> None:
         from groupnorm_bench.runs.environment import describe_environment
         from groupnorm_bench.training.loop import Training, resolve_device
 
         device = resolve_device(config.device)
-        self.config, self.folder, self.data, self.say = config, folder, dataset, say
+        self.config, self.folder, self.data, self.hooks = config, folder, dataset, hooks
         self.training = Training(config, dataset, device)
         self.previous = previous
         if folder.checkpoint_path.exists():
@@ -150,7 +135,7 @@ class _Trial:
     def run(self, options: TrackingOptions) -> RunResult:
         try:
             with track(
-                self.config, self.folder.path, options, self.say, self.result.wandb
+                self.config, self.folder.path, options, self.hooks.say, self.result.wandb
             ) as tracker:
                 if tracker.info:
                     self.result = self.result.replace(wandb=tracker.info)
@@ -177,19 +162,11 @@ class _Trial:
             raise
 
     def _train(self, tracker: Tracker) -> RunResult:
-        from groupnorm_bench.training.hooks import Hooks
-
-        def on_epoch(row: Row) -> None:
+        def on_epoch(row: EpochRow) -> None:
             tracker.log(row)
-            self.on_epoch(row)
+            self.hooks.on_epoch(row)
 
-        hooks = Hooks(
-            on_epoch=on_epoch,
-            on_step=self.on_step,
-            should_stop=self.should_stop,
-            should_prune=self.should_prune,
-            save=self._save,
-        )
+        hooks = dataclasses.replace(self.hooks, on_epoch=on_epoch, save=self._save)
         try:
             outcome = self.training.run(hooks)
         except TrainingDiverged as error:
@@ -224,7 +201,7 @@ class _Trial:
             )
         tracker.summarize(outcome.summary)
 
-    def _save(self, state: dict[str, Any], history: list[Row]) -> None:
+    def _save(self, state: dict[str, Any], history: list[EpochRow]) -> None:
         import torch
 
         buffer = io.BytesIO()

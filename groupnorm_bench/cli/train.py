@@ -143,6 +143,7 @@ def _train_on(
     import torch
 
     from groupnorm_bench.datasets.load import load_dataset
+    from groupnorm_bench.training.hooks import Hooks
     from groupnorm_bench.trial import run_trial
 
     if threads is not None:
@@ -153,12 +154,14 @@ def _train_on(
         dataset=load_dataset(config.dataset, data_dir, say=progress.say),
         tracking=options,
         force=force,
-        say=progress.say,
-        note=progress.note,
-        on_start=progress.start,
-        on_epoch=progress.on_epoch,
-        on_step=progress.on_step,
-        should_stop=stop,
+        hooks=Hooks(
+            say=progress.say,
+            note=progress.note,
+            on_start=progress.start,
+            on_epoch=progress.on_epoch,
+            on_step=progress.on_step,
+            should_stop=stop,
+        ),
     )
 
 

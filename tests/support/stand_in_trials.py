@@ -23,9 +23,7 @@ def row(epoch: int, seed: int) -> dict[str, float]:
     return {"epoch": epoch, "step": epoch * 10, "val/accuracy": 0.5 + epoch / 10 + seed / 1000}
 
 
-def sleeper(
-    config, *, runs_dir, on_epoch, on_step, should_stop, should_prune, step_seconds=0.002, **_
-):
+def sleeper(config, *, runs_dir, hooks, step_seconds=0.002, **_):
     """Take EPOCHS epochs of ten short steps; resume after the epochs that the folder has."""
     folder = RunFolder.of(runs_dir, config)
     with folder.claim():
@@ -39,13 +37,13 @@ def sleeper(
         for epoch in range(len(result.history) + 1, EPOCHS + 1):
             for step in range(10):
                 time.sleep(step_seconds)
-                on_step(epoch * 10 + step, 1.0, 0.5)
-                if should_stop():
+                hooks.on_step(epoch * 10 + step, 1.0, 0.5)
+                if hooks.should_stop():
                     raise TrainingStopped("stopped")
             result = result.replace(history=[*result.history, row(epoch, config.seed)])
             folder.write(result)
-            on_epoch(result.history[-1])
-            if epoch < EPOCHS and should_prune(result.history[-1]):
+            hooks.on_epoch(result.history[-1])
+            if epoch < EPOCHS and hooks.should_prune(result.history[-1]):
                 result = result.replace(status="pruned", summary={"status": "pruned"})
                 folder.write(result)
                 return result

@@ -258,7 +258,11 @@ def test_a_stopped_run_that_is_tracked_leaves_no_traceback_on_the_terminal(digit
     options = TrackingOptions(mode="offline")
     with pytest.raises(TrainingStopped, match="stopped at step 1 of 8"):
         run_trial(
-            small(), runs_dir=tmp_path, dataset=digits, tracking=options, should_stop=lambda: True
+            small(),
+            runs_dir=tmp_path,
+            dataset=digits,
+            tracking=options,
+            hooks=Hooks(should_stop=lambda: True),
         )
     output = capfd.readouterr()
     assert "Traceback" not in output.err + output.out

@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-Row = dict[str, float]
+from groupnorm_bench.metrics import EpochRow
 
 
 def say(line: str) -> None:
@@ -92,7 +92,7 @@ class TrainProgress:
         if self._live:
             self._show(step)
 
-    def on_epoch(self, row: Row) -> None:
+    def on_epoch(self, row: EpochRow) -> None:
         """Show an epoch's validation accuracy."""
         self._validated = f"{row['val/accuracy']:.3f}"
         if self._live:

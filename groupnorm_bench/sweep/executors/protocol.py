@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from groupnorm_bench.metrics import EpochRow
 from groupnorm_bench.runs import RunResult
 from groupnorm_bench.settings.config import TrainConfig
 
-Row = dict[str, float]
-Judge = Callable[[TrainConfig, Row], bool]
+Judge = Callable[[TrainConfig, EpochRow], bool]
 """Told a run and an epoch's history row; returns whether the run should be pruned there."""
 
 
@@ -35,7 +35,7 @@ class Progress:
     step: int
     accuracy: float
     """On the epoch's training images so far; after an epoch, `val/accuracy`."""
-    row: Row | None = None
+    row: EpochRow | None = None
     """The epoch's history row, after an epoch."""
 
 

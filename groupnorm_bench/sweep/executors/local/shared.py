@@ -16,6 +16,7 @@ from groupnorm_bench.errors import CheckpointError
 from groupnorm_bench.runs import RunResult
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.tracking.run import Mode, TrackingOptions, resolve_mode
+from groupnorm_bench.training.hooks import Hooks
 from groupnorm_bench.trial import run_trial
 
 _PARTS = ("train", "val", "test")
@@ -28,8 +29,7 @@ def run_shared_trial(
     data_dir: Path,
     shared_dir: Path,
     tracking: TrackingOptions,
-    say: Callable[[str], None],
-    **hooks: Any,
+    hooks: Hooks,
 ) -> RunResult:
     """Run one trial as `run_trial` does, on the workers' common copy of the data.
 
@@ -37,18 +37,18 @@ def run_shared_trial(
     to be asked.
     """
     dataset = shared_dataset(config.dataset, data_dir, shared_dir)
-    mode = _mode(tracking.mode, say)
+    mode = _mode(tracking.mode, hooks.say)
     arguments: dict[str, Any] = {
         "runs_dir": runs_dir,
         "dataset": dataset,
         "tracking": dataclasses.replace(tracking, mode=mode),
-        "say": say,
+        "hooks": hooks,
     }
     try:
-        return run_trial(config, **arguments, **hooks)
+        return run_trial(config, **arguments)
     except CheckpointError as error:
-        say(f"{str(error).split(';')[0]}; set aside, training again")
-        return run_trial(config, **arguments, **hooks, force=True)
+        hooks.say(f"{str(error).split(';')[0]}; set aside, training again")
+        return run_trial(config, **arguments, force=True)
 
 
 _modes: dict[Mode, Mode] = {}

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from groupnorm_bench.errors import RunFolderError, TrainingStopped, one_line
+from groupnorm_bench.metrics import EpochRow
 from groupnorm_bench.runs import RunFolder, RunResult
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.sweep.executors.protocol import (
@@ -31,11 +32,11 @@ from groupnorm_bench.sweep.executors.protocol import (
     Held,
     Lost,
     Progress,
-    Row,
     Said,
     Started,
     Stopped,
 )
+from groupnorm_bench.training.hooks import Hooks
 
 STOP = "stop"
 """The message that asks a worker to checkpoint its run and end."""
@@ -72,7 +73,7 @@ class Question:
     """A worker asks whether to prune; the parent answers with a bool."""
 
     run: TrainConfig
-    row: Row
+    row: EpochRow
 
 
 class _Link:
@@ -157,7 +158,7 @@ def _attempt(link: _Link, setup: WorkerSetup, trial: Trial, run: TrainConfig) ->
     folder = RunFolder.of(setup.runs_dir, run)
     if folder.is_claimed():
         return Held(run, setup.slot)
-    hooks = _Hooks(link, setup, run)
+    messages = _Messages(link, setup, run)
     started = time.monotonic()
     try:
         result = trial(
@@ -165,11 +166,7 @@ def _attempt(link: _Link, setup: WorkerSetup, trial: Trial, run: TrainConfig) ->
             runs_dir=setup.runs_dir,
             shared_dir=setup.shared_dir,
             **setup.options,
-            say=hooks.say,
-            on_epoch=hooks.on_epoch,
-            on_step=hooks.on_step,
-            should_stop=lambda: link.stopping,
-            should_prune=hooks.should_prune,
+            hooks=messages.hooks,
         )
     except TrainingStopped:
         return Stopped(run, setup.slot)
@@ -179,20 +176,30 @@ def _attempt(link: _Link, setup: WorkerSetup, trial: Trial, run: TrainConfig) ->
         return _lost(setup, run, error)
     except BaseException as error:  # SystemExit too: it ends a run, not the sweep
         return _lost(setup, run, error)
-    return Ended(run, setup.slot, result, time.monotonic() - started, hooks.stepped)
+    return Ended(run, setup.slot, result, time.monotonic() - started, messages.stepped)
 
 
 def _lost(setup: WorkerSetup, run: TrainConfig, error: BaseException) -> Lost:
     return Lost(run, setup.slot, one_line(error), traceback.format_exc())
 
 
-class _Hooks:
-    """What a trial calls as it goes; turned into messages, a few a second."""
+class _Messages:
+    """What a trial says through its hooks, as messages, a few a second."""
 
     def __init__(self, link: _Link, setup: WorkerSetup, run: TrainConfig) -> None:
         self._link, self._setup, self._run = link, setup, run
         self._next_report = 0.0
         self.stepped = False
+
+    @property
+    def hooks(self) -> Hooks:
+        return Hooks(
+            say=self.say,
+            on_step=self.on_step,
+            on_epoch=self.on_epoch,
+            should_stop=lambda: self._link.stopping,
+            should_prune=self.should_prune,
+        )
 
     def say(self, text: str) -> None:
         self._link.say(Said(self._run, self._setup.slot, text))
@@ -204,11 +211,11 @@ class _Hooks:
             self._next_report = now + _REPORT_EVERY
             self._link.say(Progress(self._run, self._setup.slot, step, accuracy))
 
-    def on_epoch(self, row: Row) -> None:
+    def on_epoch(self, row: EpochRow) -> None:
         accuracy = row["val/accuracy"]
         self._link.say(Progress(self._run, self._setup.slot, int(row["step"]), accuracy, row))
 
-    def should_prune(self, row: Row) -> bool:
+    def should_prune(self, row: EpochRow) -> bool:
         """Ask the parent, which knows how the other runs fare."""
         self._link.say(Question(self._run, row))
         return self._link.verdicts.get()
