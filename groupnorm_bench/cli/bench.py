@@ -12,7 +12,8 @@ import typer
 from groupnorm_bench.cli.app import AsJson, app, print_json
 from groupnorm_bench.errors import ConfigError, nearest
 from groupnorm_bench.norms import NORMS
-from groupnorm_bench.settings.config import PRECISIONS, TrainConfig
+from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.settings.fields import PRECISIONS
 
 if TYPE_CHECKING:
     from groupnorm_bench.bench.steps import LayerSpeed, Shape, Spread, TrainSpeed

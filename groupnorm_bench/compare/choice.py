@@ -7,8 +7,9 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from groupnorm_bench.compare.rows import ARM_SETTINGS, SETTINGS, Row, RunTable
+from groupnorm_bench.compare.rows import SETTINGS, Row, RunTable
 from groupnorm_bench.errors import CompareError, nearest
+from groupnorm_bench.settings.fields import ARM_SETTINGS
 
 _NOT_CHOSEN = ("norm", "seed", "device", "dataset")
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from groupnorm_bench.compare.rows import ARM_SETTINGS, Row, lower_is_better, points
+from groupnorm_bench.compare.rows import Row, lower_is_better, points
 from groupnorm_bench.errors import CompareError
+from groupnorm_bench.settings.fields import ARM_SETTINGS
 
 FEWEST_SEEDS = 3
 """Under this many seeds per cell the residual, the yardstick of all shares, is too uncertain."""

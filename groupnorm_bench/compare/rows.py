@@ -19,9 +19,8 @@ from groupnorm_bench.compare.where import parse_where
 from groupnorm_bench.errors import CompareError, RunFolderError, TrackingError
 from groupnorm_bench.runs import RunFolder, RunResult, find_runs
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.settings.fields import ARM_SETTINGS
 
-ARM_SETTINGS = ("norm", "num_groups", "group_size")
-"""Settings that make the arm; what else the cell holds is the *setting* of a contrast."""
 _WANDB_PATH = re.compile(r"\w[\w.-]*/\w[\w.-]*(/(sweeps/)?\w+)?")
 _LOWER_IS_BETTER = re.compile(r"loss|error|seconds|memory")
 

@@ -20,25 +20,14 @@ from typing import Any, Self
 
 from groupnorm_bench.errors import ConfigError, nearest
 from groupnorm_bench.norms import CONV_CHANNELS, NormSpec, norm_spec, valid_num_groups
+from groupnorm_bench.settings.fields import EXCLUSIVE, SETTINGS, inert_settings
 from groupnorm_bench.settings.yamlfile import read_yaml
 
-DATASETS = ("auto", "mnist", "fashion-mnist", "kmnist", "mnist-5k")
-OPTIMIZERS = ("adam", "adamw", "sgd")
-SCHEDULES = ("constant", "cosine", "one-cycle")
-PRECISIONS = ("fp32", "bf16")
-COMPILE = ("auto", "on", "off")
 MAX_SEED = 2**32 - 1
 
-_CHOICES = {
-    "dataset": DATASETS,
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-    "precision": PRECISIONS,
-    "compile": COMPILE,
-}
-_ALIASES = {"groups": "num_groups"}
-_NOT_IN_CELL = ("seed", "device")
-_EXCLUSIVE = (("num_groups", "group_size"), ("epochs", "max_steps"))
+_CHOICES = {name: spec.choices for name, spec in SETTINGS.items() if spec.choices}
+_COUNTS = tuple(name for name, spec in SETTINGS.items() if spec.at_least_one)
+_ALIASES = {spec.alias: name for name, spec in SETTINGS.items() if spec.alias is not None}
 
 
 def _setting(default: Any, help_text: str) -> Any:
@@ -86,7 +75,7 @@ class TrainConfig:
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", self.device):
             known = ("auto", "cpu", "cuda", "cuda:0", "mps")
             raise ConfigError(f"device={self.device!r} is unknown{nearest(self.device, known)}")
-        for name in ("batch_size", "epochs", "max_steps", "train_limit"):
+        for name in _COUNTS:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name}={value} is too small; set {name} to 1 or more")
@@ -140,7 +129,7 @@ class TrainConfig:
         merged: dict[str, Any] = {}
         for layer in layers:
             given = _named(layer)
-            for one, other in _EXCLUSIVE:
+            for one, other in EXCLUSIVE:
                 has_one, has_other = (not _is_none(given.get(name)) for name in (one, other))
                 if has_one and has_other:
                     raise ConfigError(
@@ -157,7 +146,7 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return every setting, as `from_mapping` reads it back."""
         settings = dataclasses.asdict(self)
-        for one, other in _EXCLUSIVE:
+        for one, other in EXCLUSIVE:
             if settings[other] is not None:
                 del settings[one]
         return settings
@@ -177,20 +166,17 @@ class TrainConfig:
     @property
     def inert(self) -> frozenset[str]:
         """Names of the settings that cannot change this run's result."""
-        inert = {"epochs" if self.max_steps is not None else "max_steps"}
-        if not self.norm_spec.reads_groups:
-            inert |= {"num_groups", "group_size"}
-        else:
-            inert.add("group_size" if self.group_size is None else "num_groups")
-        if self.weight_decay == 0:
-            inert.add("weight_decay_all")
-        return frozenset(inert)
+        return inert_settings(self)
 
     @property
     def cell_settings(self) -> dict[str, Any]:
         """Everything that makes the cell: all live settings but the seed and the device."""
-        skip = self.inert | set(_NOT_IN_CELL)
-        return {name: getattr(self, name) for name in _field_types() if name not in skip}
+        inert = self.inert
+        return {
+            name: getattr(self, name)
+            for name in _field_types()
+            if name not in inert and SETTINGS[name].in_cell
+        }
 
     @property
     def arm(self) -> str:
@@ -216,35 +202,32 @@ class TrainConfig:
 
     def _stem(self, live: Mapping[str, Any]) -> str:
         parts = [self.arm, f"b{self.batch_size}"]
-        for name, prefix in _NAME_PARTS.items():
-            if name in live and live[name] != getattr(_DEFAULTS, name):
+        for name, spec in SETTINGS.items():
+            if spec.part is not None and name in live and live[name] != getattr(_DEFAULTS, name):
                 value = live[name]
                 parts.append(
-                    f"{prefix}{value:g}"
+                    f"{spec.part}{value:g}"
                     if isinstance(value, float)
-                    else prefix + ("" if value is True else str(value))
+                    else spec.part + ("" if value is True else str(value))
                 )
         return "-".join(parts)
 
 
+def without_new_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings less those that 0.1.0 did not have and that stand at their default.
+
+    So a run that an older version would train the same keeps its name, its cell and its hash.
+    """
+    return {
+        name: value
+        for name, value in settings.items()
+        if not (SETTINGS[name].is_new and value == getattr(_DEFAULTS, name))
+    }
+
+
 def _digest(live: Mapping[str, Any]) -> str:
-    text = json.dumps(live, sort_keys=True)
+    text = json.dumps(without_new_defaults(live), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-_NAME_PARTS = {
-    "dataset": "",
-    "epochs": "e",
-    "max_steps": "steps",
-    "lr": "lr",
-    "optimizer": "",
-    "weight_decay": "wd",
-    "weight_decay_all": "wdall",
-    "schedule": "",
-    "train_limit": "n",
-    "precision": "",
-    "compile": "compile-",
-}
 
 
 def setting_name(key: str) -> str:
@@ -338,7 +321,7 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
             raise wrong
         return value
     if kind is str:
-        if isinstance(value, bool) and name == "compile":  # YAML reads on and off as booleans
+        if isinstance(value, bool) and "on" in SETTINGS[name].choices:  # YAML reads on and off so
             return "on" if value else "off"
         if not isinstance(value, str):
             raise wrong

@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from groupnorm_bench.errors import ConfigError, TrackingError
 from groupnorm_bench.runs import RunResult, Status
-from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.tracking.bounded import open_api, require_login
+from groupnorm_bench.tracking.wire import from_wandb
 
 if TYPE_CHECKING:
     import wandb
-
-_UNSET = ("num_groups", "group_size", "max_steps", "train_limit", "epochs")
-"""Settings that are 0 on W&B where they do not apply: see `run.wandb_config`."""
 
 
 def split_path(path: str) -> tuple[str, str, str | None]:
@@ -70,7 +67,7 @@ def to_result(run: wandb.apis.public.Run) -> RunResult:
     """
     summary = {key: value for key, value in dict(run.summary).items() if _is_plain(key, value)}
     return RunResult(
-        config=config_of(run.config),
+        config=from_wandb(run.config),
         status=_status(summary.get("status"), run.state),
         history=_rows(run),
         summary=summary,
@@ -83,26 +80,6 @@ def to_result(run: wandb.apis.public.Run) -> RunResult:
             "sweep_id": run.sweep_name,
         },
     )
-
-
-def config_of(config: dict[str, Any]) -> TrainConfig:
-    """Return the settings in a W&B config: the inverse of `run.wandb_config`.
-
-    Raises:
-        ConfigError: there is no `norm` in it, or a setting is not valid.
-    """
-    names = TrainConfig.__dataclass_fields__
-    settings = {key: value for key, value in config.items() if key in names}
-    if "norm" not in settings:
-        raise ConfigError("has no setting 'norm'; gnbench did not make it")
-    for name in _UNSET:
-        if settings.get(name) == 0:
-            del settings[name]
-    if settings.get("group_size") is not None:
-        settings.pop("num_groups", None)
-    if settings.get("max_steps") is not None:
-        settings.pop("epochs", None)
-    return TrainConfig.from_mapping(settings)
 
 
 def _status(told: Any, state: str) -> Status:

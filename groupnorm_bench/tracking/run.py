@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.tracking.wire import to_wandb
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,20 +141,6 @@ def test_media(
             for i in worst
         ],
     }
-
-
-def wandb_config(config: TrainConfig, suite: str) -> dict[str, Any]:
-    """Return the flat config of a W&B run: no dots in keys, no missing values.
-
-    A missing value drops the run's line from a parallel-coordinates plot, so settings that are
-    not set are 0 and `num_groups` is 0 where the norm has no groups.
-    """
-    settings = {key: 0 if value is None else value for key, value in config.to_dict().items()}
-    settings.setdefault("num_groups", 0)
-    for name in ("num_groups", "group_size", "max_steps", "epochs"):
-        if name in config.inert:
-            settings[name] = 0
-    return settings | {"arm": config.arm, "cell": config.cell, "suite": suite}
 
 
 def login_problem(seconds: float = START_SECONDS / 2) -> str | None:
@@ -287,7 +274,7 @@ def _start(
             resume="allow" if chosen == "online" else None,
             project=options.project,
             entity=options.entity,
-            config=wandb_config(config, options.suite),
+            config=to_wandb(config, options.suite),
             name=config.name,
             group=options.suite if options.sweep_id in _refused else config.cell,
             job_type=options.suite,

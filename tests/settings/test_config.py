@@ -15,16 +15,18 @@ from hypothesis import strategies as st
 from groupnorm_bench.errors import ConfigError
 from groupnorm_bench.norms import NORMS, valid_num_groups
 from groupnorm_bench.settings.config import (
-    COMPILE,
-    DATASETS,
     MAX_SEED,
-    OPTIMIZERS,
-    PRECISIONS,
-    SCHEDULES,
     TrainConfig,
     read_settings,
     setting_help,
     setting_name,
+)
+from groupnorm_bench.settings.fields import (
+    COMPILE,
+    DATASETS,
+    OPTIMIZERS,
+    PRECISIONS,
+    SCHEDULES,
 )
 
 positive = st.integers(1, 10**6)

@@ -25,8 +25,8 @@ from groupnorm_bench.tracking.run import (
     Tracker,
     resolve_mode,
     test_media,
-    wandb_config,
 )
+from groupnorm_bench.tracking.wire import to_wandb
 from tests.support.command_line import gnbench
 from tests.support.wandb_server import API_KEY, WandbServer
 
@@ -113,7 +113,7 @@ def test_an_offline_run_is_whole_for_wandbs_own_tool(tmp_path):
     assert seen["run_id"] == result.wandb["id"]
     assert result.wandb["mode"] == "offline"
     assert result.wandb["url"] is None
-    expected = wandb_config(result.config, "train")
+    expected = to_wandb(result.config, "train")
     assert seen["config"] == expected
     assert seen["config"]["num_groups"] == 0, "a missing value drops a line from a parallel plot"
     assert not [value for value in expected.values() if value is None or isinstance(value, dict)]
@@ -233,7 +233,7 @@ def test_an_online_run_goes_on_where_it_was(wandb_server: WandbServer):
     (run,) = wandb_server.runs()
     assert run["name"] == first["info"]["id"]
     assert [row["epoch"] for row in run["history"]] == [1, 2, 3], "no row twice"
-    assert run["config"] == wandb_config(CONFIG, "norms")
+    assert run["config"] == to_wandb(CONFIG, "norms")
     assert run["summary"]["status"] == "finished"
     assert (run["state"], run["exitcode"]) == ("finished", 0)
     assert holds(folder, API_KEY) == []
@@ -271,12 +271,12 @@ def test_a_client_that_breaks_is_one_line_and_then_left_alone():
 
 @pytest.mark.parametrize("norm", [*NORMS, "mine:make"])
 def test_the_config_is_flat_without_missing_values_and_zero_where_inert(norm):
-    config = wandb_config(TrainConfig(norm=norm, group_size=None, max_steps=7), "train")
+    config = to_wandb(TrainConfig(norm=norm, group_size=None, max_steps=7), "train")
     assert all(type(value) in (int, float, str, bool) for value in config.values())
     assert (config["epochs"], config["max_steps"]) == (0, 7)
     reads = norm == "mine:make" or NORMS[norm].reads_groups
     assert (config["num_groups"], config["group_size"]) == (8 if reads else 0, 0)
-    by_size = wandb_config(TrainConfig(norm=norm, group_size=4), "train")
+    by_size = to_wandb(TrainConfig(norm=norm, group_size=4), "train")
     assert (by_size["num_groups"], by_size["group_size"]) == (0, 4 if reads else 0)
 
 

@@ -14,9 +14,9 @@ from groupnorm_bench.cli.app import run
 from groupnorm_bench.errors import RunFolderError, TrackingError
 from groupnorm_bench.runs import RunFolder, find_runs
 from groupnorm_bench.settings.config import TrainConfig
-from groupnorm_bench.tracking.readback import config_of, read_wandb, split_path
-from groupnorm_bench.tracking.run import wandb_config
+from groupnorm_bench.tracking.readback import read_wandb, split_path
 from groupnorm_bench.tracking.sweeps import SweepRecord, find_records
+from groupnorm_bench.tracking.wire import from_wandb, to_wandb
 from tests.support.offline_runs import configs, record_of, track_one
 from tests.support.wandb_server import API_KEY, WandbServer
 
@@ -262,9 +262,9 @@ def test_runs_that_are_not_ours_are_named(wandb_server: WandbServer, wandb_env: 
     ],
 )
 def test_a_config_survives_wandb(config: TrainConfig):
-    sent = json.loads(json.dumps(wandb_config(config, "norm")))
-    assert config_of(sent).cell_settings == config.cell_settings
-    assert config_of(sent).name == config.name
+    sent = json.loads(json.dumps(to_wandb(config, "norm")))
+    assert from_wandb(sent).cell_settings == config.cell_settings
+    assert from_wandb(sent).name == config.name
 
 
 @pytest.mark.parametrize("path", ["one", "a/b/c/d", "a//b", ""])

@@ -9,11 +9,12 @@ from typing import Any
 
 from groupnorm_bench.errors import ConfigError, SweepError
 from groupnorm_bench.settings.config import TrainConfig, setting_name
+from groupnorm_bench.settings.fields import EXCLUSIVE, NEUTRAL
 from groupnorm_bench.settings.yamlfile import YamlFile
 from groupnorm_bench.sweep.file.distributions import Distribution, read_distribution
 
 MAX_SEEDS = 10_000
-_NEUTRAL = TrainConfig(norm="none")
+_NEUTRAL = TrainConfig(**NEUTRAL)
 """Checks a value by itself: with it no setting depends on another."""
 
 
@@ -99,7 +100,7 @@ def read_axes(document: YamlFile, method: str) -> tuple[tuple[Axis, ...], tuple[
             )
         else:
             _check_axis(axis, method)
-    for one, other in (("num_groups", "group_size"), ("epochs", "max_steps")):
+    for one, other in EXCLUSIVE:
         if one in setters and other in setters and setters[one] is not setters[other]:
             raise SweepError(
                 f"{setters[other].where} {one} and {other} exclude each other; keep one of them"

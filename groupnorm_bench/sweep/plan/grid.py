@@ -16,25 +16,9 @@ from typing import Any
 
 from groupnorm_bench.errors import ConfigError, SweepError
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.settings.fields import ARM_SETTINGS, LINKS, NEUTRAL, PLAIN
 from groupnorm_bench.sweep.file.axes import Axis, on_base
 
-LINKS = (
-    ("norm", "num_groups", "group_size"),
-    ("weight_decay", "weight_decay_all"),
-    ("max_steps", "epochs"),
-)
-"""Settings of which the first can make the others inert, or exclude them (`TrainConfig.inert`)."""
-_PLAIN = (
-    "lr",
-    "batch_size",
-    "epochs",
-    "optimizer",
-    "schedule",
-    "dataset",
-    "train_limit",
-    "precision",
-)
-"""Settings that, swept without those they are linked to, are live at every value."""
 MAX_BLOCK = 100_000
 
 Assignment = dict[str, Any]
@@ -67,7 +51,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class Combinations:
     """A block of linked settings: its distinct combinations."""
 
     settings: tuple[str, ...]
@@ -103,7 +87,7 @@ class Grid:
         self.base = base
         swept = {name for axis in axes for name in axis.settings}
         groups = sorted(
-            _joined(axes), key=lambda group: bool(set(LINKS[0]) & set(_settings(group)))
+            _joined(axes), key=lambda group: bool(set(ARM_SETTINGS) & set(_settings(group)))
         )
         self.blocks = [_block(group, base, swept) for group in groups]
         self.points = math.prod(block.points for block in self.blocks)
@@ -162,7 +146,7 @@ class Grid:
                 _build(self.base, {**smallest, **arm}, axis)
 
 
-def _ends(block: Line | Table) -> Iterable[int]:
+def _ends(block: Line | Combinations) -> Iterable[int]:
     """Return positions among which each setting's least value lies: a range's are its ends."""
     if isinstance(block, Line) and isinstance(block.values, range):
         return (0, block.size - 1)
@@ -189,17 +173,16 @@ def _joined(axes: Sequence[Axis]) -> list[list[Axis]]:
     return [members for _, members in groups]
 
 
-def _block(group: Sequence[Axis], base: TrainConfig, swept: set[str]) -> Line | Table:
+def _block(group: Sequence[Axis], base: TrainConfig, swept: set[str]) -> Line | Combinations:
     [axis] = group if len(group) == 1 else [None]
-    if axis is not None and axis.setting in _PLAIN:
+    if axis is not None and axis.setting in PLAIN:
         return _line(axis)
-    return _table(group, _without(base, swept - set(_settings(group))))
+    return _combinations(group, _without(base, swept - set(_settings(group))))
 
 
 def _without(base: TrainConfig, swept: set[str]) -> TrainConfig:
     """Return the base with what other blocks sweep set to values that suit every block."""
-    neutral: Assignment = {"norm": "none", "batch_size": 64}
-    return base.replace(**{name: value for name, value in neutral.items() if name in swept})
+    return base.replace(**{name: value for name, value in NEUTRAL.items() if name in swept})
 
 
 def _line(axis: Axis) -> Line:
@@ -215,7 +198,7 @@ def _line(axis: Axis) -> Line:
     return Line(axis.setting, values, len(values), {})
 
 
-def _table(group: Sequence[Axis], base: TrainConfig) -> Table:
+def _combinations(group: Sequence[Axis], base: TrainConfig) -> Combinations:
     lists = [axis.distribution.grid_values() for axis in group]
     choices = [
         [axis.assignment(value) for value in values or ()]
@@ -242,7 +225,7 @@ def _table(group: Sequence[Axis], base: TrainConfig) -> Table:
         else:
             positions[key] = len(rows)
             rows.append(row)
-    return Table(settings, rows, positions, points, dict(repeats))
+    return Combinations(settings, rows, positions, points, dict(repeats))
 
 
 def _why(first: Assignment, second: Assignment, config: TrainConfig) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 
 from groupnorm_bench.errors import ConfigError
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.settings.fields import LINKS, NEUTRAL, read_under_gates
 from groupnorm_bench.sweep.file.axes import Axis, on_base
 
-_GATES = ("norm", "weight_decay", "max_steps")
+_GATES = frozenset(link[0] for link in LINKS)
 """Settings that can make others inert: chosen first, so that those are never drawn."""
 
 
@@ -41,7 +42,7 @@ def choose_cell(
         ConfigError: the choices do not fit together.
     """
     axes = list(axes)
-    gates = [axis for axis in axes if set(axis.settings) & set(_GATES)]
+    gates = [axis for axis in axes if _GATES & set(axis.settings)]
     settings: dict[str, Any] = {}
     for axis in gates:
         settings.update(axis.assignment(axis.distribution.quantile(share(axis))))
@@ -54,9 +55,8 @@ def choose_cell(
 
 def _live(settings: Mapping[str, Any], base: TrainConfig) -> set[str]:
     """Return the settings that matter once the gates are set, whichever way groups are spelled."""
-    config = on_base(base.replace(batch_size=64), settings)
-    live = set(config.cell_settings)
-    return live | ({"num_groups", "group_size"} if config.norm_spec.reads_groups else set())
+    config = on_base(base.replace(batch_size=NEUTRAL["batch_size"]), settings)
+    return set(config.cell_settings) | read_under_gates(config)
 
 
 def shares_of(

@@ -11,14 +11,14 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.errors import SweepError
+from groupnorm_bench.settings.config import TrainConfig, without_new_defaults
+from groupnorm_bench.settings.fields import ARM_SETTINGS, EXCLUSIVE, SETTINGS
 from groupnorm_bench.sweep.file.spec import SweepSpec
 
 VARIANT = "variant"
 MAX_RUNS = 10_000
 """W&B's own interface is of no use beyond this."""
-_ARM = ("norm", "num_groups", "group_size")
 
 
 def compile_plan(spec: SweepSpec, runs: Iterable[TrainConfig]) -> dict[str, Any]:
@@ -45,13 +45,15 @@ def compile_search(spec: SweepSpec, base: TrainConfig, run_cap: int | None) -> d
     given = dict(spec.raw)
     kept = ("method", "metric", "early_terminate", "run_cap", "parameters")
     config = _head(spec) | {key: given[key] for key in kept if key in given}
+    swept = spec.settings | {replaced for replaced, name in EXCLUSIVE if name in spec.settings}
     constants = {
         name: {"value": value}
-        for name, value in base.to_dict().items()
-        if name not in spec.settings and name not in (*_ARM, "seed", "device") and value is not None
+        for name, value in without_new_defaults(base.to_dict()).items()
+        if name not in swept
+        and name not in ARM_SETTINGS
+        and SETTINGS[name].in_cell
+        and value is not None
     }
-    if "max_steps" in spec.settings:
-        constants.pop("epochs", None)
     config["parameters"] = constants | given["parameters"]
     if run_cap is not None:
         config["run_cap"] = run_cap
@@ -81,7 +83,8 @@ def live_settings(run: TrainConfig) -> dict[str, Any]:
 
     What is not set is left out: W&B has no place for a missing value.
     """
-    settings = run.cell_settings | {"seed": run.seed, "device": run.device}
+    recorded = {name: getattr(run, name) for name, spec in SETTINGS.items() if not spec.in_cell}
+    settings = without_new_defaults(run.cell_settings | recorded)
     return {name: value for name, value in settings.items() if value is not None}
 
 
@@ -90,7 +93,7 @@ def _parameters(points: Sequence[dict[str, Any]]) -> dict[str, Any]:
     names = list(dict.fromkeys(name for point in points for name in point))
     lists = {n: _distinct(point[n] for point in points if n in point) for n in names}
     everywhere = [n for n in names if all(n in point for point in points)]
-    bound = [n for n in names if n not in everywhere or (n in _ARM and len(lists[n]) > 1)]
+    bound = [n for n in names if n not in everywhere or (n in ARM_SETTINGS and len(lists[n]) > 1)]
     while True:
         plain = [n for n in everywhere if n not in bound]
         variants = _distinct({n: point[n] for n in bound if n in point} for point in points)
