@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from groupnorm_bench.sweep.executors.protocol import Executor
     from groupnorm_bench.sweep.executors.wandb.local_sweep import LocalSweep
     from groupnorm_bench.sweep.file.spec import SweepSpec
-    from groupnorm_bench.sweep.plan.describe import Estimate
+    from groupnorm_bench.sweep.plan.describe import Cost
     from groupnorm_bench.sweep.plan.plan import Plan
     from groupnorm_bench.sweep.scheduler import Outcome
 
@@ -195,9 +195,9 @@ def _headline(plan: Plan) -> str:
     )
 
 
-def _estimate(plan: Plan, data_dir: Path, slots: int, threads: int) -> Estimate | None:
+def _estimate(plan: Plan, data_dir: Path, slots: int, threads: int) -> Cost | None:
     """Measure what the plan will take; None where nothing is to do."""
-    from groupnorm_bench.sweep.plan.describe import estimate_of, sample_todo
+    from groupnorm_bench.sweep.plan.describe import cost_of, sample_todo
 
     sample = sample_todo(plan)
     if not sample:
@@ -210,19 +210,20 @@ def _estimate(plan: Plan, data_dir: Path, slots: int, threads: int) -> Estimate 
     torch.set_num_threads(threads)
     datasets = {name: load_dataset(name, data_dir) for name in {run.dataset for run in sample}}
     seconds = estimate_seconds(sample, datasets)
-    return estimate_of(plan, sample, seconds, min(slots, plan.num_todo))
+    return cost_of(plan, sample, seconds, min(slots, plan.num_todo))
 
 
-def _print_plan(plan: Plan, estimate: Estimate | None, as_json: bool) -> None:
-    from groupnorm_bench.sweep.plan.describe import describe_plan, plan_to_json
+def _print_plan(plan: Plan, estimate: Cost | None, as_json: bool) -> None:
+    from groupnorm_bench.cli.views.plan import draw_plan
+    from groupnorm_bench.sweep.plan.describe import plan_to_json
 
     if as_json:
         print_json(plan_to_json(plan, estimate))
         return
-    print_drawn(describe_plan(plan, estimate))
+    print_drawn(draw_plan(plan, estimate))
 
 
-def _confirm(plan: Plan, measure: Callable[[], Estimate | None]) -> None:
+def _confirm(plan: Plan, measure: Callable[[], Cost | None]) -> None:
     """Have a person agree to a very large plan.
 
     Raises:
@@ -257,7 +258,8 @@ def _work(
     from groupnorm_bench.cli.views.sweep import Board, make_view
     from groupnorm_bench.signals import StopSignal
     from groupnorm_bench.sweep.file.spec import Metric
-    from groupnorm_bench.sweep.plan.search import make_source, metric_value
+    from groupnorm_bench.sweep.plan.pruner import metric_value
+    from groupnorm_bench.sweep.plan.sources import make_source
     from groupnorm_bench.sweep.scheduler import Outcome, Scheduler, SweepEvent
 
     metric = plan.spec.metric or Metric(name="val/accuracy", goal="maximize")

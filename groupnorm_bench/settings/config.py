@@ -22,6 +22,7 @@ from groupnorm_bench.errors import ConfigError, nearest
 from groupnorm_bench.norms import CONV_CHANNELS, NormSpec, norm_spec, valid_num_groups
 from groupnorm_bench.settings.fields import EXCLUSIVE, SETTINGS, inert_settings
 from groupnorm_bench.settings.yamlfile import read_yaml
+from groupnorm_bench.wording import setting_value
 
 MAX_SEED = 2**32 - 1
 
@@ -205,11 +206,7 @@ class TrainConfig:
         for name, spec in SETTINGS.items():
             if spec.part is not None and name in live and live[name] != getattr(_DEFAULTS, name):
                 value = live[name]
-                parts.append(
-                    f"{spec.part}{value:g}"
-                    if isinstance(value, float)
-                    else spec.part + ("" if value is True else str(value))
-                )
+                parts.append(spec.part + ("" if value is True else setting_value(value)))
         return "-".join(parts)
 
 

@@ -1,37 +1,32 @@
-"""A plan in words and as data: what it will run, what it leaves out and why, what it can show."""
+"""A plan as data: what it will run, what it leaves out and why, what it will cost and can show."""
 
 from __future__ import annotations
 
 import itertools
 import random
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from groupnorm_bench.compare.stats import EXACT_PAIRS, smallest_p
 from groupnorm_bench.errors import ConfigError
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.settings.fields import ARM_SETTINGS
 from groupnorm_bench.sweep.plan.plan import Plan, draw_share
 from groupnorm_bench.sweep.plan.space import choose_cell
+from groupnorm_bench.wording import count
 
 ALPHA = 0.05
 LISTED_RUNS = 2_000
 """Runs that the JSON lists; a plan may have millions."""
-_LISTED_CELLS = 40
-_LISTED_SIZES = 6
 _SAMPLE = 1_000
 """Runs of which a longer plan's time is estimated."""
 _COUNTED_CELLS = 5_000
-_ARM = ("norm", "num_groups", "group_size")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Estimate:
+class Cost:
     """What a plan will take. Seconds."""
 
     total: float
@@ -66,16 +61,16 @@ def _draws(plan: Plan, count: int) -> list[TrainConfig]:
     return configs
 
 
-def estimate_of(
+def cost_of(
     plan: Plan, sample: Sequence[TrainConfig], seconds: Sequence[float], workers: int
-) -> Estimate:
-    """Return the plan's estimate from the seconds that each run of `sample_todo` will take."""
+) -> Cost:
+    """Return what the plan will cost, from the seconds that each run of `sample_todo` will take."""
     by_size: dict[int, list[float]] = defaultdict(list)
     for config, spent in zip(sample, seconds, strict=True):
         by_size[config.batch_size].append(spent)
     mean = sum(seconds) / len(seconds) if seconds else 0.0
     longest = max(seconds, default=0.0)
-    return Estimate(
+    return Cost(
         total=max(mean * plan.num_todo / workers, longest),
         workers=workers,
         run={size: sum(spent) / len(spent) for size, spent in sorted(by_size.items())},
@@ -95,7 +90,7 @@ def count_contrasts(plan: Plan) -> int | None:
 
 def _setting(config: TrainConfig) -> tuple[tuple[str, Any], ...]:
     live = config.cell_settings
-    return tuple((name, value) for name, value in live.items() if name not in _ARM)
+    return tuple((name, value) for name, value in live.items() if name not in ARM_SETTINGS)
 
 
 def seeds_needed(num_contrasts: int) -> int | None:
@@ -118,13 +113,13 @@ def warnings(plan: Plan) -> list[str]:
         return []
     remedy = f"--seeds {needed}" if needed else "fewer contrasts"
     return [
-        f"{_count(seeds, 'seed')} cannot make any of {_count(contrasts, 'contrast')} significant: "
+        f"{count(seeds, 'seed')} cannot make any of {count(contrasts, 'contrast')} significant: "
         f"the smallest p-value is {smallest_p(seeds):.2g}, {reach:.2g} after Holm's correction; "
         f"{remedy} could reach {ALPHA}"
     ]
 
 
-def plan_to_json(plan: Plan, estimate: Estimate | None = None) -> dict[str, Any]:
+def plan_to_json(plan: Plan, cost: Cost | None = None) -> dict[str, Any]:
     """Return the plan as data: counts, reasons, and its runs, at most `LISTED_RUNS` of them."""
     contrasts = count_contrasts(plan)
     listed = min(len(plan.runs), LISTED_RUNS)
@@ -145,9 +140,9 @@ def plan_to_json(plan: Plan, estimate: Estimate | None = None) -> dict[str, Any]
         "contrasts": contrasts,
         "smallest_p": smallest_p(len(plan.seeds)),
         "seeds_needed": seeds_needed(contrasts) if contrasts else None,
-        "estimated_seconds": None if estimate is None else estimate.total,
-        "workers": None if estimate is None else estimate.workers,
-        "seconds_per_run": None if estimate is None else dict(estimate.run),
+        "estimated_seconds": None if cost is None else cost.total,
+        "workers": None if cost is None else cost.workers,
+        "seconds_per_run": None if cost is None else dict(cost.run),
         "notes": [*plan.notes, *warnings(plan)],
         "plan": [_run_to_json(plan, config) for config in itertools.islice(plan.runs, listed)],
         "plan_left_out": len(plan.runs) - listed,
@@ -165,96 +160,3 @@ def _run_to_json(plan: Plan, config: TrainConfig) -> dict[str, Any]:
         "state": state,
         "settings": config.cell_settings,
     }
-
-
-def describe_plan(plan: Plan, estimate: Estimate | None = None) -> RenderableType:
-    """Return the plan for a person: its cells as a table, then a line on each thing to know."""
-    parts: list[RenderableType] = []
-    if len(plan.runs):
-        parts.append(_cell_table(plan))
-    parts.extend(Text(line) for line in _lines(plan, estimate))
-    parts.extend(Text(f"note: {note}", style="yellow") for note in (*plan.notes, *warnings(plan)))
-    return Group(*parts)
-
-
-def _cell_table(plan: Plan) -> Table:
-    shown = [plan.runs[i] for i in range(min(plan.num_cells, _LISTED_CELLS))]
-    varied = _varied(shown)
-    table = Table("arm", *varied, "to do", "done", title=f"{plan.spec.name}: {_title(plan)}")
-    done, failed = Counter(plan.settled.values()), Counter(plan.failed.values())
-    for position, config in enumerate(shown):
-        live = config.cell_settings
-        repeats = -(-(plan.num_runs - position) // plan.num_cells)  # a run_cap may cut some off
-        todo = repeats - done[config.cell] - failed[config.cell]
-        values = [_value(live.get(name)) for name in varied]
-        table.add_row(config.arm, *values, str(todo), str(done[config.cell] or ""))
-    if plan.num_cells > len(shown):
-        table.add_row(f"and {plan.num_cells - len(shown):,} more", *[""] * (len(varied) + 2))
-    return table
-
-
-def _varied(configs: Sequence[TrainConfig]) -> list[str]:
-    seen: dict[str, set[Any]] = defaultdict(set)
-    for config in configs:
-        for name, value in config.cell_settings.items():
-            seen[name].add(value)
-    varied = [name for name, values in seen.items() if len(values) > 1 and name not in _ARM]
-    return varied or ["batch_size"]
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _title(plan: Plan) -> str:
-    cells, seeds = _count(plan.num_cells, "cell"), _count(len(plan.seeds), "seed")
-    return f"{cells} x {seeds} = {_count(plan.num_runs, 'run')}"
-
-
-def _lines(plan: Plan, estimate: Estimate | None) -> Iterator[str]:
-    if not len(plan.runs):
-        yield f"{plan.spec.name}: {_title(plan)}"
-    if plan.grid_points is not None:
-        yield f"{_count(plan.grid_points, 'grid point')} in {plan.spec.path}"
-    for reason, points in plan.duplicates.items():
-        yield f"  {points:,} fewer: {reason}"
-    yield f"seeds {_seeds(plan.seeds)}" + (
-        "" if plan.spec.method == "grid" else f", search seed {plan.search_seed}"
-    )
-    failed = f", {plan.num_failed:,} failed before (--retry-failed)" if plan.num_failed else ""
-    yield f"{plan.num_todo:,} to do, {plan.num_reused:,} reused{failed}"
-    if estimate is not None and plan.num_todo:
-        workers = _count(estimate.workers, "worker")
-        yield f"about {duration(estimate.total)} with {workers}; a run takes {_each(estimate)}"
-    seeds = _count(len(plan.seeds), "seed")
-    yield f"smallest p-value that {seeds} can give: {smallest_p(len(plan.seeds)):.2g}"
-
-
-def _each(estimate: Estimate) -> str:
-    sizes = list(estimate.run)
-    if len(sizes) > _LISTED_SIZES:
-        sizes = [sizes[0], sizes[-1]]
-    return ", ".join(f"{duration(estimate.run[n])} at batch size {n}" for n in sizes)
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    if len(seeds) > 8:
-        return f"{seeds[0]}, {seeds[1]}, ... {seeds[-1]}"
-    return ", ".join(map(str, seeds))
-
-
-def duration(seconds: float) -> str:
-    """Return a length of time as a person says it: 40 s, 12 min, 3.5 h.
-
-    >>> [duration(s) for s in (3.2, 75, 9000)]
-    ['3.2 s', '75 s', '2.5 h']
-    """
-    if seconds < 100:
-        return f"{seconds:.2g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

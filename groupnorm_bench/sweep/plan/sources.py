@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from groupnorm_bench.runs import RunResult
+from groupnorm_bench.runs import FoundRun, RunResult
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.sweep.plan.bayes import BayesSource
+from groupnorm_bench.sweep.plan.plan import Plan
+from groupnorm_bench.sweep.plan.pruner import Watch
 
 
 class Source(Protocol):
@@ -27,3 +30,39 @@ class Source(Protocol):
     def done(self, config: TrainConfig, result: RunResult | None) -> None:
         """Take a run's result; None where it ended without one."""
         ...
+
+
+def make_source(plan: Plan, found: Iterable[FoundRun] = ()) -> Source:
+    """Return where the scheduler gets this plan's runs from.
+
+    Args:
+        plan: the sweep.
+        found: the run folders at hand, the same as the plan was built with; a search and a
+            pruner learn from those whose runs are in the plan.
+    """
+    results = [run.result for run in found if run.result.config in plan]
+    watch = Watch(plan.spec.metric, plan.spec.early_terminate, results)
+    return (
+        BayesSource(plan, watch, results)
+        if plan.spec.method == "bayes"
+        else PlanSource(plan, watch)
+    )
+
+
+class PlanSource:
+    """The runs of a grid or of a random search, in the plan's order."""
+
+    def __init__(self, plan: Plan, watch: Watch) -> None:
+        self._todo, self._watch = plan.todo(), watch
+
+    def next(self) -> TrainConfig | None:
+        """Return the next run of the plan, or None after the last or once the target is met."""
+        return None if self._watch.is_target_reached else next(self._todo, None)
+
+    def report(self, config: TrainConfig, row: Mapping[str, float]) -> bool:
+        """Return whether hyperband stops this run after this epoch."""
+        return self._watch.report(config, row)
+
+    def done(self, config: TrainConfig, result: RunResult | None) -> None:
+        """Take a result."""
+        self._watch.done(result)

@@ -337,7 +337,7 @@ def test_reading_a_sweep_needs_neither_torch_nor_wandb_nor_optuna():
 
     code = (
         "import sys, groupnorm_bench.sweep.plan.plan, groupnorm_bench.sweep.plan.describe, "
-        "groupnorm_bench.sweep.plan.search\n"
+        "groupnorm_bench.sweep.plan.sources\n"
         "assert not {'torch', 'wandb', 'optuna', 'scipy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -9,14 +9,13 @@ import pytest
 import yaml
 from rich.console import Console
 
+from groupnorm_bench.cli.views.plan import draw_plan
 from groupnorm_bench.runs import find_runs
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.sweep.file.spec import read_spec
 from groupnorm_bench.sweep.plan.describe import (
+    cost_of,
     count_contrasts,
-    describe_plan,
-    duration,
-    estimate_of,
     plan_to_json,
     sample_todo,
     seeds_needed,
@@ -36,7 +35,7 @@ def norm_plan(**options) -> Plan:
 
 def text_of(plan: Plan, **options) -> str:
     console = Console(file=io.StringIO(), width=200)
-    console.print(describe_plan(plan, **options))
+    console.print(draw_plan(plan, **options))
     return console.file.getvalue()
 
 
@@ -126,17 +125,17 @@ def test_the_estimate_is_the_work_over_the_workers():
     plan = norm_plan()
     sample = sample_todo(plan)
     seconds = [float(config.batch_size) for config in sample]
-    estimate = estimate_of(plan, sample, seconds, workers=4)
-    assert estimate.total == pytest.approx(24 * (32 + 128 + 512) / 4)
-    assert estimate.run == {32: 32.0, 128: 128.0, 512: 512.0}
-    text = text_of(plan, estimate=estimate)
+    cost = cost_of(plan, sample, seconds, workers=4)
+    assert cost.total == pytest.approx(24 * (32 + 128 + 512) / 4)
+    assert cost.run == {32: 32.0, 128: 128.0, 512: 512.0}
+    text = text_of(plan, cost=cost)
     assert "about 67 min with 4 workers; a run takes 32 s at batch size 32, 2 min at" in text
-    assert plan_to_json(plan, estimate)["estimated_seconds"] == pytest.approx(4032)
+    assert plan_to_json(plan, cost)["estimated_seconds"] == pytest.approx(4032)
 
 
 def test_no_number_of_workers_makes_a_run_faster():
     plan = norm_plan(run_cap=2)
-    assert estimate_of(plan, sample_todo(plan), [10.0, 20.0], workers=64).total == 20
+    assert cost_of(plan, sample_todo(plan), [10.0, 20.0], workers=64).total == 20
 
 
 def test_a_long_plan_is_estimated_from_a_part_of_it(tmp_path):
@@ -145,7 +144,7 @@ def test_a_long_plan_is_estimated_from_a_part_of_it(tmp_path):
     plan = build_plan(read_spec(tmp_path / "s.yaml"))
     sample = sample_todo(plan)
     assert len(sample) == 1000
-    total = estimate_of(plan, sample, [float(c.epochs) for c in sample], workers=1).total
+    total = cost_of(plan, sample, [float(c.epochs) for c in sample], workers=1).total
     assert total == pytest.approx(100_000 * 50_000, rel=0.01)
     document = plan_to_json(plan)
     assert (document["runs"], len(document["plan"]), document["plan_left_out"]) == (
@@ -163,10 +162,3 @@ def test_a_bayes_plan_is_estimated_from_draws_of_its_space():
     assert all(config in plan for config in sample)
     assert plan_to_json(plan)["plan"] == []
     assert f"{plan.num_runs} runs" in text_of(plan)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.5, "0.5 s"), (99, "99 s"), (600, "10 min"), (36000, "10.0 h")]
-)
-def test_durations_are_as_a_person_says_them(seconds, text):
-    assert duration(seconds) == text

@@ -18,8 +18,8 @@ from groupnorm_bench.runs import FoundRun, RunFolder, RunResult, Status
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.sweep.file.spec import Hyperband, Metric, read_spec
 from groupnorm_bench.sweep.plan.plan import Plan, build_plan
-from groupnorm_bench.sweep.plan.search import Pruner, make_source, metric_value
-from groupnorm_bench.sweep.plan.sources import Source
+from groupnorm_bench.sweep.plan.pruner import Pruner, metric_value
+from groupnorm_bench.sweep.plan.sources import Source, make_source
 from groupnorm_bench.sweep.plan.space import choose_cell, shares_of
 
 LR = {"lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-1}}

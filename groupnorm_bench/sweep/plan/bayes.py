@@ -1,12 +1,10 @@
-"""Sources of runs: a plan's in order, or Optuna's TPE as results arrive; hyperband for both.
+"""Cells chosen as results arrive, by Optuna's TPE.
 
-What a search knows it reads from the run folders, so that it goes on where it was killed. Optuna
-is loaded only by the sweeps that need it.
+What a search knows it reads from the run folders, so that it goes on where it was killed.
 """
 
 from __future__ import annotations
 
-import math
 import random
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -14,12 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from groupnorm_bench.errors import ConfigError
-from groupnorm_bench.runs import FoundRun, RunResult
+from groupnorm_bench.runs import RunResult
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.sweep.file.axes import Axis
-from groupnorm_bench.sweep.file.spec import Hyperband, Metric
 from groupnorm_bench.sweep.plan.plan import Plan, draw_share
-from groupnorm_bench.sweep.plan.sources import Source
+from groupnorm_bench.sweep.plan.pruner import Watch, load_optuna, metric_value
 from groupnorm_bench.sweep.plan.space import choose_cell, shares_of
 
 if TYPE_CHECKING:
@@ -31,111 +28,6 @@ _DRAWS = 1_000
 """Random draws in a row, all known already, before the space counts as used up."""
 _EDGE = 1e-9
 """Quantiles stay this far from 0 and 1, where a normal distribution's are infinite."""
-
-
-def make_source(plan: Plan, found: Iterable[FoundRun] = ()) -> Source:
-    """Return where the scheduler gets this plan's runs from.
-
-    Args:
-        plan: the sweep.
-        found: the run folders at hand, the same as the plan was built with; a search and a
-            pruner learn from those whose runs are in the plan.
-    """
-    results = [run.result for run in found if run.result.config in plan]
-    watch = Watch(plan.spec.metric, plan.spec.early_terminate, results)
-    return (
-        BayesSource(plan, watch, results)
-        if plan.spec.method == "bayes"
-        else PlanSource(plan, watch)
-    )
-
-
-def metric_value(metric: Metric, result: RunResult) -> float | None:
-    """Return a run's value of the metric: its summary's, else its last epoch's; None without."""
-    last = result.history[-1] if result.history else {}
-    value = result.summary.get(metric.name, last.get(metric.name))
-    return value if isinstance(value, int | float) and math.isfinite(value) else None
-
-
-class Watch:
-    """Watches runs for a sweep's target, and for those that hyperband stops."""
-
-    def __init__(
-        self, metric: Metric | None, bands: Hyperband | None, results: Iterable[RunResult]
-    ) -> None:
-        self._metric = metric
-        self._pruner = Pruner(bands, metric) if bands is not None and metric is not None else None
-        self.is_target_reached = False
-        for result in results:
-            for row in result.history:
-                self.report(result.config, row)
-            self.done(result)
-
-    def report(self, config: TrainConfig, row: Mapping[str, float]) -> bool:
-        """Take one epoch's row; return whether the run should stop here."""
-        return self._pruner is not None and self._pruner.report(config, row)
-
-    def done(self, result: RunResult | None) -> None:
-        """Take a run's result."""
-        if self._metric is None or result is None or result.status != "finished":
-            return
-        value = metric_value(self._metric, result)
-        if value is not None and self._metric.is_reached(value):
-            self.is_target_reached = True
-
-
-class Pruner:
-    """W&B's hyperband by Optuna's successive halving (asynchronous; Li et al. 2018, ASHA).
-
-    W&B's hyperband is one bracket: at `min_iter * eta**k` epochs a run goes on if it is among the
-    best 1/eta of all that came that far. Optuna's `SuccessiveHalvingPruner` is the same rule;
-    its `HyperbandPruner` would add brackets in which runs pass bands unjudged.
-    """
-
-    def __init__(self, bands: Hyperband, metric: Metric) -> None:
-        optuna = _optuna()
-        self._metric, self._bands = metric, bands
-        self._study = optuna.create_study(
-            direction=metric.goal,
-            pruner=optuna.pruners.SuccessiveHalvingPruner(
-                min_resource=bands.min_iter, reduction_factor=bands.eta
-            ),
-        )
-        self._trials: dict[str, Any] = {}
-        self._epochs: dict[str, int] = {}
-
-    def report(self, config: TrainConfig, row: Mapping[str, float]) -> bool:
-        """Take one epoch's row; return whether the run is to stop. A repeated epoch is ignored."""
-        value, epoch = row.get(self._metric.name), int(row["epoch"])
-        if value is None or epoch <= self._epochs.get(config.name, 0):
-            return False
-        if self._bands.max_iter is not None and epoch >= self._bands.max_iter:
-            return False
-        if config.name not in self._trials:
-            self._trials[config.name] = self._study.ask()
-        trial = self._trials[config.name]
-        self._epochs[config.name] = epoch
-        trial.report(value, epoch)
-        return trial.should_prune()
-
-
-class PlanSource:
-    """The runs of a grid or of a random search, in the plan's order."""
-
-    def __init__(self, plan: Plan, watch: Watch) -> None:
-        self._todo, self._watch = plan.todo(), watch
-
-    def next(self) -> TrainConfig | None:
-        """Return the next run of the plan, or None after the last or once the target is met."""
-        return None if self._watch.is_target_reached else next(self._todo, None)
-
-    def report(self, config: TrainConfig, row: Mapping[str, float]) -> bool:
-        """Return whether hyperband stops this run after this epoch."""
-        return self._watch.report(config, row)
-
-    def done(self, config: TrainConfig, result: RunResult | None) -> None:
-        """Take a result."""
-        self._watch.done(result)
 
 
 @dataclass(slots=True)
@@ -160,7 +52,7 @@ class BayesSource:
     def __init__(self, plan: Plan, watch: Watch, results: Iterable[RunResult]) -> None:
         results = list(results)
         assert plan.spec.metric is not None, "the spec refuses bayes without a metric"
-        self._optuna = _optuna()
+        self._optuna = load_optuna()
         self._plan, self._watch, self._metric = plan, watch, plan.spec.metric
         self._budget = plan.num_todo
         self._cells: dict[str, _Cell] = {}
@@ -312,7 +204,7 @@ def _parameter(axis: Axis, share: float) -> int | float:
 
 
 def _optuna_distribution(axis: Axis) -> optuna.distributions.BaseDistribution:
-    distributions = _optuna().distributions
+    distributions = load_optuna().distributions
     if axis.distribution.values:
         return distributions.CategoricalDistribution(range(len(axis.distribution.values)))
     return distributions.FloatDistribution(0.0, 1.0)
@@ -320,10 +212,3 @@ def _optuna_distribution(axis: Axis) -> optuna.distributions.BaseDistribution:
 
 def _is_constant(axis: Axis) -> bool:
     return len(axis.distribution.values) == 1
-
-
-def _optuna() -> Any:
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
