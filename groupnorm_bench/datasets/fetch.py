@@ -19,10 +19,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from groupnorm_bench.datasets import DATASETS
+from groupnorm_bench.datasets.files import FILES
 from groupnorm_bench.errors import DataError
 
-CLASSES = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
-"""Data set -> torchvision's class, which also names the folder."""
+FETCHED = {name: spec.torchvision for name, spec in DATASETS.items() if spec.torchvision}
+"""Data sets that can be fetched -> torchvision's class, which also names the folder."""
 
 MAX_SILENCE_SECONDS = 10.0
 """Seconds without a single new byte, over all mirrors together, before a fetch is given up."""
@@ -30,6 +32,18 @@ _SOCKET_SECONDS = 4.0
 """For one answer of one mirror: where the first hangs, there is time for the next."""
 RETRY_AFTER_SECONDS = 3600.0
 """How long `--dataset auto` remembers that a fetch failed."""
+
+
+def raw_folder(name: str, data_dir: Path) -> Path:
+    """Return the folder of a data set's four raw files."""
+    return data_dir / FETCHED[name] / "raw"
+
+
+def is_on_disk(name: str, data_dir: Path) -> bool:
+    """Return whether all raw files of a data set are there, verified or not."""
+    if name not in FETCHED:
+        return True
+    return all((raw_folder(name, data_dir) / file).is_file() for file in FILES)
 
 
 def fetch(
@@ -42,7 +56,7 @@ def fetch(
     """Fetch a data set into `data_dir`, unless another process just did.
 
     Args:
-        name: mnist, fashion-mnist or kmnist.
+        name: a key of `FETCHED`.
         data_dir: made if need be; files appear in it whole, each by one rename.
         mirror: a URL that holds the four .gz files; torchvision's own mirrors if None.
         say: called with lines for the user.
@@ -57,7 +71,7 @@ def fetch(
         with _alone(name, data_dir, say):
             if _failed_since(started, name, data_dir):
                 raise DataError(f"{name} could not be fetched by the process that we waited for")
-            if not _is_complete(name, data_dir):
+            if not is_on_disk(name, data_dir):
                 _fetch_alone(name, data_dir, mirror, say)
     except OSError as error:
         raise DataError(
@@ -88,12 +102,6 @@ def _failure_path(name: str, data_dir: Path) -> Path:
     return data_dir / f".fetch-{name}.failed"
 
 
-def _is_complete(name: str, data_dir: Path) -> bool:
-    from groupnorm_bench.datasets.load import is_on_disk
-
-    return is_on_disk(name, data_dir)
-
-
 @contextlib.contextmanager
 def _alone(name: str, data_dir: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock on fetching `name`; the kernel frees it when the holder dies."""
@@ -117,12 +125,12 @@ def _fetch_alone(name: str, data_dir: Path, mirror: str | None, say: Callable[[s
             _failure_path(name, data_dir).touch()
             raise DataError(
                 f"{name} could not be fetched: {problem}; put its raw files into "
-                f"{data_dir / CLASSES[name] / 'raw'}, give --mirror URL to gnbench data, or use "
+                f"{raw_folder(name, data_dir)}, give --mirror URL to gnbench data, or use "
                 "--dataset mnist-5k"
             )
-        target = data_dir / CLASSES[name] / "raw"
+        target = raw_folder(name, data_dir)
         target.mkdir(parents=True, exist_ok=True)
-        for file in sorted((temporary / CLASSES[name] / "raw").iterdir()):
+        for file in sorted(raw_folder(name, temporary).iterdir()):
             os.replace(file, target / file.name)
         _failure_path(name, data_dir).unlink(missing_ok=True)
     finally:
@@ -172,7 +180,7 @@ def _download(name: str, folder: str, mirror: str | None) -> str | None:
     """Download through torchvision, which checks every archive's md5; return what went wrong."""
     import torchvision.datasets
 
-    dataset = getattr(torchvision.datasets, CLASSES[name])
+    dataset = getattr(torchvision.datasets, FETCHED[name])
     if mirror:
         dataset.mirrors = [mirror.rstrip("/") + "/"]
     Path(folder, "started").touch()

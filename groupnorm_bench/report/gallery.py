@@ -15,7 +15,7 @@ from groupnorm_bench.errors import DataError
 from groupnorm_bench.report.palette import Style, style_of
 
 SCALE = 3
-"""A 28-pixel image is stored this many times larger, so that it stays sharp where it is shown."""
+"""An image is stored this many times larger, so that it stays sharp where it is shown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,19 +107,21 @@ def gallery(rows: Sequence[Row], data_dir: Path, limit: int = 24) -> Gallery:
 
 
 def _test_images(name: str, data_dir: Path) -> tuple[Any, Any]:
-    """Return the test images, UInt8 [n, 28, 28], and labels [n], of a data set on this disk."""
-    from groupnorm_bench.datasets.load import SOURCES, is_on_disk, read_test
+    """Return the test images and labels of a data set on this disk; see `read_test`."""
+    from groupnorm_bench.datasets import DATASETS
+    from groupnorm_bench.datasets.fetch import is_on_disk
+    from groupnorm_bench.datasets.load import read_test
 
-    if name not in SOURCES or not is_on_disk(name, data_dir):
+    if name not in DATASETS or not is_on_disk(name, data_dir):
         raise DataError(f"{name} is not in {data_dir}; fetch it: gnbench data {name}")
     return read_test(name, data_dir)
 
 
 def _png(pixels: Any) -> bytes:
-    """Return the PNG of a digit, dark on white, as it was written on paper."""
+    """Return the PNG of an image, uint8 [channels, height, width]; grey ones dark on white."""
     from PIL import Image
 
-    image = Image.fromarray(255 - pixels)
+    image = Image.fromarray(255 - pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
     size = (image.width * SCALE, image.height * SCALE)
     buffer = io.BytesIO()
     image.resize(size, Image.Resampling.BICUBIC).save(buffer, "PNG", optimize=True)

@@ -15,7 +15,7 @@ from groupnorm_bench.errors import TrainingStopped
 from groupnorm_bench.settings.config import TrainConfig
 
 if TYPE_CHECKING:
-    from groupnorm_bench.datasets.load import Dataset
+    from groupnorm_bench.datasets.tensors import Dataset
     from groupnorm_bench.training.loop import Training
 
 PROBE_SECONDS = 0.25
@@ -115,7 +115,7 @@ def probe(config: TrainConfig, dataset: Dataset) -> Pace:
 
 def _eval_seconds(training: Training) -> float:
     """Return the seconds that scoring an image takes."""
-    from groupnorm_bench.datasets.load import Split
+    from groupnorm_bench.datasets.tensors import Split
     from groupnorm_bench.training.scoring import evaluate
 
     data = training.data

@@ -87,9 +87,9 @@ class Tracker:
         """Log the confusion matrix and the most confidently wrong test images, once.
 
         Args:
-            images: uint8, shape [n, 28, 28].
+            images: uint8, shape [n, channels, height, width].
             labels: integers, shape [n].
-            logits: float32, shape [n, 10].
+            logits: float32, shape [n, classes].
         """
         if self.run is not None:
             run = self.run
@@ -134,7 +134,7 @@ def test_media(
         ),
         "test/worst_images": [
             wandb.Image(
-                images[i],
+                np.moveaxis(images[i], 0, -1),
                 caption=f"#{i}: {labels[i]} read as {predicted[i]} "
                 f"({confidence[i, predicted[i]]:.0%} sure)",
             )

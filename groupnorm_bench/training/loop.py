@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from groupnorm_bench.datasets.load import Dataset, load_dataset, resolve_dataset
+from groupnorm_bench.datasets.load import load_dataset, resolve_dataset
+from groupnorm_bench.datasets.tensors import Dataset
 from groupnorm_bench.errors import ConfigError, DeviceError, TrainingDiverged, TrainingStopped
 from groupnorm_bench.fast import allocator, cuda_graphs, loops, threads
 from groupnorm_bench.fast.bf16 import RoundToBf16, autocast

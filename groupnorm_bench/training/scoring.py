@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groupnorm_bench.datasets.load import Dataset, Split
+from groupnorm_bench.datasets.tensors import Dataset, Split
 from groupnorm_bench.fast import threads
 from groupnorm_bench.fast.bf16 import autocast
 from groupnorm_bench.models.cnn import CNN

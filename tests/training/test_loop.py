@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from groupnorm_bench import NORMS, TrainConfig, build_model, train
-from groupnorm_bench.datasets.load import Dataset, Split, load_dataset
+from groupnorm_bench.datasets.load import load_dataset
+from groupnorm_bench.datasets.tensors import Dataset, Split
 from groupnorm_bench.errors import (
     ConfigError,
     DataError,

@@ -32,7 +32,7 @@ def test_shared_data_are_the_data_and_are_mapped_from_the_file(tmp_path, dataset
         ours, theirs = getattr(shared, part), getattr(dataset, part)
         assert torch.equal(ours.images, theirs.images)
         assert torch.equal(ours.labels, theirs.labels)
-    assert (shared.name, shared.mean, shared.std) == (dataset.name, dataset.mean, dataset.std)
+    assert (shared.name, shared.spec) == (dataset.name, dataset.spec)
     assert str(tmp_path / "mnist-5k.pt") in Path("/proc/self/maps").read_text()
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import groupnorm_bench.training.loop  # noqa: F401  # torch, imported while the worker starts
-from groupnorm_bench.datasets.load import Dataset, Split, load_dataset
+from groupnorm_bench.datasets import DATASETS
+from groupnorm_bench.datasets.load import load_dataset
+from groupnorm_bench.datasets.tensors import Dataset, Split
 from groupnorm_bench.errors import CheckpointError
 from groupnorm_bench.runs import RunResult
 from groupnorm_bench.settings.config import TrainConfig
@@ -82,14 +84,14 @@ def shared_dataset(name: str, data_dir: Path, shared_dir: Path) -> Dataset:
         os.close(lock)
     stored = torch.load(path, mmap=True, weights_only=True)
     parts = {part: Split(*stored[part]) for part in _PARTS}
-    return Dataset(name=name, mean=stored["mean"], std=stored["std"], **parts)
+    return Dataset(name=name, spec=DATASETS[name], **parts)
 
 
 def _export(dataset: Dataset, path: Path) -> None:
     import torch
 
     splits = {part: getattr(dataset, part) for part in _PARTS}
-    content: dict[str, Any] = {part: (s.images, s.labels) for part, s in splits.items()}
+    content = {part: (s.images, s.labels) for part, s in splits.items()}
     unfinished = path.with_suffix(".part")
-    torch.save(content | {"mean": dataset.mean, "std": dataset.std}, unfinished)
+    torch.save(content, unfinished)
     os.replace(unfinished, path)
