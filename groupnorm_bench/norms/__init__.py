@@ -222,11 +222,6 @@ def _custom_builder(name: str) -> Callable[[int, int], nn.Module]:
     return build
 
 
-def valid_num_groups() -> list[int]:
-    """Return every number of groups that divides the channels of all the CNN's norm layers."""
-    return [g for g in range(1, min(CONV_CHANNELS) + 1) if all(c % g == 0 for c in CONV_CHANNELS)]
-
-
 def make_norm(name: str, num_channels: int, num_groups: int = 8) -> nn.Module:
     """Return a norm layer for inputs shaped [batch, num_channels, height, width].
 

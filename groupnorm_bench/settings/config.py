@@ -7,6 +7,7 @@ fixed other settings: everything but the seed; a *run* is one cell with one seed
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -19,7 +20,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from groupnorm_bench.errors import ConfigError, nearest
-from groupnorm_bench.norms import CONV_CHANNELS, NormSpec, norm_spec, valid_num_groups
+from groupnorm_bench.models import MODELS
+from groupnorm_bench.norms import NormSpec, norm_spec
 from groupnorm_bench.settings.fields import EXCLUSIVE, SETTINGS, inert_settings
 from groupnorm_bench.settings.yamlfile import read_yaml
 from groupnorm_bench.wording import setting_value
@@ -94,10 +96,11 @@ class TrainConfig:
         if spec.reads_groups:
             name = "num_groups" if self.group_size is None else "group_size"
             value = getattr(self, name)
-            if value < 1 or any(channels % value for channels in CONV_CHANNELS):
+            if value not in (valid := valid_num_groups()):
+                channels = " and ".join(map(str, _norm_channels()))
                 raise ConfigError(
-                    f"{name}={value} does not divide the CNN's {CONV_CHANNELS[0]} and "
-                    f"{CONV_CHANNELS[1]} channels; set {name} to one of {valid_num_groups()}"
+                    f"{name}={value} does not divide the CNN's {channels} channels; "
+                    f"set {name} to one of {list(valid)}"
                 )
         if spec.uses_batch_statistics and self.batch_size == 1:
             raise ConfigError(
@@ -225,6 +228,17 @@ def without_new_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _digest(live: Mapping[str, Any]) -> str:
     text = json.dumps(without_new_defaults(live), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _norm_channels() -> tuple[int, ...]:
+    return tuple(MODELS["cnn"].norm_channels.values())
+
+
+@functools.cache
+def valid_num_groups() -> tuple[int, ...]:
+    """Return every number of groups that divides the channels of all the network's norm layers."""
+    channels = _norm_channels()
+    return tuple(g for g in range(1, min(channels) + 1) if all(c % g == 0 for c in channels))
 
 
 def setting_name(key: str) -> str:

@@ -13,13 +13,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from groupnorm_bench.errors import ConfigError
-from groupnorm_bench.norms import NORMS, valid_num_groups
+from groupnorm_bench.norms import NORMS
 from groupnorm_bench.settings.config import (
     MAX_SEED,
     TrainConfig,
     read_settings,
     setting_help,
     setting_name,
+    valid_num_groups,
 )
 from groupnorm_bench.settings.fields import (
     COMPILE,
