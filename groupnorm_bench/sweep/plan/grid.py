@@ -44,9 +44,10 @@ class Line:
     def find(self, live: Mapping[str, Any]) -> int | None:
         """Return where a config with these live settings lies in the block, if it does."""
         value = live[self.setting]
-        if isinstance(self.values, range):
-            whole = value is not None and value == int(value)
-            value = int(value) if whole else None  # `in` would walk the range for a float
+        if isinstance(self.values, range):  # which `in` would walk for all but an int
+            if value is None or value != int(value):
+                return None
+            value = int(value)
         return self.values.index(value) if value in self.values else None
 
 
@@ -199,17 +200,17 @@ def _line(axis: Axis) -> Line:
 
 
 def _combinations(group: Sequence[Axis], base: TrainConfig) -> Combinations:
-    lists = [axis.distribution.grid_values() for axis in group]
-    choices = [
-        [axis.assignment(value) for value in values or ()]
-        for axis, values in zip(group, lists, strict=True)
-    ]
-    points = math.prod(len(values) for values in choices)
+    lists = [axis.distribution.grid_values() or () for axis in group]
+    points = math.prod(len(values) for values in lists)
     if points > MAX_BLOCK:
         names = ", ".join(axis.label for axis in group)
         raise SweepError(
             f"{group[0].where} {names} make {points:,} combinations; {MAX_BLOCK:,} is the most"
         )
+    choices = [
+        [axis.assignment(value) for value in values]
+        for axis, values in zip(group, lists, strict=True)
+    ]
     settings = _settings(group)
     rows: list[Assignment] = []
     positions: dict[tuple[Any, ...], int] = {}
