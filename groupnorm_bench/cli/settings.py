@@ -13,8 +13,7 @@ import typer
 
 from groupnorm_bench.errors import ConfigError
 from groupnorm_bench.settings.config import TrainConfig
-
-_SHORT = {"num_groups": ["--groups"]}
+from groupnorm_bench.settings.fields import SETTINGS
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -47,9 +46,8 @@ def _setting_parameters() -> list[inspect.Parameter]:
     defaults = TrainConfig()
     for field in dataclasses.fields(TrainConfig):
         name = field.name
-        spellings = dict.fromkeys(
-            [*_SHORT.get(name, []), "--" + name.replace("_", "-"), "--" + name]
-        )
+        names = [SETTINGS[name].alias, name.replace("_", "-"), name]
+        spellings = dict.fromkeys(f"--{spelling}" for spelling in names if spelling is not None)
         default = getattr(defaults, name)
         note = "" if default is None else f" [default: {str(default).lower()}]"
         option = typer.Option(

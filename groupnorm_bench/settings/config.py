@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from groupnorm_bench.datasets import AUTO, DATASETS
 from groupnorm_bench.errors import ConfigError, nearest
 from groupnorm_bench.models import MODELS
 from groupnorm_bench.norms import NormSpec, norm_spec
@@ -56,7 +57,7 @@ class TrainConfig:
     weight_decay: float = _setting(0.0, "Weight decay of convolution and linear weights.")
     weight_decay_all: bool = _setting(False, "Decay norm scales, shifts and biases as well.")
     schedule: str = _setting("constant", "Learning rate over time: constant, cosine, one-cycle.")
-    dataset: str = _setting("auto", "auto, mnist, fashion-mnist, kmnist, or mnist-5k (bundled).")
+    dataset: str = _setting(AUTO, f"{', '.join([AUTO, *DATASETS])}: see `gnbench data`.")
     train_limit: int | None = _setting(None, "Train on this many images, stratified by class.")
     seed: int = _setting(0, "Fixes initial weights and data order, by two generators.")
     device: str = _setting("auto", "auto, cpu, cuda, cuda:N, or mps.")

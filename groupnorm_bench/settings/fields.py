@@ -11,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from groupnorm_bench.datasets import AUTO, DATASETS
 from groupnorm_bench.norms import norm_spec
 
 if TYPE_CHECKING:
     from groupnorm_bench.settings.config import TrainConfig
 
-DATASETS = ("auto", "mnist", "fashion-mnist", "kmnist", "mnist-5k")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "one-cycle")
 PRECISIONS = ("fp32", "bf16")
@@ -62,7 +62,7 @@ SETTINGS: dict[str, SettingSpec] = {  # in the order of a run's name
         in_arm=True, gate="norm", is_read_under=_reads_groups, instead_of="num_groups"
     ),
     "batch_size": SettingSpec(at_least_one=True),  # in every name, at its default too
-    "dataset": SettingSpec(part="", choices=DATASETS),
+    "dataset": SettingSpec(part="", choices=(AUTO, *DATASETS)),
     "epochs": SettingSpec(part="e", at_least_one=True),
     "max_steps": SettingSpec(part="steps", at_least_one=True, instead_of="epochs"),
     "lr": SettingSpec(part="lr"),

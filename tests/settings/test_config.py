@@ -24,10 +24,10 @@ from groupnorm_bench.settings.config import (
 )
 from groupnorm_bench.settings.fields import (
     COMPILE,
-    DATASETS,
     OPTIMIZERS,
     PRECISIONS,
     SCHEDULES,
+    SETTINGS,
 )
 
 positive = st.integers(1, 10**6)
@@ -50,7 +50,7 @@ def configs(draw: st.DrawFn) -> TrainConfig:
         "weight_decay": draw(st.just(0.0) | rates),
         "weight_decay_all": draw(st.booleans()),
         "schedule": draw(st.sampled_from(SCHEDULES)),
-        "dataset": draw(st.sampled_from(DATASETS)),
+        "dataset": draw(st.sampled_from(SETTINGS["dataset"].choices)),
         "train_limit": draw(st.none() | positive),
         "seed": draw(st.integers(0, MAX_SEED)),
         "device": draw(st.sampled_from(["auto", "cpu", "cuda", "cuda:3", "mps"])),
