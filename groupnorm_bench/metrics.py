@@ -1,6 +1,139 @@
-"""What the rest must know of a metric: its unit, its direction and how it is printed."""
+"""The table of metrics: what the rest must know of each, and how its values are printed.
+
+A new metric is an entry in `METRICS`; one that is not there (of a training function of the user's
+own, or of another program) gets the spec that `metric_spec` reads from its name. Accuracies are
+fractions wherever they are kept, and become per cent only where a person reads them.
+"""
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
 EpochRow = dict[str, float]
 """One row of a run's history: metric keys to numbers (design.md, Metrics)."""
+
+PERCENT = 100.0
+"""The factor of an accuracy: from a fraction to the per cent printed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MetricSpec:
+    """What is known of a metric before any value of it is."""
+
+    name: str
+    factor: float = 1.0
+    """From the value kept to the value printed; `PERCENT` for accuracies, whose differences are
+    then in points."""
+    larger_is_better: bool = True
+    decimals: int | None = None
+    """Digits behind the point of a printed value; None: four significant ones, for a metric whose
+    size nobody knows."""
+    per_epoch: bool = False
+    """Every row of a run's history has it."""
+    in_summary: bool = False
+    """The summary of a finished run has it."""
+    bounds: tuple[float, float] | None = None
+    """Between what it lies, in the unit kept."""
+    chance: Callable[[int], float] | None = None
+    """Its value for guessing among so many classes, in the unit kept; None where there is none."""
+
+    @property
+    def is_percent(self) -> bool:
+        return self.factor == PERCENT
+
+    @property
+    def unit(self) -> str:
+        """The unit of a difference: `points`, or "" where the metric keeps its own."""
+        return "points" if self.is_percent else ""
+
+    @property
+    def title(self) -> str:
+        """How an axis or a column names it: `test/accuracy` is `test accuracy (%)`."""
+        words = self.name.replace("/", " ").replace("_", " ")
+        return f"{words} (%)" if self.is_percent else words
+
+    def text(self, value: float | None, *, grouped: bool = False) -> str:
+        """Return a value, in the unit printed, as people read it; "" for None.
+
+        Args:
+            value: the value kept, times `factor`.
+            grouped: set commas between thousands.
+        """
+        if value is None:
+            return ""
+        if self.decimals is None:
+            return f"{value:.4g}"
+        return f"{value:,.{self.decimals}f}" if grouped else f"{value:.{self.decimals}f}"
+
+    def difference(self, value: float | None) -> str:
+        """Return a difference, in the unit printed, with its sign; "?" for None.
+
+        Points have two decimals; what has a unit of its own has three significant digits, for a
+        difference may be of any size.
+        """
+        if value is None:
+            return "?"
+        return f"{value:+.2f}" if self.is_percent else f"{value:+.3g}"
+
+
+def _accuracy(name: str, *, per_epoch: bool = False, in_summary: bool = False) -> MetricSpec:
+    return MetricSpec(
+        name=name,
+        factor=PERCENT,
+        decimals=2,
+        per_epoch=per_epoch,
+        in_summary=in_summary,
+        bounds=(0.0, 1.0),
+        chance=lambda num_classes: 1 / num_classes,
+    )
+
+
+def _loss(name: str, *, per_epoch: bool = False, in_summary: bool = False) -> MetricSpec:
+    return MetricSpec(
+        name=name,
+        larger_is_better=False,
+        decimals=4,
+        per_epoch=per_epoch,
+        in_summary=in_summary,
+        chance=lambda num_classes: math.log(num_classes),
+    )
+
+
+METRICS: dict[str, MetricSpec] = {
+    spec.name: spec
+    for spec in (
+        _accuracy("val/accuracy", per_epoch=True, in_summary=True),
+        _loss("val/loss", per_epoch=True),
+        _accuracy("train/accuracy", per_epoch=True),
+        _loss("train/loss", per_epoch=True),
+        MetricSpec(name="perf/images_per_second", decimals=0, per_epoch=True),
+        MetricSpec(name="perf/train_seconds", larger_is_better=False, decimals=2, per_epoch=True),
+        # of norms with running statistics only; a difference of accuracies, so in points
+        MetricSpec(name="norm/eval_gap", factor=PERCENT, decimals=2, larger_is_better=False),
+        _accuracy("val/accuracy_best", in_summary=True),
+        MetricSpec(name="val/best_epoch", decimals=0, in_summary=True),
+        _accuracy("test/accuracy", in_summary=True),
+        _loss("test/loss", in_summary=True),
+        MetricSpec(name="train_seconds", larger_is_better=False, decimals=2, in_summary=True),
+        MetricSpec(name="images_per_second", decimals=0, in_summary=True),
+        MetricSpec(name="peak_memory_mb", larger_is_better=False, decimals=0, in_summary=True),
+    )
+}
+
+_SMALLER_IS_BETTER = re.compile(r"loss|error|seconds|memory")
+
+
+def metric_spec(name: str) -> MetricSpec:
+    """Return what is known of a metric; of one that is not in `METRICS`, what its name tells.
+
+    A name with `accuracy` in it is a fraction, printed in per cent and in points; one with `loss`,
+    `error`, `seconds` or `memory` in it is the better the smaller it is, any other the larger.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    if "accuracy" in name:
+        return _accuracy(name)
+    return MetricSpec(name=name, larger_is_better=_SMALLER_IS_BETTER.search(name) is None)

@@ -35,9 +35,9 @@ def load_chosen(sources: list[str], where: str | None, choose: str | None) -> Ru
         RunFolderError, TrackingError: a source cannot be read.
     """
     from groupnorm_bench.compare.choice import choose as choose_cells
-    from groupnorm_bench.compare.rows import load_table
+    from groupnorm_bench.compare.load import load_runs
 
-    table = load_table(sources, where)
+    table = load_runs(sources, where)
     if choose is None:
         return table
     return choose_cells(table, [name.strip() for name in choose.split(",")])

@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from groupnorm_bench.compare.rows import SETTINGS, Row, RunTable
+from groupnorm_bench.compare.rows import RunRow, RunTable
 from groupnorm_bench.errors import CompareError, nearest
-from groupnorm_bench.settings.fields import ARM_SETTINGS
+from groupnorm_bench.settings.fields import ARM_SETTINGS, SETTINGS
 
 _NOT_CHOSEN = ("norm", "seed", "device", "dataset")
 
@@ -36,7 +36,7 @@ def choose(table: RunTable, names: Iterable[str], metric: str = "val/accuracy") 
         if name not in choosable:
             raise CompareError(f"choose={name!r} cannot be chosen{nearest(name, choosable)}")
     marked = [dataclasses.replace(row, chosen=names) for row in table.rows]
-    groups: dict[str, dict[str, list[Row]]] = {}
+    groups: dict[str, dict[str, list[RunRow]]] = {}
     for row in marked:
         group = groups.setdefault(_rest(row, names), {})
         group.setdefault(json.dumps([row.value(name) for name in names]), []).append(row)
@@ -44,14 +44,14 @@ def choose(table: RunTable, names: Iterable[str], metric: str = "val/accuracy") 
     return RunTable(rows=tuple(kept), problems=table.problems)
 
 
-def _rest(row: Row, names: Sequence[str]) -> str:
+def _rest(row: RunRow, names: Sequence[str]) -> str:
     """Return the key of the rows among which the choice is made."""
     arm = {n: v for n, v in row.config.cell_settings.items() if n in ARM_SETTINGS}
     rest: dict[str, Any] = {n: v for n, v in (arm | row.setting).items() if n not in names}
     return json.dumps([rest, row.code], sort_keys=True)
 
 
-def _best(candidates: list[list[Row]], metric: str) -> list[Row]:
+def _best(candidates: list[list[RunRow]], metric: str) -> list[RunRow]:
     if len(candidates) == 1:
         return candidates[0]
     scores: list[dict[int, float]] = []

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from groupnorm_bench.compare.rows import CellSummary
+from groupnorm_bench.compare.cells import CellSummary
 from groupnorm_bench.runs import finite
 
 Verdict = Literal["better", "worse", "equal", "undecided"]

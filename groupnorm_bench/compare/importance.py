@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from groupnorm_bench.compare.rows import Row, lower_is_better, points
+from groupnorm_bench.compare.rows import RunRow
 from groupnorm_bench.errors import CompareError
+from groupnorm_bench.metrics import metric_spec
 from groupnorm_bench.settings.fields import ARM_SETTINGS
 
 FEWEST_SEEDS = 3
@@ -71,7 +72,7 @@ class Forest:
 
 
 def variance_shares(
-    rows: Iterable[Row], metric: str = "test/accuracy", alpha: float = 0.05
+    rows: Iterable[RunRow], metric: str = "test/accuracy", alpha: float = 0.05
 ) -> VarianceShares:
     """Return what share of the metric's variance each setting explains, and the seed.
 
@@ -132,9 +133,9 @@ def _thinness(n_seeds: int, balanced: bool) -> list[str]:
     return notes
 
 
-def _balanced_values(rows: Iterable[Row], metric: str) -> tuple[list[Row], Columns]:
+def _balanced_values(rows: Iterable[RunRow], metric: str) -> tuple[list[RunRow], Columns]:
     """Return a row of each cell, and the values [cells, seeds] over the seeds they all have."""
-    cells: dict[str, dict[int, Row]] = {}
+    cells: dict[str, dict[int, RunRow]] = {}
     for row in rows:
         if row.status == "finished" and row.metric(metric) is not None:
             cells.setdefault(row.cell, {})[row.seed] = row
@@ -147,13 +148,13 @@ def _balanced_values(rows: Iterable[Row], metric: str) -> tuple[list[Row], Colum
             "with a seed in common: gnbench sweep"
         )
     values = np.array(
-        [[by_seed[seed].metric(metric) for seed in shared] for by_seed in cells.values()],
+        [[by_seed[seed].printed(metric) for seed in shared] for by_seed in cells.values()],
         dtype=float,
     )
-    return [by_seed[shared[0]] for by_seed in cells.values()], values * points(metric)
+    return [by_seed[shared[0]] for by_seed in cells.values()], values
 
 
-def _factors(firsts: Sequence[Row]) -> dict[str, list[Any]]:
+def _factors(firsts: Sequence[RunRow]) -> dict[str, list[Any]]:
     """Return the settings that vary over the cells, by name: norm first, groups left out."""
     settings = [{"norm": row.norm} | row.setting for row in firsts]
     names = dict.fromkeys(name for setting in settings for name in setting)
@@ -161,7 +162,7 @@ def _factors(firsts: Sequence[Row]) -> dict[str, list[Any]]:
     return {n: c for n, c in columns.items() if len({str(value) for value in c}) > 1}
 
 
-def _terms(firsts: Sequence[Row]) -> list[tuple[str, list[Any]]]:
+def _terms(firsts: Sequence[RunRow]) -> list[tuple[str, list[Any]]]:
     """Return each source's name and the label of every cell in it, in the order they enter."""
     factors = _factors(firsts)
     terms: list[tuple[str, list[Any]]] = list(factors.items())
@@ -222,7 +223,7 @@ def _bootstrap(
     return low, high
 
 
-def _is_factorial(firsts: Sequence[Row]) -> bool:
+def _is_factorial(firsts: Sequence[RunRow]) -> bool:
     """Return whether every arm was run at every combination of the other settings' values."""
     factors = {name: values for name, values in _factors(firsts).items() if name != "norm"}
     expected = len({row.arm for row in firsts})
@@ -231,7 +232,7 @@ def _is_factorial(firsts: Sequence[Row]) -> bool:
     return expected == len(firsts)
 
 
-def forest_importance(rows: Iterable[Row], metric: str = "test/accuracy") -> Forest:
+def forest_importance(rows: Iterable[RunRow], metric: str = "test/accuracy") -> Forest:
     """Return a random forest's importances and the linear correlations, as W&B's panel has them.
 
     Columns are the settings that vary; a word becomes one column per value, and a number that an
@@ -250,7 +251,7 @@ def forest_importance(rows: Iterable[Row], metric: str = "test/accuracy") -> For
     columns = _forest_columns(kept)
     if not columns:
         raise CompareError("no setting varies over the finished runs, so none has importance")
-    target = np.array([row.metric(metric) for row in kept], dtype=float) * points(metric)
+    target = np.array([row.printed(metric) for row in kept], dtype=float)
     matrix = np.array(list(columns.values()), dtype=float).T  # [runs, columns]
     forest = RandomForestRegressor(n_estimators=TREES, random_state=_SEED, n_jobs=1)
     forest.fit(matrix, target)
@@ -266,12 +267,12 @@ def forest_importance(rows: Iterable[Row], metric: str = "test/accuracy") -> For
     notes = ["no error bars, and columns that go together share their importance by chance"]
     if len(kept) < 10 * len(columns):
         notes.append(f"too thin: {len(kept)} runs for {len(columns)} columns")
-    if lower_is_better(metric):
+    if not metric_spec(metric).larger_is_better:
         notes.append("a positive correlation is a worse value of this metric")
     return Forest(metric=metric, columns=tuple(found), notes=tuple(notes))
 
 
-def _forest_columns(rows: Sequence[Row]) -> dict[str, list[float]]:
+def _forest_columns(rows: Sequence[RunRow]) -> dict[str, list[float]]:
     names = dict.fromkeys(["norm", *ARM_SETTINGS[1:], *(n for row in rows for n in row.setting)])
     columns: dict[str, list[float]] = {}
     for name in names:

@@ -12,15 +12,9 @@ import numpy as np
 
 from groupnorm_bench.compare import stats, words
 from groupnorm_bench.compare.contrast import Contrast, DiscordantImages
-from groupnorm_bench.compare.rows import Row, describe, lower_is_better, points
-
-IMAGES = {
-    ("mnist-5k", "test"): 1_000,
-    ("mnist-5k", "val"): 500,
-    ("", "test"): 10_000,
-    ("", "val"): 5_000,
-}
-"""Images that an accuracy is measured on, by data set ("": all others) and part."""
+from groupnorm_bench.compare.order import describe
+from groupnorm_bench.compare.rows import RunRow
+from groupnorm_bench.metrics import metric_spec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,9 +24,9 @@ class Group:
     setting: dict[str, Any]
     code: str
     label: str
-    arms: dict[str, dict[int, Row]]
+    arms: dict[str, dict[int, RunRow]]
     """Finished runs with the metric, by arm, then by seed."""
-    lost: dict[str, list[Row]]
+    lost: dict[str, list[RunRow]]
     """The others, by arm."""
 
 
@@ -45,10 +39,7 @@ def measure(
     kept = [
         [runs[seed] for seed in seeds] if seeds else list(runs.values()) for runs in (ours, theirs)
     ]
-    a, b = (
-        np.array([row.metric(metric) for row in rows], dtype=float) * points(metric)
-        for rows in kept
-    )
+    a, b = (np.array([row.printed(metric) for row in rows], dtype=float) for rows in kept)
     if margin is None:
         margin = _standard_error(metric, kept[1], float(b.mean()))
     contrast = Contrast(
@@ -57,7 +48,7 @@ def measure(
         setting=group.setting,
         code=group.code,
         metric=metric,
-        unit="points" if points(metric) != 1 else "",
+        unit=metric_spec(metric).unit,
         n_pairs=len(seeds),
         n_arm=len(a),
         n_baseline=len(b),
@@ -99,19 +90,19 @@ def _contrast_notes(group: Group, arm: str, baseline: str, seeds: tuple[int, ...
     return notes
 
 
-def _standard_error(metric: str, rows: Sequence[Row], mean: float) -> float | None:
+def _standard_error(metric: str, rows: Sequence[RunRow], mean: float) -> float | None:
     """Return the standard error, in points, of an accuracy on the images it is measured on."""
     part, _, name = metric.partition("/")
     if not name.startswith("accuracy") or part not in ("test", "val"):
         return None
-    hits = rows[0].hits() if part == "test" else None
-    dataset = rows[0].config.dataset
-    images = len(hits) if hits is not None else IMAGES.get((dataset, part), IMAGES["", part])
+    images = rows[0].num_images(part)
+    if images is None:
+        return None
     share = min(max(mean / 100, 0.0), 1.0)
     return 100 * math.sqrt(share * (1 - share) / images)
 
 
-def _time_ratio(ours: Sequence[Row], theirs: Sequence[Row]) -> float | None:
+def _time_ratio(ours: Sequence[RunRow], theirs: Sequence[RunRow]) -> float | None:
     middles = []
     for rows in (ours, theirs):
         seconds = [row.seconds_per_epoch for row in rows]
@@ -121,10 +112,10 @@ def _time_ratio(ours: Sequence[Row], theirs: Sequence[Row]) -> float | None:
 
 
 def _paired(
-    contrast: Contrast, seeds: tuple[int, ...], a: Any, b: Any, kept: list[list[Row]]
+    contrast: Contrast, seeds: tuple[int, ...], a: Any, b: Any, kept: list[list[RunRow]]
 ) -> Contrast:
     differences = a - b
-    sign = -1 if lower_is_better(contrast.metric) else 1
+    sign = 1 if metric_spec(contrast.metric).larger_is_better else -1
     changes: dict[str, Any] = {
         "seeds": seeds,
         "differences": tuple(float(d) for d in differences),
@@ -149,7 +140,7 @@ def _paired(
     return dataclasses.replace(contrast, **changes)
 
 
-def _image_level(seeds: tuple[int, ...], kept: list[list[Row]], alpha: float) -> dict[str, Any]:
+def _image_level(seeds: tuple[int, ...], kept: list[list[RunRow]], alpha: float) -> dict[str, Any]:
     """Return what only the per-image hits can tell; nothing where a run lacks them."""
     hits = [[one for row in rows if (one := row.hits()) is not None] for rows in kept]
     lengths = {len(one) for rows in hits for one in rows}
@@ -171,7 +162,7 @@ def _image_level(seeds: tuple[int, ...], kept: list[list[Row]], alpha: float) ->
 
 
 def _unpaired(contrast: Contrast, a: Any, b: Any) -> Contrast:
-    sign = -1 if lower_is_better(contrast.metric) else 1
+    sign = 1 if metric_spec(contrast.metric).larger_is_better else -1
     changes: dict[str, Any] = {
         "effect_size": stats.unpaired_effect_size(a, b),
         "probability_of_improvement": stats.share_above(sign * np.subtract.outer(a, b)),

@@ -7,8 +7,10 @@ import io
 from collections.abc import Sequence
 
 from groupnorm_bench.compare import words
+from groupnorm_bench.compare.cells import CellSummary
 from groupnorm_bench.compare.contrast import Comparison, Contrast
-from groupnorm_bench.compare.rows import CellSummary, describe, points, setting_key, varying
+from groupnorm_bench.compare.order import describe, setting_key, varying
+from groupnorm_bench.metrics import metric_spec
 
 CSV_COLUMNS = (
     "arm",
@@ -55,11 +57,11 @@ def _key(arm: str, setting: dict[str, object], code: str) -> tuple[str, str, str
 
 
 def _measured(cell: CellSummary) -> list[str]:
-    digits = 2 if points(cell.metric) != 1 else 4
+    spec = metric_spec(cell.metric)
     n = str(cell.n)
     for status, count in cell.other_statuses.items():
         n += f" +{count} {status}"
-    return [cell.arm, n, _digits(cell.mean, digits), _digits(cell.sd, digits)]
+    return [cell.arm, n, spec.text(cell.mean), spec.text(cell.sd)]
 
 
 def _judged(cell: CellSummary, contrast: Contrast | None, comparison: Comparison) -> list[str]:
@@ -117,6 +119,6 @@ def to_csv(comparison: Comparison) -> str:
 
 def headline(comparison: Comparison) -> str:
     """Return what the table's numbers are, and the settings that all its runs share."""
-    unit = " in points" if points(comparison.metric) != 1 else ""
+    unit = " in points" if metric_spec(comparison.metric).is_percent else ""
     common = {name: value for name, value in comparison.common.items() if value is not None}
     return f"{comparison.metric}{unit}, against {comparison.baseline}; {describe(common, common)}"

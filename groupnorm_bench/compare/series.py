@@ -10,7 +10,8 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from groupnorm_bench.compare import stats
-from groupnorm_bench.compare.rows import Row, points
+from groupnorm_bench.compare.rows import RunRow
+from groupnorm_bench.metrics import metric_spec
 
 LEVEL = 0.95
 """Confidence of every interval here."""
@@ -46,19 +47,19 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(n=len(numbers), mean=mean, sd=sd, low=low, high=high)
 
 
-def estimate_metric(rows: Iterable[Row], metric: str) -> Estimate | None:
+def estimate_metric(rows: Iterable[RunRow], metric: str) -> Estimate | None:
     """Return a summary metric's mean over runs, or None where no run has it."""
-    values = [value * points(metric) for row in rows if (value := row.metric(metric)) is not None]
+    values = [value for row in rows if (value := row.printed(metric)) is not None]
     return estimate(values) if values else None
 
 
-def estimate_last(rows: Iterable[Row], key: str) -> Estimate | None:
+def estimate_last(rows: Iterable[RunRow], key: str) -> Estimate | None:
     """Return the mean over runs of a history key at each run's last epoch, or None.
 
     `norm/eval_gap` is a difference of accuracies, and is returned in points.
     """
     values = [
-        float(value) * _history_points(key)
+        float(value) * metric_spec(key).factor
         for row in rows
         if row.history and _is_number(value := row.history[-1].get(key))
     ]
@@ -78,7 +79,7 @@ class Curve:
     """Mean minus and plus one standard deviation over seeds; None where one run is left."""
 
 
-def curve(rows: Iterable[Row], key: str) -> Curve | None:
+def curve(rows: Iterable[RunRow], key: str) -> Curve | None:
     """Return a history key's mean over runs at each epoch, or None where no run has it."""
     found = [
         {
@@ -92,7 +93,7 @@ def curve(rows: Iterable[Row], key: str) -> Curve | None:
     if not epochs:
         return None
     table = np.array([[values.get(epoch, np.nan) for epoch in epochs] for values in found])
-    table *= _history_points(key)  # [runs, epochs]
+    table *= metric_spec(key).factor  # [runs, epochs]
     n = np.isfinite(table).sum(axis=0)
     mean = np.nansum(table, axis=0) / n
     squares = np.nansum((table - mean) ** 2, axis=0)
@@ -109,10 +110,6 @@ def curve(rows: Iterable[Row], key: str) -> Curve | None:
 def _is_number(value: Any) -> TypeGuard[float]:
     kind = type(value)  # a bool is no number
     return (kind is float or kind is int) and math.isfinite(value)
-
-
-def _history_points(key: str) -> float:
-    return 100.0 if key == "norm/eval_gap" else points(key)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,7 +134,7 @@ class MostMissed:
     images: list[MissedImage]
 
 
-def most_missed(rows: Iterable[Row], limit: int = 24) -> MostMissed | None:
+def most_missed(rows: Iterable[RunRow], limit: int = 24) -> MostMissed | None:
     """Return the images missed most by the runs of one data set, or None where no hits were kept.
 
     Where runs of several data sets are given, the one with most runs is read.

@@ -8,20 +8,13 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from groupnorm_bench.compare import stats, words
+from groupnorm_bench.compare.cells import summarize_cells
 from groupnorm_bench.compare.contrast import Comparison, Contrast, DiscordantImages, Verdict
 from groupnorm_bench.compare.measure import Group, measure
-from groupnorm_bench.compare.rows import (
-    Row,
-    RunTable,
-    arm_order,
-    describe,
-    lower_is_better,
-    setting_key,
-    setting_order,
-    summarize_cells,
-    varying,
-)
+from groupnorm_bench.compare.order import arm_order, describe, setting_key, setting_order, varying
+from groupnorm_bench.compare.rows import RunRow, RunTable
 from groupnorm_bench.errors import CompareError, nearest
+from groupnorm_bench.metrics import metric_spec
 
 __all__ = ["Comparison", "Contrast", "DiscordantImages", "Verdict", "compare_runs"]
 
@@ -85,7 +78,7 @@ def _check(alpha: float, margin: float | None) -> None:
 
 
 def _groups(table: RunTable, metric: str) -> list[Group]:
-    by_key: dict[tuple[str, str], list[Row]] = {}
+    by_key: dict[tuple[str, str], list[RunRow]] = {}
     for row in table.rows:
         by_key.setdefault((setting_key(row.setting), row.code), []).append(row)
     finished = table.finished
@@ -107,9 +100,9 @@ def _groups(table: RunTable, metric: str) -> list[Group]:
     return sorted(groups, key=lambda group: (setting_order(group.setting), group.code))
 
 
-def _group(rows: list[Row], label: str, metric: str) -> Group:
-    arms: dict[str, dict[int, Row]] = {}
-    lost: dict[str, list[Row]] = {}
+def _group(rows: list[RunRow], label: str, metric: str) -> Group:
+    arms: dict[str, dict[int, RunRow]] = {}
+    lost: dict[str, list[RunRow]] = {}
     for row in sorted(rows, key=lambda row: (arm_order(row.config), row.seed)):
         if row.status == "finished" and row.metric(metric) is not None:
             arms.setdefault(row.arm, {})[row.seed] = row
@@ -118,7 +111,7 @@ def _group(rows: list[Row], label: str, metric: str) -> Group:
     return Group(setting=rows[0].setting, code=rows[0].code, label=label, arms=arms, lost=lost)
 
 
-def _rows(group: Group) -> list[Row]:
+def _rows(group: Group) -> list[RunRow]:
     finished = [row for by_seed in group.arms.values() for row in by_seed.values()]
     return finished + [row for rows in group.lost.values() for row in rows]
 
@@ -206,7 +199,7 @@ def _verdict(contrast: Contrast) -> Verdict:
     if low is None or high is None or contrast.p_adjusted is None:
         return "undecided"
     if contrast.p_adjusted < contrast.alpha and (low > 0 or high < 0):
-        good = (low > 0) is not lower_is_better(contrast.metric)
+        good = (low > 0) is metric_spec(contrast.metric).larger_is_better
         return "better" if good else "worse"
     if margin is not None and -margin <= low and high <= margin:
         return "equal"

@@ -10,14 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from groupnorm_bench.compare.contrast import Comparison, Contrast, Verdict
-from groupnorm_bench.compare.rows import (
-    Row,
-    RunTable,
-    arm_order,
-    describe,
-    setting_order,
-    varying,
-)
+from groupnorm_bench.compare.order import arm_order, describe, setting_order, varying
+from groupnorm_bench.compare.rows import RunRow, RunTable
 from groupnorm_bench.compare.words import count
 from groupnorm_bench.report.charts import Figure
 from groupnorm_bench.report.diagnostics import activations, eval_gap, learning_curves
@@ -183,7 +177,7 @@ def summary_sentence(content: Content) -> str:
     )
 
 
-def origins(rows: Sequence[Row]) -> list[Origin]:
+def origins(rows: Sequence[RunRow]) -> list[Origin]:
     """Return how the runs were made, grouped."""
     groups: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from groupnorm_bench.compare.rows import Row
+from groupnorm_bench.compare.rows import RunRow
 from groupnorm_bench.compare.series import curve, estimate_last
 from groupnorm_bench.report.charts import Axis, Figure, Panel, Series, Table, View
 from groupnorm_bench.report.figures import absent, estimate_series, filled, metric_axis, size_ticks
@@ -17,7 +17,7 @@ _WHAT = {"mean": "mean", "std": "standard deviation"}
 MAX_LAYERS = 8
 
 
-def learning_curves(rows: Sequence[Row]) -> Figure:
+def learning_curves(rows: Sequence[RunRow]) -> Figure:
     """Return validation accuracy and training loss over epochs per arm."""
     base = Figure(
         key="curves",
@@ -83,7 +83,7 @@ def _epochs(piece: Slice) -> Axis:
     return Axis(title="epoch", ticks=ticks)
 
 
-def activations(rows: Sequence[Row]) -> Figure:
+def activations(rows: Sequence[RunRow]) -> Figure:
     """Return the mean and the standard deviation of each norm layer's output over epochs."""
     base = Figure(
         key="activations",
@@ -117,11 +117,11 @@ def activations(rows: Sequence[Row]) -> Figure:
     return filled(base, note, views=views)
 
 
-def _keys(row: Row) -> set[str]:
+def _keys(row: RunRow) -> set[str]:
     return set(row.history[-1]) if row.history else set()
 
 
-def eval_gap(rows: Sequence[Row]) -> Figure:
+def eval_gap(rows: Sequence[RunRow]) -> Figure:
     """Return, against batch size, how far running statistics are from the batch's own."""
     base = Figure(
         key="eval-gap",

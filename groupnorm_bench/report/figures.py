@@ -6,9 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from groupnorm_bench.compare.rows import Row, arm_order, points
+from groupnorm_bench.compare.order import arm_order
+from groupnorm_bench.compare.rows import RunRow
 from groupnorm_bench.compare.series import Estimate, estimate_metric
 from groupnorm_bench.compare.verdicts import Comparison, Contrast
+from groupnorm_bench.metrics import metric_spec
 from groupnorm_bench.norms import CONV_CHANNELS
 from groupnorm_bench.report.charts import (
     Axis,
@@ -35,7 +37,7 @@ DODGE = 0.035
 def metric_title(metric: str) -> str:
     """Return a metric as an axis names it: `test/accuracy` is `test accuracy (%)`."""
     name = metric.replace("/", " ").replace("_", " ")
-    return f"{name} (%)" if points(metric) != 1 else name
+    return f"{name} (%)" if metric_spec(metric).is_percent else name
 
 
 def metric_axis(metric: str) -> Axis:
@@ -43,7 +45,7 @@ def metric_axis(metric: str) -> Axis:
     return Axis(title=metric_title(metric), bounds=(0, 100.5) if "accuracy" in metric else None)
 
 
-def differences(comparison: Comparison, rows: Sequence[Row]) -> Figure:
+def differences(comparison: Comparison, rows: Sequence[RunRow]) -> Figure:
     """Return every contrast's difference with its interval, and the margin of equality."""
     base = Figure(
         key="differences",
@@ -124,7 +126,7 @@ def _contrast_table(contrasts: Sequence[Contrast]) -> Table:
     )
 
 
-def by_batch_size(rows: Sequence[Row], metric: str) -> Figure:
+def by_batch_size(rows: Sequence[RunRow], metric: str) -> Figure:
     """Return the metric against batch size per arm: Wu and He's figure 1 for this network."""
     base = Figure(
         key="batch-size",
@@ -164,7 +166,7 @@ def _over(piece: Slice, metric: str, place: Any) -> tuple[list[Series], list[lis
     series, numbers = [], []
     arms = piece.by_arm()
     for i, (arm, members) in enumerate(arms.items()):
-        at: dict[float, list[Row]] = {}
+        at: dict[float, list[RunRow]] = {}
         for row in members:
             at.setdefault(place(row), []).append(row)
         points_of = [(x, e) for x in sorted(at) if (e := estimate_metric(at[x], metric))]
@@ -178,7 +180,7 @@ def _over(piece: Slice, metric: str, place: Any) -> tuple[list[Series], list[lis
 
 
 def estimate_series(
-    arm: str, row: Row, marks: Sequence[tuple[float, Estimate, str]], kind: Kind = "line"
+    arm: str, row: RunRow, marks: Sequence[tuple[float, Estimate, str]], kind: Kind = "line"
 ) -> Series:
     """Return an arm's estimates with their intervals, each at its x and with its name."""
     return Series(
@@ -211,7 +213,7 @@ def size_ticks(values: Sequence[float]) -> list[tuple[float, str]] | None:
     return [(value, f"{value:g}") for value in values]
 
 
-def by_groups(rows: Sequence[Row], metric: str) -> Figure:
+def by_groups(rows: Sequence[RunRow], metric: str) -> Figure:
     """Return the metric against the number of groups, LayerNorm and InstanceNorm as its ends."""
     base = Figure(
         key="groups",
@@ -248,7 +250,7 @@ def by_groups(rows: Sequence[Row], metric: str) -> Figure:
     return filled(base, views=views, table=Table(headers=headers, rows=table), note=note)
 
 
-def _counts_groups(row: Row) -> bool:
+def _counts_groups(row: RunRow) -> bool:
     return row.config.norm_spec.reads_groups and row.config.group_size is None
 
 
@@ -285,7 +287,7 @@ def _group_series(piece: Slice, metric: str, places: dict[Any, float]) -> list[S
     return series
 
 
-def by_seconds(rows: Sequence[Row], metric: str) -> Figure:
+def by_seconds(rows: Sequence[RunRow], metric: str) -> Figure:
     """Return the metric against training time, one mark per cell: what accuracy costs."""
     base = Figure(
         key="seconds",
@@ -296,7 +298,7 @@ def by_seconds(rows: Sequence[Row], metric: str) -> Figure:
             "devices do not compare; they are different views."
         ),
     )
-    machines: dict[str, list[Row]] = {}
+    machines: dict[str, list[RunRow]] = {}
     for row in rows:
         threads = row.result.environment.get("threads")
         machine = f"{row.device}, {threads} threads" if threads else row.device
@@ -323,8 +325,8 @@ def _spread(series: Sequence[Series]) -> float:
     return max(places) / min(places)
 
 
-def _cost_series(rows: Sequence[Row], metric: str) -> tuple[list[Series], list[list[Any]]]:
-    by_arm: dict[str, dict[str, list[Row]]] = {}
+def _cost_series(rows: Sequence[RunRow], metric: str) -> tuple[list[Series], list[list[Any]]]:
+    by_arm: dict[str, dict[str, list[RunRow]]] = {}
     for row in sorted(rows, key=lambda row: arm_order(row.config)):
         by_arm.setdefault(row.arm, {}).setdefault(row.cell, []).append(row)
     series, numbers = [], []

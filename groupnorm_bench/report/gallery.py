@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groupnorm_bench.compare.rows import Row, arm_order
+from groupnorm_bench.compare.order import arm_order
+from groupnorm_bench.compare.rows import RunRow
 from groupnorm_bench.compare.series import most_missed
 from groupnorm_bench.errors import DataError
 from groupnorm_bench.report.palette import Style, style_of
@@ -62,7 +63,7 @@ class Gallery:
         return [(miss.arm, miss.style) for miss in self.pictures[0].misses] if self.pictures else []
 
 
-def gallery(rows: Sequence[Row], data_dir: Path, limit: int = 24) -> Gallery:
+def gallery(rows: Sequence[RunRow], data_dir: Path, limit: int = 24) -> Gallery:
     """Return the images missed most; nothing is fetched, and no data set is no error.
 
     Args:

@@ -10,7 +10,7 @@ from groupnorm_bench.compare.importance import (
     forest_importance,
     variance_shares,
 )
-from groupnorm_bench.compare.rows import Row
+from groupnorm_bench.compare.rows import RunRow
 from groupnorm_bench.errors import CompareError
 from groupnorm_bench.report.charts import Axis, Figure, Panel, Series, Table, View
 from groupnorm_bench.report.figures import absent, filled
@@ -21,7 +21,7 @@ _SEED = Style("#808080", "circle")
 MAX_BARS = 16
 
 
-def importance(rows: Sequence[Row], metric: str, alpha: float) -> Figure:
+def importance(rows: Sequence[RunRow], metric: str, alpha: float) -> Figure:
     """Return variance shares with intervals, and forest importance with linear correlation."""
     base = Figure(
         key="importance",

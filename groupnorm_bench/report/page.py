@@ -12,7 +12,7 @@ from typing import Any
 
 import groupnorm_bench
 from groupnorm_bench.compare import render as tables
-from groupnorm_bench.compare.rows import Row, points
+from groupnorm_bench.compare.rows import RunRow
 from groupnorm_bench.report.content import Content, summary_sentence
 from groupnorm_bench.report.draw_page import figure_spec
 from groupnorm_bench.report.figures import metric_title
@@ -105,13 +105,12 @@ def _run_columns(content: Content) -> list[dict[str, str]]:
     return [{"title": title, "kind": kind} for title, kind in columns]
 
 
-def _run_row(content: Content, row: Row) -> dict[str, Any]:
+def _run_row(content: Content, row: RunRow) -> dict[str, Any]:
     """Return a run as the table shows it: text, and the value to sort by."""
     metric = content.comparison.metric
     names = [*_SUMMARY_COLUMNS, *([metric] if metric not in _SUMMARY_COLUMNS else [])]
     settings = [row.setting.get(name) for name in content.settings]
-    values = [row.metric(name) for name in names]
-    shown = [None if v is None else v * points(n) for n, v in zip(names, values, strict=True)]
+    shown = [row.printed(name) for name in names]
     return {
         "name": row.folder.path.name if row.folder else row.name,
         "link": _web_address(row),
@@ -139,7 +138,7 @@ def _number_cell(value: float | None) -> dict[str, Any]:
     return {"text": text, "sort": f"{value:.8g}", "kind": "number"}
 
 
-def _web_address(row: Row) -> str | None:
+def _web_address(row: RunRow) -> str | None:
     """Return the run's page at W&B, or None; nothing but a web address may become a link."""
     address = row.result.wandb.get("url") or (row.source if row.folder is None else None)
     if isinstance(address, str) and re.match(r"https?://", address):

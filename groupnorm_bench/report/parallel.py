@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from groupnorm_bench.compare.rows import Row, RunTable, arm_order, points, varying
+from groupnorm_bench.compare.order import arm_order, varying
+from groupnorm_bench.compare.rows import RunRow, RunTable
 from groupnorm_bench.norms import CONV_CHANNELS
 from groupnorm_bench.report.charts import Dimension, Figure, Parallel
 from groupnorm_bench.report.figures import absent, filled, metric_title
@@ -56,18 +57,18 @@ def parallel(table: RunTable, metric: str) -> Figure:
     )
 
 
-def _groups_of(row: Row) -> str | int:
+def _groups_of(row: RunRow) -> str | int:
     if not row.config.norm_spec.reads_groups:
         return "none"
     return row.config.num_groups_for(CONV_CHANNELS[0])
 
 
-def _all_have(key: str, rows: Sequence[Row]) -> bool:
+def _all_have(key: str, rows: Sequence[RunRow]) -> bool:
     return all(row.metric(key) is not None for row in rows)
 
 
-def _result(key: str, rows: Sequence[Row]) -> Dimension:
-    values = [float(row.metric(key) or 0.0) * points(key) for row in rows]
+def _result(key: str, rows: Sequence[RunRow]) -> Dimension:
+    values = [row.printed(key) or 0.0 for row in rows]
     return Dimension(label=metric_title(key), values=values)
 
 

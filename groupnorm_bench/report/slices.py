@@ -6,7 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from groupnorm_bench.compare.rows import Row, arm_order, describe, setting_order, varying
+from groupnorm_bench.compare.order import arm_order, describe, setting_order, varying
+from groupnorm_bench.compare.rows import RunRow
 
 MAX_VIEWS = 24
 """A search over a continuous setting has a slice per run; a figure shows the fullest ones."""
@@ -17,17 +18,17 @@ class Slice:
     """Runs that differ in arm, seed and the figure's own axes only."""
 
     label: str
-    rows: Sequence[Row]
+    rows: Sequence[RunRow]
 
-    def by_arm(self) -> dict[str, list[Row]]:
+    def by_arm(self) -> dict[str, list[RunRow]]:
         """Return its runs by arm, in the order of tables."""
-        groups: dict[str, list[Row]] = {}
+        groups: dict[str, list[RunRow]] = {}
         for row in self.rows:
             groups.setdefault(row.arm, []).append(row)
         return dict(sorted(groups.items(), key=lambda item: arm_order(item[1][0].config)))
 
 
-def slices(rows: Sequence[Row], across: Collection[str] = ()) -> tuple[list[Slice], str]:
+def slices(rows: Sequence[RunRow], across: Collection[str] = ()) -> tuple[list[Slice], str]:
     """Cut runs into slices, in the order of settings; a mix of code versions is cut too.
 
     Args:
@@ -39,13 +40,13 @@ def slices(rows: Sequence[Row], across: Collection[str] = ()) -> tuple[list[Slic
     """
     names = [name for name in varying(row.setting for row in rows) if name not in across]
     codes = {row.code for row in rows}
-    groups: dict[tuple[Any, ...], list[Row]] = {}
+    groups: dict[tuple[Any, ...], list[RunRow]] = {}
     for row in rows:
         groups.setdefault((*(row.setting.get(name) for name in names), row.code), []).append(row)
     fullest = sorted(groups, key=lambda key: -len(groups[key]))[:MAX_VIEWS]
     kept = [groups[key] for key in fullest]
 
-    def setting(group: list[Row]) -> dict[str, Any]:
+    def setting(group: list[RunRow]) -> dict[str, Any]:
         return {name: group[0].setting[name] for name in names if name in group[0].setting}
 
     kept.sort(key=lambda group: (setting_order(setting(group)), group[0].code))

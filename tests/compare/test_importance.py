@@ -14,7 +14,7 @@ from groupnorm_bench.compare.importance import (
     forest_importance,
     variance_shares,
 )
-from groupnorm_bench.compare.rows import load_table
+from groupnorm_bench.compare.load import load_runs
 from groupnorm_bench.errors import CompareError
 from tests.support.run_folders import arms, make_runs
 from tests.support.synthetic import row_of
@@ -154,6 +154,6 @@ def test_forest_of_few_runs_says_it_is_thin():
 
 def test_runs_without_groups_stay_in_both(tmp_path):
     make_runs(tmp_path, arms=arms(groups=(4, 8)), batch_sizes=(2, 8), seeds=3)
-    rows = load_table([tmp_path]).rows
+    rows = load_runs([tmp_path]).rows
     assert variance_shares(rows).n_cells == 12
     assert "num_groups" in {c.column for c in forest_importance(rows).columns}

@@ -11,13 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groupnorm_bench.compare.rows import (
-    RunTable,
-    load_table,
-    rank,
-    refuse_duplicates,
-    summarize_cells,
-)
+from groupnorm_bench.compare.cells import rank, summarize_cells
+from groupnorm_bench.compare.load import load_runs, refuse_duplicates
+from groupnorm_bench.compare.rows import RunTable
 from groupnorm_bench.compare.where import parse_where
 from groupnorm_bench.errors import CompareError, GnbenchError, RunFolderError
 from tests.support.synthetic import ENVIRONMENT, hits_of, result_of, row_of, table_of, write_run
@@ -28,7 +24,7 @@ def test_folders_from_several_machines_merge_and_one_reached_twice_counts_once(t
         write_run(tmp_path / "a", result_of("batch", 0.9, seed=seed))
         write_run(tmp_path / "b", result_of("group-g8", 0.9, seed=seed))
     one_run = tmp_path / "a" / result_of("batch", seed=0).config.name
-    table = load_table([tmp_path / "a", tmp_path / "b", tmp_path / "a", one_run])
+    table = load_runs([tmp_path / "a", tmp_path / "b", tmp_path / "a", one_run])
     assert len(table.rows) == 6
     assert table.arms == ("batch", "group-g8")
 
@@ -37,7 +33,7 @@ def test_a_seed_found_twice_is_refused_with_both_places(tmp_path):
     for machine in ("a", "b"):
         write_run(tmp_path / machine, result_of("batch", 0.9, seed=3))
     with pytest.raises(CompareError, match=r"seed=3 of batch-b64.* is there twice, in .*/a/.*/b/"):
-        load_table([tmp_path / "a", tmp_path / "b"])
+        load_runs([tmp_path / "a", tmp_path / "b"])
 
 
 def test_a_seed_that_ran_under_two_versions_of_the_code_is_two_results():
@@ -52,7 +48,7 @@ def test_half_written_and_foreign_folders_are_told_and_skipped(tmp_path):
     (tmp_path / "foreign").mkdir()
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "result.json").write_text('{"config": {')
-    table = load_table([tmp_path])
+    table = load_runs([tmp_path])
     assert len(table.rows) == 1
     assert len(table.problems) == 2
     assert "half" in table.problems[1]
@@ -60,9 +56,9 @@ def test_half_written_and_foreign_folders_are_told_and_skipped(tmp_path):
 
 def test_no_runs_and_no_folder_are_one_line_each(tmp_path):
     with pytest.raises(CompareError, match="holds no runs; train some"):
-        load_table([tmp_path])
+        load_runs([tmp_path])
     with pytest.raises(RunFolderError, match="is not a folder of runs"):
-        load_table([tmp_path / "absent"])
+        load_runs([tmp_path / "absent"])
 
 
 def test_only_finished_runs_count_and_the_others_are_counted_apart():
@@ -109,13 +105,13 @@ def test_hits_come_back_at_their_own_length(tmp_path):
         accuracy = round(0.977 * num_images) / num_images
         hits = hits_of(accuracy, num_images)
         folder = write_run(tmp_path / str(num_images), result_of("batch", accuracy), hits)
-        (row,) = load_table([folder.path]).rows
+        (row,) = load_runs([folder.path]).rows
         np.testing.assert_array_equal(row.hits(), hits)
 
 
 def test_missing_hits_are_none(tmp_path):
     folder = write_run(tmp_path, result_of("batch"))
-    (row,) = load_table([folder.path]).rows
+    (row,) = load_runs([folder.path]).rows
     assert row.hits() is None
     folder.hits_path.write_bytes(b"not numpy")
     assert row.hits() is None
@@ -187,6 +183,27 @@ def test_where_never_fails_otherwise_than_by_its_own_error(expression):
     assert keeps({"a": 1, "b": None, "norm": "group"}.get) in (True, False)
 
 
+def test_how_many_images_were_scored_is_told_or_follows_from_hits_or_the_data_set(tmp_path):
+    told = result_of("batch", 0.9, seed=0)
+    told.summary.update({"test/num_images": 40, "val/num_images": 20})
+    older = [result_of("batch", 0.9, seed=seed) for seed in (1, 2)]
+    write_run(tmp_path, told, hits_of(0.9, 40))
+    write_run(tmp_path, older[0], hits_of(0.9, 70))
+    write_run(tmp_path, older[1])
+    rows = sorted(load_runs([tmp_path]).rows, key=lambda row: row.seed)
+    assert [row.num_images("test") for row in rows] == [40, 70, 1_000]
+    assert [row.num_images("val") for row in rows] == [20, 500, 500]
+    assert [None if row.hits() is None else len(row.hits()) for row in rows] == [40, 70, None]
+
+
+def test_hits_of_another_length_than_told_are_left_out(tmp_path):
+    told = result_of("batch", 0.9)
+    told.summary["test/num_images"] = 80
+    write_run(tmp_path, told, hits_of(0.9, 40))
+    (row,) = load_runs([tmp_path]).rows
+    assert (row.hits(), row.num_images("test")) == (None, 80)
+
+
 def test_compare_loads_without_torch_wandb_and_slow_libraries():
     code = (
         "import sys, groupnorm_bench.compare.rows, groupnorm_bench.compare.where\n"
@@ -199,6 +216,6 @@ def test_compare_loads_without_torch_wandb_and_slow_libraries():
 def test_runs_copied_from_another_machine_keep_their_identity(tmp_path):
     folder = write_run(tmp_path / "a", result_of("group-g8", 0.9, seed=1))
     shutil.copytree(folder.path, tmp_path / "b" / "renamed")
-    (row,) = load_table([tmp_path / "b"]).rows
+    (row,) = load_runs([tmp_path / "b"]).rows
     assert row.name == "group-g8-b64-mnist-5k-e2-s1-" + row.cell[-8:]
     assert row.code == f"0.1.0@{ENVIRONMENT['commit'][:12]}, torch 2.15.0"

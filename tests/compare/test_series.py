@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from groupnorm_bench.compare.rows import load_table
+from groupnorm_bench.compare.load import load_runs
 from groupnorm_bench.compare.series import (
     curve,
     estimate,
@@ -42,7 +42,7 @@ def test_the_mean_of_nothing_is_refused():
 
 def test_estimates_and_curves_agree_with_pandas(tmp_path: Path):
     make_runs(tmp_path, arms=[{"norm": "batch"}], seeds=5, epochs=4)
-    rows = load_table([tmp_path]).rows
+    rows = load_runs([tmp_path]).rows
     history = pd.DataFrame([entry for row in rows for entry in row.history])
     by_epoch = history.groupby("epoch")
     for key, factor in (("val/accuracy", 100), ("train/loss", 1), ("norm/eval_gap", 100)):
@@ -68,7 +68,7 @@ def test_a_curve_where_one_run_stopped_early_says_how_many_are_left(tmp_path: Pa
     config = TrainConfig(norm="none", dataset="mnist-5k", epochs=4)
     make_run(tmp_path, config)
     make_run(tmp_path, config.replace(seed=1), status="diverged")
-    line = curve(load_table([tmp_path]).rows, "train/loss")
+    line = curve(load_runs([tmp_path]).rows, "train/loss")
     assert line is not None
     assert line.n == [2, 1, 1, 1]  # the diverged run's last loss is not a number
     assert line.low[1:] == [None] * 3
@@ -77,7 +77,7 @@ def test_a_curve_where_one_run_stopped_early_says_how_many_are_left(tmp_path: Pa
 
 def test_a_key_that_no_run_has_gives_nothing(tmp_path: Path):
     make_runs(tmp_path, arms=[{"norm": "none"}], seeds=2)
-    rows = load_table([tmp_path]).rows
+    rows = load_runs([tmp_path]).rows
     assert curve(rows, "norm/eval_gap") is None
     assert estimate_last(rows, "norm/eval_gap") is None
     assert estimate_metric(rows, "no/such") is None
@@ -100,7 +100,7 @@ def test_the_most_missed_images_weigh_every_arm_the_same(tmp_path: Path):
         _write_hits(folder, [7])
     _write_hits(group[0], [7, 11])
     _write_hits(batch, [3, 7])
-    found = most_missed(load_table([tmp_path]).rows)
+    found = most_missed(load_runs([tmp_path]).rows)
     assert found is not None
     assert found.runs == {"batch": 1, "group-g8": 4}
     assert [(image.index, image.share) for image in found.images] == [
@@ -114,7 +114,7 @@ def test_the_most_missed_images_weigh_every_arm_the_same(tmp_path: Path):
 def test_the_most_missed_images_keep_to_one_data_set_and_to_the_limit(tmp_path: Path):
     make_runs(tmp_path, arms=arms(groups=(8,)), seeds=2)
     make_runs(tmp_path, arms=[{"norm": "batch"}], seeds=1, dataset="mnist")
-    found = most_missed(load_table([tmp_path]).rows, limit=5)
+    found = most_missed(load_runs([tmp_path]).rows, limit=5)
     assert found is not None
     assert found.dataset == "mnist-5k"
     assert len(found.images) == 5
@@ -122,4 +122,4 @@ def test_the_most_missed_images_keep_to_one_data_set_and_to_the_limit(tmp_path: 
 
 def test_runs_without_hits_have_no_most_missed_images(tmp_path: Path):
     make_runs(tmp_path, arms=[{"norm": "none"}], seeds=2, hits=False)
-    assert most_missed(load_table([tmp_path]).rows) is None
+    assert most_missed(load_runs([tmp_path]).rows) is None

@@ -11,7 +11,8 @@ import scipy.stats
 
 from groupnorm_bench.compare.choice import choose
 from groupnorm_bench.compare.claims import answer_claim
-from groupnorm_bench.compare.rows import RunTable, load_table
+from groupnorm_bench.compare.load import load_runs
+from groupnorm_bench.compare.rows import RunTable
 from groupnorm_bench.compare.verdicts import compare_runs
 from groupnorm_bench.errors import CompareError
 from tests.support.run_folders import arms, make_run, make_runs
@@ -217,22 +218,11 @@ def test_default_margin_is_one_standard_error_of_the_baseline_on_its_test_images
     assert contrast_of([0.1] * 8, metric="test/loss").margin is None
 
 
-def test_image_counts_are_those_of_the_bundled_data():
-    from pathlib import Path
-
-    from groupnorm_bench.compare.measure import IMAGES
-    from groupnorm_bench.datasets.load import load_dataset
-
-    data = load_dataset("mnist-5k", Path("absent"))
-    assert IMAGES["mnist-5k", "test"] == len(data.test)
-    assert IMAGES["mnist-5k", "val"] == len(data.val)
-
-
 def test_hits_give_mcnemar_and_the_interval_for_new_digits(tmp_path):
     for seed in range(6):
         write_run(tmp_path, result_of("batch", 0.96, seed=seed), hits_of(0.96, 1000, seed))
         write_run(tmp_path, result_of("group-g8", 0.97, seed=seed), hits_of(0.97, 1000, 50 + seed))
-    (contrast,) = compare_runs(load_table([tmp_path])).contrasts
+    (contrast,) = compare_runs(load_runs([tmp_path])).contrasts
     first = contrast.discordant[0]
     ours, theirs = hits_of(0.97, 1000, 50), hits_of(0.96, 1000, 0)
     assert (first.only_arm, first.only_baseline) == (
@@ -249,7 +239,7 @@ def test_one_run_without_hits_leaves_only_the_image_level_out(tmp_path):
         for arm in ("batch", "group-g8"):
             hits = None if (arm, seed) == ("batch", 3) else hits_of(0.96, 1000, seed)
             write_run(tmp_path, result_of(arm, 0.96, seed=seed), hits)
-    (contrast,) = compare_runs(load_table([tmp_path])).contrasts
+    (contrast,) = compare_runs(load_runs([tmp_path])).contrasts
     assert contrast.discordant == ()
     assert contrast.new_digits_low is None
     assert contrast.verdict == "equal"
@@ -306,7 +296,7 @@ def test_numbers_are_plain_and_json_can_hold_them(tmp_path):
     import json
 
     make_runs(tmp_path, arms=arms(groups=(8,)), batch_sizes=(2, 8), seeds=3)
-    comparison = compare_runs(load_table([tmp_path]))
+    comparison = compare_runs(load_runs([tmp_path]))
     text = json.dumps(comparison.to_dict(), allow_nan=False)
     back = json.loads(text)["contrasts"][0]
     fields = [field.name for field in dataclasses.fields(comparison.contrasts[0])]
@@ -315,7 +305,7 @@ def test_numbers_are_plain_and_json_can_hold_them(tmp_path):
 
 def test_same_runs_in_any_order_give_the_same_comparison(tmp_path):
     make_runs(tmp_path, arms=arms(groups=(8,)), batch_sizes=(2, 8), seeds=11)
-    table = load_table([tmp_path])
+    table = load_runs([tmp_path])
     shuffled = RunTable(rows=tuple(reversed(table.rows)))
     assert compare_runs(table).to_dict() == compare_runs(shuffled).to_dict()
 
@@ -451,6 +441,6 @@ def test_what_cannot_be_chosen_is_refused(name):
 def test_accuracies_of_run_folders_agree_with_their_contrast(tmp_path):
     make_run(tmp_path, config_of("batch"), accuracy=0.95)
     make_run(tmp_path, config_of("group-g8"), accuracy=0.97)
-    (contrast,) = compare_runs(load_table([tmp_path])).contrasts
+    (contrast,) = compare_runs(load_runs([tmp_path])).contrasts
     assert contrast.mean_difference == pytest.approx(2.0)
     assert contrast.discordant[0].only_arm - contrast.discordant[0].only_baseline == 20

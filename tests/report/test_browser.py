@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from groupnorm_bench.compare.rows import load_table
+from groupnorm_bench.compare.load import load_runs
 from groupnorm_bench.compare.verdicts import compare_runs
 from groupnorm_bench.report.content import build
 from groupnorm_bench.report.page import render
@@ -31,7 +31,7 @@ RUNS = 7 * 2 * 6 + 1
 
 
 def write_page(runs: Path, page: Path) -> Path:
-    table = load_table([runs])
+    table = load_runs([runs])
     content = build(
         table, compare_runs(table), sources=["runs"], data_dir=runs, command="gnbench report"
     )

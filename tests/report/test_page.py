@@ -16,7 +16,8 @@ import plotly.graph_objects as go
 import pytest
 
 from groupnorm_bench.cli.app import run
-from groupnorm_bench.compare.rows import RunTable, load_table
+from groupnorm_bench.compare.load import load_runs
+from groupnorm_bench.compare.rows import RunTable
 from groupnorm_bench.compare.verdicts import compare_runs
 from groupnorm_bench.report.charts import Figure
 from groupnorm_bench.report.content import Content, build
@@ -58,7 +59,7 @@ class Page(HTMLParser):
 
 
 def content_of(folder: Path, **options) -> Content:
-    table = load_table([folder])
+    table = load_runs([folder])
     comparison = compare_runs(table, **options)
     command = "gnbench report"
     return build(table, comparison, sources=["runs"], data_dir=folder / "data", command=command)
@@ -138,7 +139,7 @@ def test_every_figure_is_drawn_and_valid_for_plotly(content: Content):
 
 
 def test_drawn_means_are_those_of_pandas(study: Path, content: Content):
-    rows = load_table([study]).finished
+    rows = load_runs([study]).finished
     frame = pd.DataFrame(
         {
             "arm": [row.arm for row in rows],
@@ -260,7 +261,7 @@ def test_a_search_over_lr_keeps_to_the_budget_of_views(tmp_path: Path):
     lrs = [round(1e-4 * 1.07**i, 9) for i in range(60)]
     make_runs(tmp_path, arms=[{"norm": "batch"}], lrs=lrs, seeds=1, epochs=2)
     content = content_of(tmp_path)
-    rows = load_table([tmp_path]).rows
+    rows = load_runs([tmp_path]).rows
     found, note = slices(rows)
     assert len(found) == MAX_VIEWS
     assert "60" in note
@@ -274,7 +275,7 @@ def test_code_versions_are_never_averaged(tmp_path: Path):
     config = TrainConfig(norm="batch", dataset="mnist-5k", epochs=2)
     make_run(tmp_path / "a", config)
     make_run(tmp_path / "b", config, environment={"commit": "fedcba9876543210"})
-    rows = load_table([tmp_path / "a", tmp_path / "b"]).rows
+    rows = load_runs([tmp_path / "a", tmp_path / "b"]).rows
     found, _ = slices(rows)
     assert len(found) == 2
     assert all("code" in piece.label for piece in found)
@@ -396,7 +397,7 @@ def test_choosing_on_validation_reaches_the_figures(tmp_path: Path):
     make_runs(
         tmp_path, arms=[{"norm": "batch"}, {"norm": "none"}], lrs=(1e-3, 1e-2), seeds=3, epochs=2
     )
-    table: RunTable = choose(load_table([tmp_path]), ["lr"])
+    table: RunTable = choose(load_runs([tmp_path]), ["lr"])
     content = build(
         table, compare_runs(table), sources=["runs"], data_dir=tmp_path, command="gnbench report"
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from groupnorm_bench.compare.rows import Row, RunTable
+from groupnorm_bench.compare.rows import RunRow, RunTable
 from groupnorm_bench.runs import RunFolder, RunResult
 from groupnorm_bench.settings.config import TrainConfig
 
@@ -60,9 +60,9 @@ def result_of(
     )
 
 
-def row_of(arm: str = "batch", accuracy: float | None = 0.97, **settings: Any) -> Row:
+def row_of(arm: str = "batch", accuracy: float | None = 0.97, **settings: Any) -> RunRow:
     result = result_of(arm, accuracy, **settings)
-    return Row(result=result, source=f"runs/{result.config.name}")
+    return RunRow(result=result, source=f"runs/{result.config.name}")
 
 
 def table_of(accuracies: dict[str, Sequence[float]], **settings: Any) -> RunTable:

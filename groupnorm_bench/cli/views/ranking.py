@@ -10,16 +10,17 @@ from groupnorm_bench.runs import RunResult
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from groupnorm_bench.compare.rows import CellSummary
+    from groupnorm_bench.compare.cells import CellSummary
 
 _SHOWN = 20
 
 
 def ranking_of(results: Iterable[RunResult], metric: str) -> list[CellSummary]:
     """Return the cells, best mean first; by `val/accuracy` where summaries lack the metric."""
-    from groupnorm_bench.compare.rows import Row, rank
+    from groupnorm_bench.compare.cells import rank
+    from groupnorm_bench.compare.rows import RunRow
 
-    rows = [Row(result=result) for result in results]
+    rows = [RunRow(result=result) for result in results]
     if all(row.metric(metric) is None for row in rows):
         metric = "val/accuracy"
     return rank(rows, metric)
@@ -27,7 +28,7 @@ def ranking_of(results: Iterable[RunResult], metric: str) -> list[CellSummary]:
 
 def as_data(ranking: list[CellSummary]) -> list[dict[str, Any]]:
     """Return the ranking as data; accuracies in per cent, as their spread is."""
-    from groupnorm_bench.compare.rows import points
+    from groupnorm_bench.metrics import metric_spec
 
     return [
         {
@@ -36,7 +37,7 @@ def as_data(ranking: list[CellSummary]) -> list[dict[str, Any]]:
             "cell": cell.cell,
             "setting": cell.setting,
             "metric": cell.metric,
-            "unit": "percent" if points(cell.metric) == 100 else None,
+            "unit": "percent" if metric_spec(cell.metric).is_percent else None,
             "mean": cell.mean,
             "sd": cell.sd,
             "n": cell.n,
@@ -52,13 +53,14 @@ def draw_ranking(ranking: list[CellSummary]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from groupnorm_bench.compare.rows import points
+    from groupnorm_bench.metrics import metric_spec
 
     if not ranking:
         return Text("no run has finished yet", style="dim")
     metric = ranking[0].metric
     names = _varying([cell.setting for cell in ranking])
-    unit = " %" if points(metric) == 100 else ""
+    spec = metric_spec(metric)
+    unit = " %" if spec.is_percent else ""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("rank", justify="right")
     table.add_column("arm")
@@ -69,8 +71,8 @@ def draw_ranking(ranking: list[CellSummary]) -> RenderableType:
             str(place),
             cell.arm,
             *(_text(cell.setting.get(name)) for name in names),
-            "-" if cell.mean is None else f"{cell.mean:.2f}" if unit else f"{cell.mean:.4g}",
-            "-" if cell.sd is None else f"{cell.sd:.2f}" if unit else f"{cell.sd:.2g}",
+            spec.text(cell.mean) or "-",
+            spec.text(cell.sd) or "-",
             str(cell.n),
             ", ".join(f"{count} {status}" for status, count in cell.other_statuses.items()),
         )

@@ -1,0 +1,89 @@
+"""Cells: runs that differ in their seed alone, summarised and ranked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from groupnorm_bench.compare.order import arm_order, setting_order
+from groupnorm_bench.compare.rows import RunRow
+from groupnorm_bench.metrics import metric_spec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CellSummary:
+    """A cell over its seeds. Metric values in points where the metric is an accuracy."""
+
+    arm: str
+    cell: str
+    setting: dict[str, Any]
+    code: str
+    metric: str
+    n: int
+    """Finished runs with the metric."""
+    mean: float | None
+    sd: float | None
+    """Standard deviation over seeds (n - 1); None for a single run."""
+    seeds: tuple[int, ...] = ()
+    other_statuses: dict[str, int] = field(default_factory=dict)
+    """Runs that do not count, by status, as {"diverged": 2}."""
+    seconds_per_epoch: float | None = None
+    images_per_second: float | None = None
+    peak_memory_mb: float | None = None
+
+
+def summarize_cells(rows: Iterable[RunRow], metric: str = "test/accuracy") -> list[CellSummary]:
+    """Return one summary per cell and code version, by setting, then by arm."""
+    groups: dict[tuple[str, str], list[RunRow]] = {}
+    for row in rows:
+        groups.setdefault((row.cell, row.code), []).append(row)
+    ordered = sorted(
+        groups.values(),
+        key=lambda g: (setting_order(g[0].setting), g[0].code, arm_order(g[0].config)),
+    )
+    return [_summarize(group, metric) for group in ordered]
+
+
+def _summarize(group: list[RunRow], metric: str) -> CellSummary:
+    first = group[0]
+    kept = [row for row in group if row.status == "finished" and row.metric(metric) is not None]
+    kept.sort(key=lambda row: row.seed)
+    values = np.array([row.printed(metric) for row in kept], dtype=float)
+    others = Counter(row.status for row in group if row.status != "finished")
+    missing = sum(row.status == "finished" for row in group) - len(kept)
+    if missing:
+        others[f"without {metric}"] = missing
+
+    def middle(read: Callable[[RunRow], float | None]) -> float | None:
+        numbers = [number for row in kept if (number := read(row)) is not None]
+        return float(np.median(numbers)) if numbers else None
+
+    return CellSummary(
+        arm=first.arm,
+        cell=first.cell,
+        setting=first.setting,
+        code=first.code,
+        metric=metric,
+        n=len(kept),
+        mean=float(values.mean()) if len(kept) else None,
+        sd=float(values.std(ddof=1)) if len(kept) > 1 else None,
+        seeds=tuple(row.seed for row in kept),
+        other_statuses=dict(others),
+        seconds_per_epoch=middle(lambda row: row.seconds_per_epoch),
+        images_per_second=middle(lambda row: row.metric("images_per_second")),
+        peak_memory_mb=middle(lambda row: row.metric("peak_memory_mb")),
+    )
+
+
+def rank(rows: Iterable[RunRow], metric: str = "val/accuracy") -> list[CellSummary]:
+    """Return the cells, best mean first; those without a finished run come last.
+
+    A ranking chooses, so its default is the validation metric: `test` is for reporting.
+    """
+    sign = -1.0 if metric_spec(metric).larger_is_better else 1.0
+    cells = summarize_cells(rows, metric)
+    return sorted(cells, key=lambda c: (c.mean is None, sign * c.mean if c.mean is not None else 0))

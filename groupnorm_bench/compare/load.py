@@ -1,0 +1,81 @@
+"""Runs read from run folders and from W&B, merged into one table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from groupnorm_bench.compare.rows import RunRow, RunTable
+from groupnorm_bench.errors import CompareError, TrackingError
+from groupnorm_bench.runs import find_runs
+
+_WANDB_PATH = re.compile(r"\w[\w.-]*/\w[\w.-]*(/(sweeps/)?\w+)?")
+
+
+def load_runs(sources: Sequence[str | Path], where: str | None = None) -> RunTable:
+    """Read runs from folders (of runs, or of one run) and from W&B, merged into one table.
+
+    A folder reached twice counts once. Runs in every status are kept: see `RunTable.finished`.
+
+    Args:
+        sources: folders; or `ENTITY/PROJECT[/SWEEP]` on W&B, where there is no such folder.
+        where: a filter, as in `batch_size<=32 and norm!=none`.
+
+    Raises:
+        RunFolderError: a folder does not exist.
+        TrackingError: W&B refused, or has no such project or sweep.
+        CompareError: no run was found, a run is there twice, or `where` is not clear.
+    """
+    rows: dict[str, RunRow] = {}
+    problems: list[str] = []
+    for source in sources:
+        if not Path(source).is_dir() and _WANDB_PATH.fullmatch(str(source)):
+            found, bad = _wandb_rows(str(source))
+        else:
+            runs, bad = find_runs([Path(source)])
+            found = [
+                RunRow(result=run.result, folder=run.folder, source=str(run.folder.path))
+                for run in runs
+            ]
+        problems += bad
+        for row in found:
+            key = str(row.folder.path.resolve()) if row.folder else row.source
+            rows.setdefault(key, row)
+    table = RunTable(rows=tuple(rows.values()), problems=tuple(dict.fromkeys(problems)))
+    if not table.rows:
+        places = ", ".join(str(source) for source in sources) or "no folder"
+        raise CompareError(f"{places} holds no runs; train some: gnbench sweep")
+    if where is not None:
+        table = table.where(where)
+    refuse_duplicates(table.rows)
+    return table
+
+
+def _wandb_rows(path: str) -> tuple[list[RunRow], list[str]]:
+    from groupnorm_bench.tracking.readback import read_wandb
+
+    try:
+        results, problems = read_wandb(path)
+    except TrackingError as error:
+        raise TrackingError(f"{path} is no folder here; as a W&B path: {error}") from error
+    return [RunRow(result=r, source=str(r.wandb["url"])) for r in results], problems
+
+
+def refuse_duplicates(rows: Sequence[RunRow]) -> None:
+    """Refuse two results of one cell and seed by the same code: which of them counts?
+
+    Raises:
+        CompareError: there are such.
+    """
+    seen: dict[tuple[str, int, str], RunRow] = {}
+    for row in rows:
+        if row.status not in ("finished", "diverged"):
+            continue
+        key = (row.cell, row.seed, row.code)
+        if key in seen:
+            raise CompareError(
+                f"seed={row.seed} of {row.cell} is there twice, in {seen[key].source} and "
+                f"{row.source}; give one of them"
+            )
+        seen[key] = row
