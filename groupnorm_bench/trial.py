@@ -101,7 +101,7 @@ class _Trial:
         hooks: Hooks,
         previous: RunResult | None,
     ) -> None:
-        from groupnorm_bench.runs.environment import describe_environment
+        from groupnorm_bench.runs import describe_environment
         from groupnorm_bench.training.loop import Training, resolve_device
 
         device = resolve_device(config.device)

@@ -45,7 +45,7 @@ def _python() -> Finding:
 def _torch() -> list[Finding]:
     import torch
 
-    from groupnorm_bench.runs.environment import device_name
+    from groupnorm_bench.runs import device_name
     from groupnorm_bench.training.loop import resolve_device
 
     device = str(resolve_device("auto"))
@@ -84,16 +84,14 @@ def _data(data_dir: Path) -> Finding:
 
 
 def _wandb() -> Finding:
-    import wandb
-
     from groupnorm_bench.tracking.run import login_problem
 
-    problem = login_problem()
+    version, problem = importlib.metadata.version("wandb"), login_problem()
     if problem is None:
-        return Finding("wandb", f"{wandb.__version__}, logged in")
+        return Finding("wandb", f"{version}, logged in")
     return Finding(
         "wandb",
-        f"{wandb.__version__}, {problem}",
+        f"{version}, {problem}",
         "runs are kept offline; wandb login, then gnbench sync uploads them",
     )
 

@@ -1,15 +1,10 @@
 """A run on disk, the only source of truth: sweeps resume from it, `compare` reads it."""
 
-from groupnorm_bench.runs.folder import (
-    SETTLED,
-    FoundRun,
-    RunFolder,
-    RunResult,
-    Status,
-    find_runs,
-    finite,
-    write_atomic,
-)
+from groupnorm_bench.files import write_atomic
+from groupnorm_bench.runs.environment import describe_environment, device_name, source_commit
+from groupnorm_bench.runs.find import FoundRun, find_runs
+from groupnorm_bench.runs.folder import RunFolder
+from groupnorm_bench.runs.result import SETTLED, RunResult, Status, finite
 
 __all__ = [
     "SETTLED",
@@ -17,7 +12,10 @@ __all__ = [
     "RunFolder",
     "RunResult",
     "Status",
+    "describe_environment",
+    "device_name",
     "find_runs",
     "finite",
+    "source_commit",
     "write_atomic",
 ]

@@ -14,8 +14,7 @@ import pytest
 
 from groupnorm_bench.cli import app as cli_app
 from groupnorm_bench.cli.app import run
-from tests.support.run_folders import arms, make_run, make_runs
-from tests.support.synthetic import config_of, result_of, write_run
+from tests.support.run_folders import arms, config_of, make_run, make_runs, result_of, write_run
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from groupnorm_bench.compare import stats
 from groupnorm_bench.compare.rows import RunTable
 from groupnorm_bench.compare.verdicts import compare_runs
-from tests.support.synthetic import row_of
+from tests.support.run_folders import row_of
 
 TEST_IMAGES = 10_000
 

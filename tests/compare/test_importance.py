@@ -16,8 +16,7 @@ from groupnorm_bench.compare.importance import (
 )
 from groupnorm_bench.compare.load import load_runs
 from groupnorm_bench.errors import CompareError
-from tests.support.run_folders import arms, make_runs
-from tests.support.synthetic import row_of
+from tests.support.run_folders import arms, make_runs, row_of
 
 NORMS = ("none", "batch", "layer")
 SIZES = (2, 8, 32)

@@ -16,7 +16,7 @@ from groupnorm_bench.compare.load import load_runs, refuse_duplicates
 from groupnorm_bench.compare.rows import RunTable
 from groupnorm_bench.compare.where import parse_where
 from groupnorm_bench.errors import CompareError, GnbenchError, RunFolderError
-from tests.support.synthetic import ENVIRONMENT, hits_of, result_of, row_of, table_of, write_run
+from tests.support.run_folders import ENVIRONMENT, hits_of, result_of, row_of, table_of, write_run
 
 
 def test_folders_from_several_machines_merge_and_one_reached_twice_counts_once(tmp_path):
@@ -130,7 +130,10 @@ WHERE = [
     ("test/accuracy > 0.945", {"group128"}),
     ("norm==none or norm==batch and batch_size>32", {"none32"}),
     ("weight_decay_all == none", {"batch32", "group32", "none32", "group128"}),
-    ("commit == 0123456789abcdef and seed == 0", {"batch32", "group32", "none32", "group128"}),
+    (
+        f"commit == {ENVIRONMENT['commit']} and seed == 0",
+        {"batch32", "group32", "none32", "group128"},
+    ),
 ]
 
 
@@ -218,4 +221,4 @@ def test_runs_copied_from_another_machine_keep_their_identity(tmp_path):
     shutil.copytree(folder.path, tmp_path / "b" / "renamed")
     (row,) = load_runs([tmp_path / "b"]).rows
     assert row.name == "group-g8-b64-mnist-5k-e2-s1-" + row.cell[-8:]
-    assert row.code == f"0.1.0@{ENVIRONMENT['commit'][:12]}, torch 2.15.0"
+    assert row.code == f"0.1.0@{ENVIRONMENT['commit'][:12]}, torch {ENVIRONMENT['torch']}"

@@ -15,8 +15,17 @@ from groupnorm_bench.compare.load import load_runs
 from groupnorm_bench.compare.rows import RunTable
 from groupnorm_bench.compare.verdicts import compare_runs
 from groupnorm_bench.errors import CompareError
-from tests.support.run_folders import arms, make_run, make_runs
-from tests.support.synthetic import config_of, hits_of, result_of, row_of, table_of, write_run
+from tests.support.run_folders import (
+    arms,
+    config_of,
+    hits_of,
+    make_run,
+    make_runs,
+    result_of,
+    row_of,
+    table_of,
+    write_run,
+)
 
 BASE = np.array([0.970, 0.968, 0.973, 0.971, 0.969, 0.972, 0.970, 0.974])
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from groupnorm_bench.runs.environment import describe_environment, device_name, source_commit
+from groupnorm_bench.runs import describe_environment, device_name, source_commit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

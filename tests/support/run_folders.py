@@ -1,8 +1,9 @@
-"""Synthetic run folders, written through `results.py`, for the tests of compare and report.
+"""Run folders as training writes them, made without training.
 
-Accuracies follow a model with a known truth: a base, an arm's effect at a batch size (BatchNorm
+`result_of`, `row_of` and `table_of` take the numbers that a test chose. `make_run` and `make_runs`
+draw them from a model with a known truth: a base, an arm's effect at a batch size (BatchNorm
 suffers at small batches), an effect of the seed that all arms share (so seeds pair), and noise.
-Every number is drawn from a generator seeded by the run's name: the same call writes the same run.
+Their generator is seeded by the run's name: the same call writes the same run.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from groupnorm_bench.compare.rows import RunRow, RunTable
 from groupnorm_bench.runs import RunFolder, RunResult, Status
 from groupnorm_bench.settings.config import TrainConfig
 
@@ -32,6 +34,80 @@ ENVIRONMENT: dict[str, Any] = {
     "command": ["gnbench", "sweep", "sweeps/norm.yaml"],
     "started": "2026-11-22T10:00:00+00:00",
 }
+
+
+def config_of(arm: str = "batch", **settings: Any) -> TrainConfig:
+    """Return a config from an arm's name: `batch`, `group-g8`."""
+    norm, _, groups = arm.rpartition("-g")
+    if norm:
+        settings |= {"norm": norm, "num_groups": int(groups)}
+    else:
+        settings["norm"] = arm
+    return TrainConfig(**{"dataset": "mnist-5k", "epochs": 2, **settings})
+
+
+def result_of(
+    arm: str = "batch", accuracy: float | None = 0.97, *, status: Any = "finished", **settings: Any
+) -> RunResult:
+    """Return a run of two epochs that ended with a test accuracy (a fraction)."""
+    config = config_of(arm, **settings)
+    last = accuracy if accuracy is not None else 0.1
+    history = [
+        {"epoch": epoch, "step": 10 * epoch, "val/accuracy": last - 0.01 * (config.epochs - epoch)}
+        for epoch in range(1, config.epochs + 1)
+    ]
+    summary: dict[str, Any] = {"status": status}
+    if status == "finished":
+        summary |= {
+            "test/accuracy": accuracy,
+            "val/accuracy": last,
+            "test/loss": 1.0 - last,
+            "train_seconds": 4.0,
+            "images_per_second": 2000.0,
+            "peak_memory_mb": 100.0,
+        }
+    return RunResult(
+        config=config,
+        status=status,
+        history=history,
+        summary=summary,
+        environment=dict(ENVIRONMENT),
+    )
+
+
+def row_of(arm: str = "batch", accuracy: float | None = 0.97, **settings: Any) -> RunRow:
+    result = result_of(arm, accuracy, **settings)
+    return RunRow(result=result, source=f"runs/{result.config.name}")
+
+
+def table_of(accuracies: dict[str, Sequence[float]], **settings: Any) -> RunTable:
+    """Return finished runs: each arm's accuracies by seed 0, 1, 2, ..."""
+    return RunTable(
+        rows=tuple(
+            row_of(arm, value, seed=seed, **settings)
+            for arm, values in accuracies.items()
+            for seed, value in enumerate(values)
+        )
+    )
+
+
+def write_run(
+    runs_dir: Path, result: RunResult, hits: np.ndarray[Any, Any] | None = None
+) -> RunFolder:
+    """Write a result as training does, into the folder that its name gives it."""
+    folder = RunFolder.of(runs_dir, result.config)
+    with folder.claim():
+        if hits is not None:
+            folder.write_hits(hits)
+        folder.write(result)
+    return folder
+
+
+def hits_of(accuracy: float, num_images: int = 1000, seed: int = 0) -> np.ndarray[Any, Any]:
+    """Return booleans [num_images], round(accuracy * num_images) of them true."""
+    hits = np.zeros(num_images, dtype=bool)
+    hits[: round(accuracy * num_images)] = True
+    return np.random.default_rng(seed).permutation(hits)
 
 
 def arms(*, groups: Sequence[int] = (1, 2, 4, 8, 16, 32)) -> list[dict[str, Any]]:
@@ -86,21 +162,14 @@ def make_run(
         history = history[: max(1, len(history) // 2)]
     if status == "diverged":
         history[-1] |= {"train/loss": float("nan"), "val/loss": float("nan")}
-    folder = RunFolder.of(runs_dir, config)
-    folder.path.mkdir(parents=True, exist_ok=True)
-    summary = _summary(history, accuracy if status == "finished" else None) | {"status": status}
-    folder.write(
-        RunResult(
-            config=config,
-            status=status,
-            history=history,
-            summary=summary,
-            environment=ENVIRONMENT | (environment or {}),
-        )
+    result = RunResult(
+        config=config,
+        status=status,
+        history=history,
+        summary=_summary(history, accuracy if status == "finished" else None) | {"status": status},
+        environment=ENVIRONMENT | (environment or {}),
     )
-    if hits and status == "finished":
-        folder.write_hits(right)
-    return folder
+    return write_run(runs_dir, result, right if hits and status == "finished" else None)
 
 
 def make_runs(
