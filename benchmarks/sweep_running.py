@@ -93,7 +93,7 @@ def seconds_of_keeping() -> tuple[float, float]:
     import torch
 
     from groupnorm_bench.datasets.load import load_dataset
-    from groupnorm_bench.tracking.run import TrackingOptions
+    from groupnorm_bench.tracking.options import TrackingOptions
     from groupnorm_bench.training.loop import train
     from groupnorm_bench.trial import run_trial
 

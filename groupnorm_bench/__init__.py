@@ -9,10 +9,11 @@ if TYPE_CHECKING:
     from groupnorm_bench.models.cnn import build_model
     from groupnorm_bench.norms import NORMS, make_norm
     from groupnorm_bench.settings.config import TrainConfig
+    from groupnorm_bench.sweep.session import sweep
     from groupnorm_bench.training.loop import train
 
 __version__ = "0.1.0"
-__all__ = ["NORMS", "TrainConfig", "build_model", "make_norm", "train"]
+__all__ = ["NORMS", "TrainConfig", "build_model", "make_norm", "sweep", "train"]
 
 _HOMES = {
     "NORMS": "norms",
@@ -23,8 +24,14 @@ _HOMES = {
 }
 
 
+_CALLABLE_PACKAGES = ("sweep",)
+"""Sub-packages that are functions as well: see `callable_package`."""
+
+
 def __getattr__(name: str) -> Any:
     """Load a public name on first use, so that `import groupnorm_bench` costs nothing."""
+    if name in _CALLABLE_PACKAGES:
+        return importlib.import_module(f"groupnorm_bench.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'groupnorm_bench' has no attribute {name!r}")
     return getattr(importlib.import_module(f"groupnorm_bench.{_HOMES[name]}"), name)

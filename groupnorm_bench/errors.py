@@ -72,6 +72,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
+def brief(error: BaseException) -> str:
+    """Return an error's message in one line of at most 200 characters; its kind if it has none."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the nearest of `known`, or `; use one of ...`.
 

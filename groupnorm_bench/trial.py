@@ -18,7 +18,8 @@ from groupnorm_bench.errors import (
 from groupnorm_bench.metrics import EpochRow
 from groupnorm_bench.runs import SETTLED, RunFolder, RunResult, write_atomic
 from groupnorm_bench.settings.config import TrainConfig
-from groupnorm_bench.tracking.run import Tracker, TrackingOptions, failure_summary, track
+from groupnorm_bench.tracking.options import TrackingOptions
+from groupnorm_bench.tracking.run import Tracker, failure_summary, track
 from groupnorm_bench.training.hooks import Hooks
 
 if TYPE_CHECKING:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import groupnorm_bench
+from groupnorm_bench.sweep import session
+
 IMPORTS = ("from house import room", "import house.room", "import house.room.desk")
 
 
@@ -38,3 +41,19 @@ def test_a_callable_package_shows_its_functions_parameters(house, monkeypatch):
     import house.room  # type: ignore[import-not-found]
 
     assert list(inspect.signature(house.room).parameters) == ["number"]
+
+
+def test_every_public_name_can_be_had_and_the_list_is_whole():
+    assert groupnorm_bench.__all__ == [
+        *("NORMS", "TrainConfig", "build_model", "make_norm", "sweep", "train"),
+    ]
+    for name in groupnorm_bench.__all__:
+        assert getattr(groupnorm_bench, name) is not None
+    assert set(groupnorm_bench.__all__) <= set(dir(groupnorm_bench))
+    assert inspect.signature(groupnorm_bench.sweep) == inspect.signature(session.sweep)
+
+
+def test_importing_the_package_loads_none_of_its_rooms():
+    code = "import sys, groupnorm_bench; print(*(m for m in sys.modules if 'groupnorm' in m))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["groupnorm_bench"]

@@ -45,12 +45,6 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no hint
 DEFAULT_RUNS_DIR = Path("runs")
 
 
-def default_data_dir() -> Path:
-    """Return the folder of data sets: one per user, so that nothing is fetched twice."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "groupnorm-bench" / "data"
-
-
 @app.callback(invoke_without_command=True)
 def _alone(
     context: typer.Context,

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from groupnorm_bench.cli.app import AsJson, DataDir, app, default_data_dir, print_json
+from groupnorm_bench.cli.app import AsJson, DataDir, app, print_json
 from groupnorm_bench.datasets import DATASETS
+from groupnorm_bench.datasets.place import default_data_dir
 from groupnorm_bench.errors import ConfigError, DataError, nearest
 
 _FETCHED = [name for name, spec in DATASETS.items() if spec.torchvision]

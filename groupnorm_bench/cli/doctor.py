@@ -12,7 +12,8 @@ from pathlib import Path
 
 import typer
 
-from groupnorm_bench.cli.app import AsJson, DataDir, app, default_data_dir, print_json
+from groupnorm_bench.cli.app import AsJson, DataDir, app, print_json
+from groupnorm_bench.datasets.place import default_data_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ def _data(data_dir: Path) -> Finding:
 
 
 def _wandb() -> Finding:
-    from groupnorm_bench.tracking.run import login_problem
+    from groupnorm_bench.tracking.login import login_problem
 
     version, problem = importlib.metadata.version("wandb"), login_problem()
     if problem is None:

@@ -15,7 +15,6 @@ from groupnorm_bench.cli.app import (
     AsJson,
     DataDir,
     app,
-    default_data_dir,
     print_json,
 )
 from groupnorm_bench.cli.comparing import (
@@ -27,6 +26,7 @@ from groupnorm_bench.cli.comparing import (
     Where,
     load_chosen,
 )
+from groupnorm_bench.datasets.place import default_data_dir
 from groupnorm_bench.errors import CompareError, RunFolderError, nearest
 
 if TYPE_CHECKING:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -15,24 +14,23 @@ from groupnorm_bench.cli.app import (
     Quiet,
     RunsDir,
     app,
-    default_data_dir,
     print_json,
 )
 from groupnorm_bench.cli.settings import with_settings
+from groupnorm_bench.datasets.place import default_data_dir
 from groupnorm_bench.errors import (
-    ConfigError,
     RunFolderError,
     TrainingDiverged,
     TrainingStopped,
-    nearest,
 )
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.tracking.options import DEFAULT_PROJECT, TrackingOptions
 
 if TYPE_CHECKING:
     from groupnorm_bench.cli.views.training import TrainProgress
     from groupnorm_bench.runs import RunFolder, RunResult
     from groupnorm_bench.signals import StopSignal
-    from groupnorm_bench.tracking.run import TrackingOptions
+    from groupnorm_bench.tracking.options import Mode
 
 WandbMode = Annotated[
     str, typer.Option("--wandb", help="auto (online where logged in), online, offline, disabled.")
@@ -55,21 +53,19 @@ def train_command(
     out: RunsDir = DEFAULT_RUNS_DIR,
     data_dir: DataDir = None,
     wandb: WandbMode = "auto",
-    project: Project = "groupnorm-bench",
+    project: Project = DEFAULT_PROJECT,
     entity: Entity = None,
     threads: Threads = None,
     force: Annotated[bool, typer.Option("--force", help="Train a finished run again.")] = False,
     suite: Annotated[str, typer.Option(hidden=True)] = "train",
-    sweep_id: Annotated[str | None, typer.Option("--sweep-id", hidden=True)] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Train one CNN, track it, and keep it in a run folder; typed again, it goes on or is done."""
     from groupnorm_bench.signals import StopSignal
 
-    options = dataclasses.replace(
-        tracking_options(wandb, project, entity), suite=suite, sweep_id=sweep_id
-    )
+    mode = cast("Mode", wandb)
+    options = TrackingOptions(mode=mode, project=project, entity=entity, suite=suite)
     with StopSignal() as stop:
         result = _train(
             config, out, data_dir or default_data_dir(), options, threads, force, quiet, stop
@@ -77,23 +73,6 @@ def train_command(
     _print(result, out, as_json, quiet)
     if result.status == "diverged":
         raise TrainingDiverged(f"diverged: {result.summary['error']}")
-
-
-def tracking_options(mode: str, project: str, entity: str | None) -> TrackingOptions:
-    """Return the checked W&B options of a command.
-
-    Raises:
-        ConfigError: the mode is unknown, or W&B would refuse the project's name.
-    """
-    from groupnorm_bench.tracking.run import MODES, TrackingOptions
-
-    if mode not in MODES:
-        raise ConfigError(f"wandb={mode!r} is unknown{nearest(mode, MODES)}")
-    if not project or any(character in project for character in "/\\#?%:"):
-        raise ConfigError(
-            f"project={project!r} is no W&B project's name; use letters, digits and dashes"
-        )
-    return TrackingOptions(mode=mode, project=project, entity=entity)
 
 
 def _train(

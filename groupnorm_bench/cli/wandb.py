@@ -14,9 +14,9 @@ from groupnorm_bench.cli.app import (
     Quiet,
     RunsDir,
     app,
-    default_data_dir,
     print_json,
 )
+from groupnorm_bench.datasets.place import default_data_dir
 from groupnorm_bench.errors import CompareError, RunFolderError, RunsFailed, TrackingError
 
 if TYPE_CHECKING:
@@ -126,20 +126,23 @@ def agent_command(
     """Join a W&B sweep from this machine; Ctrl-C gives its runs back, to be done by others."""
     from groupnorm_bench.cli.views.training import say
     from groupnorm_bench.signals import StopSignal
-    from groupnorm_bench.sweep.executors.wandb.executor import AgentOptions, ended_runs
-    from groupnorm_bench.tracking.agent_pool import read_sweep, require_sweep
+    from groupnorm_bench.sweep.executors.wandb.executor import ended_runs
+    from groupnorm_bench.tracking.agent_pool import Agents, read_sweep, require_sweep
 
     joined = require_sweep(sweep)
     say(f"W&B sweep: {joined.url}")
-    options = AgentOptions(
+    pool = Agents(
+        joined.path,
+        workers,
         runs_dir=out,
         data_dir=data_dir or default_data_dir(),
         threads=threads,
         max_failures=max_failures,
+        count=count,
     )
     done: list[RunResult] = []
     with StopSignal() as stop:
-        with options.agents(joined.path, workers, count) as agents:
+        with pool as agents:
             for result in ended_runs(agents, joined, out, stop):
                 done.append(result)
                 if not quiet:

@@ -53,18 +53,19 @@ class Retried:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A run was lost as often as it may be; its folder says so."""
+    """A run was lost as often as it may be, or for good; its folder says so."""
 
     run: TrainConfig
     reason: str
     traceback: str
+    attempts: int = ATTEMPTS
 
 
 SweepEvent = Started | Progress | Said | Ended | Reused | Retried | Failed | Held | Stopped
 
 
 @dataclass(slots=True)
-class Outcome:
+class ScheduleOutcome:
     """What one call of a sweep did."""
 
     results: dict[str, RunResult] = field(default_factory=dict)
@@ -105,7 +106,7 @@ class Scheduler:
     ) -> None:
         self._source, self._executor, self._runs_dir = source, executor, runs_dir
         self._should_stop, self._max_failures, self._watch = should_stop, max_failures, watch
-        self._outcome = Outcome()
+        self._outcome = ScheduleOutcome()
         self._in_flight: set[str] = set()
         self._lost: dict[str, int] = {}
         self._again: deque[TrainConfig] = deque()
@@ -113,7 +114,7 @@ class Scheduler:
         self._failed_in_a_row = 0
         self._dry = False
 
-    def run(self) -> Outcome:
+    def run(self) -> ScheduleOutcome:
         """Work until the source is dry and every run is answered for, or until stopped."""
         with contextlib.closing(self._events()) as events:
             for event in events:
@@ -180,10 +181,11 @@ class Scheduler:
             return
         self._in_flight.discard(event.run.name)
         if isinstance(event, Lost):
-            self._count_loss(event.run, event.reason, event.traceback)
+            self._count_loss(event)
         elif isinstance(event, Ended) and event.result.status == "failed":
             reason = str(event.result.summary.get("error", "failed"))
-            self._count_loss(event.run, reason, _read_traceback(self._folder(event.run)))
+            traceback = _read_traceback(self._folder(event.run))
+            self._count_loss(Lost(event.run, event.slot, reason, traceback))
         elif isinstance(event, Ended):
             self._take(event)
         else:
@@ -208,17 +210,18 @@ class Scheduler:
             self._outcome.reused[run.name] = result
             self._watch(Reused(run, result))
 
-    def _count_loss(self, run: TrainConfig, reason: str, traceback: str) -> None:
-        self._lost[run.name] = self._lost.get(run.name, 0) + 1
-        if self._lost[run.name] < ATTEMPTS:
+    def _count_loss(self, event: Lost) -> None:
+        run = event.run
+        attempts = self._lost[run.name] = self._lost.get(run.name, 0) + 1
+        if attempts < ATTEMPTS and not event.final:
             self._again.append(run)
-            self._watch(Retried(run, reason))
+            self._watch(Retried(run, event.reason))
             return
-        result = record_failure(self._folder(run), run, reason, traceback)
+        result = record_failure(self._folder(run), run, event.reason, event.traceback)
         if result.status in SETTLED:
             self._take(Ended(run, 0, result, 0.0))
             return
-        failure = Failed(run, reason, traceback)
+        failure = Failed(run, event.reason, event.traceback, attempts)
         self._outcome.results[run.name] = result
         self._outcome.failures.append(failure)
         self._source.done(run, None)

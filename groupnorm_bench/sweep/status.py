@@ -46,7 +46,7 @@ class RunState:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class RunsStatus:
     """All runs under some folders, and what could not be read."""
 
     runs: list[RunState]
@@ -63,7 +63,7 @@ class Status:
         return [run for run in self.runs if run.state in states]
 
 
-def read_status(paths: Iterable[Path]) -> Status:
+def read_status(paths: Iterable[Path]) -> RunsStatus:
     """Read the state of every run under `paths`. Changes nothing and waits for nobody.
 
     Raises:
@@ -78,7 +78,7 @@ def read_status(paths: Iterable[Path]) -> Status:
         name = run.result.config.name
         runs.append(RunState(name, "running" if held else status, run.result))
     runs += [RunState(folder.path.name, "running", None) for folder in _just_begun(paths)]
-    return Status(runs, problems)
+    return RunsStatus(runs, problems)
 
 
 def _just_begun(paths: Iterable[Path]) -> list[RunFolder]:

@@ -22,7 +22,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from groupnorm_bench.errors import TrackingError
-from groupnorm_bench.tracking.bounded import last_line, open_api, require_login, wandb_command
+from groupnorm_bench.tracking.bounded import last_line, open_api, wandb_command
+from groupnorm_bench.tracking.login import require_login
 from groupnorm_bench.tracking.readback import split_path
 
 OPEN_STATES = ("PENDING", "RUNNING", "PAUSED")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from groupnorm_bench.errors import TrackingError
 from groupnorm_bench.runs import RunResult
 from groupnorm_bench.tracking.bounded import open_api
-from groupnorm_bench.tracking.run import Say, TrackingOptions, failure_summary, opened, track
+from groupnorm_bench.tracking.options import Say, TrackingOptions
+from groupnorm_bench.tracking.run import failure_summary, opened, track
 
 if TYPE_CHECKING:
     from groupnorm_bench.tracking.run import Tracker

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from groupnorm_bench.errors import TrackingError
-from groupnorm_bench.tracking.run import NO_LOGIN, login_problem
+from groupnorm_bench.errors import TrackingError, brief
 
 if TYPE_CHECKING:
     import wandb
@@ -39,19 +38,6 @@ _DROPPED = (
     "WANDB_SWEEP_PARAM_PATH",
     "WANDB_SERVICE",
 )
-
-
-def require_login() -> None:
-    """Check that W&B takes our key.
-
-    Raises:
-        TrackingError: there is no key, it is refused, or W&B cannot be reached.
-    """
-    problem = login_problem(15)
-    if problem == NO_LOGIN:
-        raise TrackingError("W&B: no login found; type wandb login, or set WANDB_API_KEY")
-    if problem is not None:
-        raise TrackingError(f"W&B: not online ({problem}); check the key and the network")
 
 
 def bounded_environment(directory: Path) -> dict[str, str]:
@@ -114,5 +100,4 @@ def open_api() -> Iterator[wandb.Api]:
     try:
         yield wandb.Api(timeout=20)
     except (wandb.errors.Error, ValueError, OSError) as error:
-        text = " ".join(str(error).split())[:200]
-        raise TrackingError(f"W&B: {text or type(error).__name__}; check the path") from error
+        raise TrackingError(f"W&B: {brief(error)}; check the path") from error

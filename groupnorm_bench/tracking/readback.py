@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from groupnorm_bench.errors import ConfigError, TrackingError
 from groupnorm_bench.runs import RunResult, Status
-from groupnorm_bench.tracking.bounded import open_api, require_login
+from groupnorm_bench.tracking.bounded import open_api
+from groupnorm_bench.tracking.login import require_login
 from groupnorm_bench.tracking.wire import from_wandb
 
 if TYPE_CHECKING:

@@ -10,51 +10,25 @@ import logging
 import os
 import secrets
 import shutil
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from groupnorm_bench.errors import brief
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.tracking.login import resolve_mode
+from groupnorm_bench.tracking.options import Mode, Say, TrackingOptions
 from groupnorm_bench.tracking.wire import to_wandb
 
 if TYPE_CHECKING:
     import numpy as np
     import wandb
 
-Mode = Literal["auto", "online", "offline", "disabled"]
-MODES: tuple[Mode, ...] = ("auto", "online", "offline", "disabled")
-DEFAULT_PROJECT = "groupnorm-bench"
-START_SECONDS = 10.0
-"""All that W&B may delay the start of a training by."""
 FINISH_SECONDS = 30
 """How long a finished training waits for its upload; the rest goes up by `gnbench sync`."""
 WORST_IMAGES = 25
-NO_LOGIN = "no login found"
-_ENVIRONMENT_MODES: dict[str, Mode] = {
-    "online": "online",
-    "offline": "offline",
-    "dryrun": "offline",
-    "disabled": "disabled",
-}
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class TrackingOptions:
-    """Where a run goes on W&B."""
-
-    mode: Mode = "auto"
-    project: str = DEFAULT_PROJECT
-    entity: str | None = None
-    suite: str = "train"
-    """The sweep's name, or `train` for a run of its own; W&B's job type."""
-    tags: tuple[str, ...] = ()
-    sweep_id: str | None = None
-    """A W&B sweep made for runs of our own scheduler. An agent's run learns its own from wandb."""
 
 
 @dataclass(slots=True)
@@ -100,7 +74,7 @@ class Tracker:
             call()
         except Exception as error:  # whatever W&B's client raises, the training goes on
             self.run = None
-            self.say(f"W&B stopped taking this run ({_line(error)}); gnbench sync completes it")
+            self.say(f"W&B stopped taking this run ({brief(error)}); gnbench sync completes it")
 
 
 opened: set[str] = set()
@@ -110,7 +84,7 @@ opened: set[str] = set()
 def failure_summary(error: BaseException) -> dict[str, str]:
     """Return what W&B is told of a run that raised: its last words and its traceback."""
     lines = traceback.format_exception(error)
-    return {"status": "failed", "error": _line(error), "traceback": "".join(lines)}
+    return {"status": "failed", "error": brief(error), "traceback": "".join(lines)}
 
 
 def test_media(
@@ -141,54 +115,6 @@ def test_media(
             for i in worst
         ],
     }
-
-
-def login_problem(seconds: float = START_SECONDS / 2) -> str | None:
-    """Ask W&B whether it takes our key; return None if so, else why not, within `seconds`.
-
-    Without a key nothing is sent and the answer is `NO_LOGIN`. `wandb.init` alone may take 101 s
-    to fail, and a login check 11 s, so the check runs in a thread that is left behind when it
-    takes too long.
-    """
-    import wandb
-
-    os.environ.setdefault("WANDB_HTTP_TIMEOUT", "3")  # seconds; read by wandb alone
-    os.environ.setdefault("WANDB_SILENT", "true")  # or it tells the terminal who is logged in
-    answer: list[str | None] = []
-
-    def ask() -> None:
-        try:
-            answer.append(None if wandb.login(prompt=False) else NO_LOGIN)
-        except Exception as error:  # any failure means: not online now
-            answer.append(_line(error))
-
-    thread = threading.Thread(target=ask, daemon=True, name="wandb-login")
-    thread.start()
-    thread.join(seconds)
-    return answer[0] if answer else f"no answer within {seconds:.0f} s"
-
-
-def resolve_mode(mode: Mode, say: Say) -> Mode:
-    """Return the mode that can be had: `auto` is online where a login is found, else offline.
-
-    `auto` obeys WANDB_MODE, as W&B's own client does. A server that cannot be reached makes
-    online offline too, with one line.
-    """
-    asked = os.environ.get("WANDB_MODE", "")
-    if mode == "auto" and asked in _ENVIRONMENT_MODES:
-        mode = _ENVIRONMENT_MODES[asked]
-    if mode in ("offline", "disabled"):
-        return mode
-    if os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID"):
-        return "online"  # W&B's agent, which asked for this run, has just talked to W&B
-    problem = login_problem()
-    if problem is None:
-        return "online"
-    if problem == NO_LOGIN and mode == "auto":
-        say("W&B: no login found, keeping the run offline (wandb login; later: gnbench sync)")
-    else:
-        say(f"W&B: not online ({problem}), keeping the run offline (later: gnbench sync)")
-    return "offline"
 
 
 @contextlib.contextmanager
@@ -248,7 +174,7 @@ def _finish(run: wandb.Run, exit_code: int, say: Say) -> None:
     try:
         run.finish(exit_code=exit_code)
     except Exception as error:  # whatever W&B's client raises, the training's outcome stands
-        say(f"W&B could not close this run ({_line(error)}); gnbench sync completes it")
+        say(f"W&B could not close this run ({brief(error)}); gnbench sync completes it")
 
 
 def _start(
@@ -286,19 +212,19 @@ def _start(
         try:
             return init("online", options.sweep_id), "online"
         except wandb.errors.Error as error:
-            say(f"W&B takes no run into its sweep ({_line(error)}); see group {options.suite}")
+            say(f"W&B takes no run into its sweep ({brief(error)}); see group {options.suite}")
             _refused.add(options.sweep_id)
             run_id = secrets.token_hex(4)  # wandb holds on to the id of a run it could not start
     if mode == "online":
         try:
             return init("online"), "online"
         except wandb.errors.Error as error:
-            say(f"W&B: not online ({_line(error)}), keeping the run offline (later: gnbench sync)")
+            say(f"W&B: not online ({brief(error)}), keeping the run offline (later: gnbench sync)")
             run_id = secrets.token_hex(4)
     try:
         return init("offline"), "offline"
     except Exception as error:  # its errors have no common base; none may stop a training
-        say(f"W&B cannot keep this run ({_line(error)}); its result stays in {folder}")
+        say(f"W&B cannot keep this run ({brief(error)}); its result stays in {folder}")
         return None, "disabled"
 
 
@@ -318,8 +244,3 @@ def _settings(sweep_id: str | None) -> wandb.Settings:
         finish_timeout=FINISH_SECONDS,
         sweep_id=sweep_id,
     )
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return (text or type(error).__name__)[:200]

@@ -22,18 +22,16 @@ from groupnorm_bench.tracking.bounded import (
     bounded_environment,
     last_line,
     open_api,
-    require_login,
     run_wandb,
     wandb_command,
 )
-from groupnorm_bench.tracking.run import DEFAULT_PROJECT
+from groupnorm_bench.tracking.login import require_login
+from groupnorm_bench.tracking.options import DEFAULT_PROJECT, Say
 from groupnorm_bench.tracking.sweeps import SweepRecord, create_sweep, find_records
 
 BATCH = 32
 """Runs handed to one `wandb sync`; it uploads `PARALLEL` of them at a time."""
 PARALLEL = 4
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)

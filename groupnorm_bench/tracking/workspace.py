@@ -217,7 +217,8 @@ def save_workspace(workspace: ws.Workspace) -> str:
     Raises:
         TrackingError: W&B refuses us, or has no such project.
     """
-    from groupnorm_bench.tracking.bounded import open_api, require_login
+    from groupnorm_bench.tracking.bounded import open_api
+    from groupnorm_bench.tracking.login import require_login
 
     require_login()
     with open_api():
@@ -246,7 +247,8 @@ def default_entity() -> str:
     Raises:
         TrackingError: W&B refuses us.
     """
-    from groupnorm_bench.tracking.bounded import open_api, require_login
+    from groupnorm_bench.tracking.bounded import open_api
+    from groupnorm_bench.tracking.login import require_login
 
     require_login()
     with open_api() as api:

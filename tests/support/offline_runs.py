@@ -7,7 +7,8 @@ from pathlib import Path
 
 from groupnorm_bench.runs import RunFolder, RunResult
 from groupnorm_bench.settings.config import TrainConfig
-from groupnorm_bench.tracking.run import Mode, TrackingOptions, track
+from groupnorm_bench.tracking.options import Mode, TrackingOptions
+from groupnorm_bench.tracking.run import track
 from groupnorm_bench.tracking.sweeps import SweepRecord
 
 

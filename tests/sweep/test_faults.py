@@ -21,7 +21,7 @@ from groupnorm_bench.runs import SETTLED, RunFolder
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.sweep.executors.local.executor import LocalExecutor
 from groupnorm_bench.sweep.scheduler import Retried, Scheduler
-from groupnorm_bench.tracking.run import TrackingOptions
+from groupnorm_bench.tracking.options import TrackingOptions
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

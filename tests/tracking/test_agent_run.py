@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from groupnorm_bench.tracking.agent_run import answer_from_folder, report_failure, why_stopped
-from groupnorm_bench.tracking.run import TrackingOptions
+from groupnorm_bench.tracking.options import TrackingOptions
 from groupnorm_bench.tracking.sweeps import create_sweep
 from tests.support.offline_runs import configs, track_one
 from tests.support.wandb_server import WandbServer

@@ -10,7 +10,9 @@ import pytest
 
 from groupnorm_bench.runs import RunFolder
 from groupnorm_bench.tracking import run as tracking
-from groupnorm_bench.tracking.run import TrackingOptions, track
+from groupnorm_bench.tracking.login import resolve_mode
+from groupnorm_bench.tracking.options import TrackingOptions
+from groupnorm_bench.tracking.run import track
 from groupnorm_bench.tracking.sweeps import create_sweep
 from tests.support.offline_runs import configs, track_one
 from tests.support.wandb_server import API_KEY, WandbServer
@@ -127,8 +129,8 @@ def test_under_an_agent_nobody_asks_again_whether_we_are_logged_in(
 ):
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
     monkeypatch.setenv("WANDB_RUN_ID", "run")
-    assert tracking.resolve_mode("auto", said.append) == "online"
-    assert tracking.resolve_mode("offline", said.append) == "offline"
+    assert resolve_mode("auto", said.append) == "online"
+    assert resolve_mode("offline", said.append) == "offline"
     assert said == []
     assert wandb_server.operations() == []
 

@@ -20,12 +20,8 @@ import pytest
 from groupnorm_bench.norms import NORMS
 from groupnorm_bench.runs import find_runs
 from groupnorm_bench.settings.config import TrainConfig
-from groupnorm_bench.tracking.run import (
-    START_SECONDS,
-    Tracker,
-    resolve_mode,
-    test_media,
-)
+from groupnorm_bench.tracking.login import START_SECONDS, resolve_mode
+from groupnorm_bench.tracking.run import Tracker, test_media
 from groupnorm_bench.tracking.wire import to_wandb
 from tests.support.command_line import gnbench
 from tests.support.wandb_server import API_KEY, WandbServer
@@ -41,7 +37,8 @@ TRACK = """
 import json, sys, time
 from pathlib import Path
 from groupnorm_bench.settings.config import TrainConfig
-from groupnorm_bench.tracking.run import TrackingOptions, track
+from groupnorm_bench.tracking.options import TrackingOptions
+from groupnorm_bench.tracking.run import track
 config = TrainConfig(norm="batch", dataset="mnist-5k")
 folder, options, previous, rows, end = Path(sys.argv[1]), *json.loads(sys.argv[2])
 said, began = [], time.monotonic()

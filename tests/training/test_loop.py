@@ -20,7 +20,7 @@ from groupnorm_bench.errors import (
     TrainingDiverged,
     TrainingStopped,
 )
-from groupnorm_bench.tracking.run import TrackingOptions
+from groupnorm_bench.tracking.options import TrackingOptions
 from groupnorm_bench.training.hooks import Hooks
 from groupnorm_bench.training.loop import Training, resolve_device
 from groupnorm_bench.training.scoring import evaluate, norm_diagnostics

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
-
-from groupnorm_bench.runs import RunResult
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -13,17 +10,6 @@ if TYPE_CHECKING:
     from groupnorm_bench.compare.cells import CellSummary
 
 _SHOWN = 20
-
-
-def ranking_of(results: Iterable[RunResult], metric: str) -> list[CellSummary]:
-    """Return the cells, best mean first; by `val/accuracy` where summaries lack the metric."""
-    from groupnorm_bench.compare.cells import rank
-    from groupnorm_bench.compare.rows import RunRow
-
-    rows = [RunRow(result=result) for result in results]
-    if all(row.metric(metric) is None for row in rows):
-        metric = "val/accuracy"
-    return rank(rows, metric)
 
 
 def as_data(ranking: list[CellSummary]) -> list[dict[str, Any]]:

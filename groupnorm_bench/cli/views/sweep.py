@@ -206,7 +206,8 @@ def trouble(event: SweepEvent) -> str | None:
     if isinstance(event, Retried):
         return f"{event.run.name}: {event.reason}; trying again"
     if isinstance(event, Failed):
-        return f"{event.run.name} failed twice: {event.reason}"
+        twice = " twice" if event.attempts > 1 else ""
+        return f"{event.run.name} failed{twice}: {event.reason}"
     return None
 
 

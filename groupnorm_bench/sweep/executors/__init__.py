@@ -1,0 +1,71 @@
+"""The engines that train a sweep's runs: a table, and the protocol they keep. Loads light."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from groupnorm_bench.sweep.executors.protocol import Executor
+    from groupnorm_bench.sweep.plan.plan import Plan
+    from groupnorm_bench.tracking.options import Say, TrackingOptions
+
+AUTO = "auto"
+"""W&B's agents where W&B takes our key, else our own workers."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineOptions:
+    """How a sweep's runs are to be trained, whichever engine does it."""
+
+    runs_dir: Path
+    data_dir: Path
+    tracking: TrackingOptions
+    """Its mode is resolved, not `auto`."""
+    slots: int = 1
+    """Runs at a time on this machine."""
+    threads: int = 1
+    """Processor threads of each run."""
+    devices: tuple[str, ...] = ()
+    """CUDA device per slot, repeated in turn; none on a machine without."""
+    trial_timeout: float | None = None
+    """Seconds after which a run is taken to hang."""
+    max_failures: int = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExecutorSpec:
+    """An engine, as the rest knows it before it is loaded."""
+
+    help: str
+    home: str
+    """`module:function` under this package, called as `open` is."""
+    needs_wandb: bool = False
+    """Whether W&B hands out its runs: it must be online, and the engine makes the W&B sweep."""
+
+    def open(self, plan: Plan, options: EngineOptions, say: Say) -> Executor:
+        """Return the engine, ready to take a plan's runs.
+
+        Args:
+            plan: what is to be trained.
+            options: how.
+            say: called with lines for the user.
+        """
+        module, _, function = self.home.partition(":")
+        home = importlib.import_module(f"{__name__}.{module}")
+        engine: Executor = getattr(home, function)(plan, options, say)
+        return engine
+
+
+EXECUTORS: dict[str, ExecutorSpec] = {
+    "local": ExecutorSpec(
+        help="worker processes on this machine", home="local.executor:open_local"
+    ),
+    "wandb": ExecutorSpec(
+        help="W&B's agents, here and on machines that join",
+        home="wandb.executor:open_wandb",
+        needs_wandb=True,
+    ),
+}

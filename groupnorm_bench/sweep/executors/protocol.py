@@ -1,7 +1,7 @@
 """What an engine is: the protocol between the scheduler and whatever trains the runs.
 
 The scheduler hands over an iterator of runs and reads back events; it never learns whether a
-process, a W&B agent or a cluster did the work. A new engine is one module with one class.
+process, a W&B agent or a cluster did the work. A new engine is a class and a line in `EXECUTORS`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Protocol
 from groupnorm_bench.metrics import EpochRow
 from groupnorm_bench.runs import RunResult
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.sweep.plan.sources import Source
 
 Judge = Callable[[TrainConfig, EpochRow], bool]
 """Told a run and an epoch's history row; returns whether the run should be pruned there."""
@@ -60,6 +61,8 @@ class Lost:
     reason: str
     """One line."""
     traceback: str = ""
+    final: bool = False
+    """Whether another attempt is out of place: the run has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +94,12 @@ Event = Started | Progress | Said | Ended | Lost | Held | Stopped
 
 
 class Executor(Protocol):
-    """An engine. `slots` is how many runs it trains at a time."""
+    """An engine: what a new one must offer, and the tests over `EXECUTORS` ask of it."""
 
     slots: int
+    """Runs that it trains at a time."""
+    source: Source | None
+    """What chooses its runs where the engine has them chosen; None where the plan does."""
 
     def submit(
         self,

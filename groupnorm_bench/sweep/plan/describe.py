@@ -160,3 +160,13 @@ def _run_to_json(plan: Plan, config: TrainConfig) -> dict[str, Any]:
         "state": state,
         "settings": config.cell_settings,
     }
+
+
+def headline(plan: Plan) -> str:
+    """Return the line that a sweep begins with."""
+    seeds = "seed" if len(plan.seeds) == 1 else "seeds"
+    failed = f", {plan.num_failed:,} failed before (--retry-failed)" if plan.num_failed else ""
+    return (
+        f"{plan.spec.name}: {plan.num_cells:,} cells x {len(plan.seeds)} {seeds} = "
+        f"{plan.num_runs:,} runs: {plan.num_reused:,} reused{failed}, {plan.num_todo:,} to do"
+    )

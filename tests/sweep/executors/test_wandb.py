@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,14 @@ import yaml
 from groupnorm_bench.cli.app import run
 from groupnorm_bench.runs import RunFolder, RunResult, Status, find_runs
 from groupnorm_bench.settings.config import TrainConfig
-from groupnorm_bench.sweep.executors.protocol import Ended, Event, Lost, Progress, Started, Stopped
-from groupnorm_bench.sweep.executors.wandb.executor import AgentOptions, WandbExecutor, open_plan
+from groupnorm_bench.sweep.executors import EngineOptions
+from groupnorm_bench.sweep.executors.protocol import Ended, Lost, Progress, Started
+from groupnorm_bench.sweep.executors.wandb.executor import WandbExecutor, open_plan
 from groupnorm_bench.sweep.executors.wandb.local_sweep import LocalSweep
 from groupnorm_bench.sweep.executors.wandb.watch import FolderWatch, SweepWatch
 from groupnorm_bench.sweep.file.spec import read_spec
 from groupnorm_bench.sweep.plan.plan import Plan, build_plan
-from groupnorm_bench.tracking.run import TrackingOptions
+from groupnorm_bench.tracking.options import TrackingOptions
 from groupnorm_bench.tracking.sweeps import SweepRecord
 from tests.support.wandb_server import WandbServer
 
@@ -163,20 +163,14 @@ def test_what_wandb_lost_is_trained_here_within_its_sweep(
     runs_dir = wandb_env / "runs"
     sweep = open_plan(plan, runs_dir, ONLINE, said.append)
     state_of(wandb_server, sweep.path, "FINISHED")
-    options = AgentOptions(runs_dir=runs_dir, data_dir=wandb_env)
-    executor = WandbExecutor(plan, options, ONLINE, 1, said.append)
+    options = EngineOptions(runs_dir=runs_dir, data_dir=wandb_env, tracking=ONLINE)
+    executor = WandbExecutor(plan, options, said.append)
     config = plan.runs[0]
     missing = TrainConfig(norm="no.such:norm", dataset="mnist-5k", device="cpu")
-    stop = [False]
+    attempts: list[TrainConfig | None] = [config, None, config, missing]
 
-    def attempts() -> Iterator[TrainConfig | None]:
-        yield from (config, None, config, missing, config, None)
-
-    events: list[Event] = []
-    for event in executor.submit(attempts(), judge, lambda: stop[0]):
-        events.append(event)
-        stop[0] = len(events) == 3
-    over, ended, lost, stopped = events
+    events = list(executor.submit(iter(attempts), judge, lambda: False))
+    over, ended, lost = [event for event in events if isinstance(event, Lost | Ended)]
     assert isinstance(over, Lost)
     assert over.reason == f"sweep {sweep.path} is over"
     assert isinstance(ended, Ended)
@@ -186,4 +180,19 @@ def test_what_wandb_lost_is_trained_here_within_its_sweep(
     assert (stored["state"], stored["summary"]["status"]) == ("finished", "finished")
     assert isinstance(lost, Lost)
     assert "No module named 'no'" in lost.reason
-    assert isinstance(stopped, Stopped)
+
+
+def test_told_to_stop_wandb_as_the_engine_begins_nothing_more(
+    wandb_server: WandbServer, wandb_env: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("WANDB_DIR")
+    plan = the_plan(wandb_env)
+    runs_dir = wandb_env / "runs"
+    sweep = open_plan(plan, runs_dir, ONLINE, lambda line: None)
+    state_of(wandb_server, sweep.path, "FINISHED")
+    options = EngineOptions(runs_dir=runs_dir, data_dir=wandb_env, tracking=ONLINE)
+    executor = WandbExecutor(plan, options, lambda line: None)
+    runs = iter([plan.runs[0], None, plan.runs[0]])
+    (lost,) = executor.submit(runs, judge, lambda: True)
+    assert isinstance(lost, Lost)
+    assert next(runs) == plan.runs[0], "not drawn"

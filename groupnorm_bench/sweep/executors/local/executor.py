@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.sweep.executors import EngineOptions
 from groupnorm_bench.sweep.executors.local.worker import (
     DUMP_SIGNAL,
     STOP,
@@ -39,6 +40,8 @@ from groupnorm_bench.sweep.executors.protocol import (
     Started,
     Stopped,
 )
+from groupnorm_bench.sweep.plan.plan import Plan
+from groupnorm_bench.tracking.options import Say
 
 TRIAL = "groupnorm_bench.sweep.executors.local.shared:run_shared_trial"
 _TICK = 0.2
@@ -87,7 +90,7 @@ class LocalExecutor:
         trial_timeout: float | None = None,
         grace: float = 30.0,
     ) -> None:
-        self.slots = slots
+        self.slots, self.source = slots, None
         self._runs_dir, self._options, self._trial = runs_dir, dict(options or {}), trial
         self._threads, self._devices = threads, devices
         self._trial_timeout, self._grace = trial_timeout, grace
@@ -263,6 +266,18 @@ class LocalExecutor:
                 worker.process.join()
         self._workers.clear()
         shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def open_local(plan: Plan, options: EngineOptions, say: Say) -> LocalExecutor:
+    """Return this machine's workers: the entry `local` of `EXECUTORS`."""
+    return LocalExecutor(
+        options.runs_dir,
+        options={"data_dir": options.data_dir, "tracking": options.tracking},
+        slots=options.slots,
+        threads=options.threads,
+        devices=options.devices,
+        trial_timeout=options.trial_timeout,
+    )
 
 
 def _dump_threads(worker: _Worker) -> None:

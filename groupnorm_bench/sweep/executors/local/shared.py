@@ -17,7 +17,8 @@ from groupnorm_bench.datasets.tensors import Dataset, Split
 from groupnorm_bench.errors import CheckpointError
 from groupnorm_bench.runs import RunResult
 from groupnorm_bench.settings.config import TrainConfig
-from groupnorm_bench.tracking.run import Mode, TrackingOptions, resolve_mode
+from groupnorm_bench.tracking.login import resolve_mode
+from groupnorm_bench.tracking.options import Mode, TrackingOptions
 from groupnorm_bench.training.hooks import Hooks
 from groupnorm_bench.trial import run_trial
 

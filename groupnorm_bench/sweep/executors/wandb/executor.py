@@ -6,57 +6,30 @@ of a run is read from its folder, or, where another machine has it, from W&B.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import tempfile
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.errors import TrackingError
-from groupnorm_bench.runs import SETTLED, RunFolder, RunResult
+from groupnorm_bench.runs import SETTLED, RunResult
+from groupnorm_bench.sweep.executors import EngineOptions
+from groupnorm_bench.sweep.executors.local.executor import LocalExecutor, open_local
+from groupnorm_bench.sweep.executors.protocol import Ended, Event, Executor, Judge, Lost, Stopped
 from groupnorm_bench.sweep.executors.wandb.local_sweep import wandb_config_of
-from groupnorm_bench.sweep.executors.wandb.sweep_config import live_settings
-from groupnorm_bench.sweep.executors.protocol import Ended, Event, Judge, Lost, Stopped
-from groupnorm_bench.sweep.executors.wandb.watch import FolderWatch, SweepWatch, read_ended
+from groupnorm_bench.sweep.executors.wandb.watch import FolderWatch, SweepWatch
 from groupnorm_bench.sweep.plan.plan import Plan
-from groupnorm_bench.sweep.scheduler import ATTEMPTS
+from groupnorm_bench.sweep.plan.sources import Source
 from groupnorm_bench.tracking.agent_pool import Agents, SweepStatus, read_sweep
 from groupnorm_bench.tracking.readback import read_wandb
-from groupnorm_bench.tracking.bounded import require_login
-from groupnorm_bench.tracking.run import Say, TrackingOptions
+from groupnorm_bench.tracking.login import require_login
+from groupnorm_bench.tracking.options import Say, TrackingOptions
 from groupnorm_bench.tracking.sweeps import SweepRecord, create_sweep
 
 _TICK = 0.3
 """Seconds between looks at the run folders."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AgentOptions:
-    """What every agent on this machine is told."""
-
-    runs_dir: Path
-    data_dir: Path
-    threads: int = 1
-    devices: tuple[str, ...] = ()
-    max_failures: int = 5
-
-    def agents(self, path: str, workers: int, count: int | None = None) -> Agents:
-        """Return agents for a sweep, not yet started."""
-        return Agents(
-            path,
-            workers,
-            runs_dir=self.runs_dir,
-            data_dir=self.data_dir,
-            threads=self.threads,
-            devices=self.devices,
-            max_failures=self.max_failures,
-            count=count,
-        )
 
 
 def open_sweep(
@@ -104,30 +77,41 @@ def open_plan(plan: Plan, runs_dir: Path, tracking: TrackingOptions, say: Say) -
     return sweep
 
 
+def open_wandb(plan: Plan, options: EngineOptions, say: Say) -> Executor:
+    """Return W&B as the engine: the entry `wandb` of `EXECUTORS`."""
+    engine = WandbExecutor if plan.spec.method == "grid" else WandbSearch
+    return engine(plan, options, say)
+
+
 class _OnWandb:
     """A plan that W&B's agents train, one per slot.
 
     Args:
         plan: what to train; of a search, which runs those will be, W&B decides.
-        options: see `AgentOptions`.
-        tracking: project and entity.
-        slots: agents.
+        options: how; its tracking names project and entity.
         say: told the sweep's address before anything else.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        options: AgentOptions,
-        tracking: TrackingOptions,
-        slots: int,
-        say: Say,
-    ) -> None:
-        self.slots = slots
-        self._plan, self._options, self._tracking, self._say = plan, options, tracking, say
+    source: Source | None = None
+
+    def __init__(self, plan: Plan, options: EngineOptions, say: Say) -> None:
+        self.slots = options.slots
+        self._plan, self._options, self._say = plan, options, say
 
     def _open(self) -> SweepStatus:
-        return open_plan(self._plan, self._options.runs_dir, self._tracking, self._say)
+        return open_plan(self._plan, self._options.runs_dir, self._options.tracking, self._say)
+
+    def _agents(self, path: str) -> Agents:
+        options = self._options
+        return Agents(
+            path,
+            self.slots,
+            runs_dir=options.runs_dir,
+            data_dir=options.data_dir,
+            threads=options.threads,
+            devices=options.devices,
+            max_failures=options.max_failures,
+        )
 
 
 class WandbSearch(_OnWandb):
@@ -135,6 +119,10 @@ class WandbSearch(_OnWandb):
 
     Args: see `_OnWandb`.
     """
+
+    def __init__(self, plan: Plan, options: EngineOptions, say: Say) -> None:
+        super().__init__(plan, options, say)
+        self.source = NoSource()
 
     def submit(
         self,
@@ -149,19 +137,14 @@ class WandbSearch(_OnWandb):
                 f"sweep {sweep.path} is {sweep.state.lower()}; change the file's name for another"
             )
         runs_dir = self._options.runs_dir
-        with self._options.agents(sweep.path, self.slots) as agents:
+        with self._agents(sweep.path) as agents:
             for result in ended_runs(agents, sweep, runs_dir, should_stop):
-                yield from _ended(result)
-
-
-def _ended(result: RunResult) -> Iterator[Event]:
-    seconds = float(result.summary.get("train_seconds", 0.0))
-    if result.status != "failed":
-        yield Ended(result.config, 0, result, seconds)
-        return
-    reason = str(result.summary.get("error", "failed"))
-    for _ in range(ATTEMPTS):  # W&B does not try a proposal again, so neither is it tried here
-        yield Lost(result.config, 0, reason)
+                seconds = float(result.summary.get("train_seconds", 0.0))
+                if result.status == "failed":  # W&B does not try a proposal again
+                    reason = str(result.summary.get("error", "failed"))
+                    yield Lost(result.config, 0, reason, final=True)
+                else:
+                    yield Ended(result.config, 0, result, seconds)
 
 
 class NoSource:
@@ -202,17 +185,15 @@ class WandbExecutor(_OnWandb):
         sweep = self._open()
         if sweep.is_open:
             watch = FolderWatch(self._options.runs_dir, todo)
-            with self._options.agents(sweep.path, self.slots) as agents:
+            with self._agents(sweep.path) as agents:
                 for _ in _until_ended(agents, should_stop):
                     yield from watch.news()
                 _check_started(agents, sweep)
             yield from self._account(sweep, watch.open, should_stop)
         else:
             yield from (Lost(run, 0, f"sweep {sweep.path} is over") for run in todo)
-        for run in runs:
-            if run is None:
-                return
-            yield Stopped(run, 0) if should_stop() else self._train_here(run, sweep)
+        if not should_stop():
+            yield from self._within(sweep).submit(runs, judge, should_stop)
 
     def _account(
         self, sweep: SweepStatus, left: Sequence[TrainConfig], should_stop: Callable[[], bool]
@@ -232,30 +213,14 @@ class WandbExecutor(_OnWandb):
             else:
                 yield Lost(run, 0, "its W&B agent ended without it")
 
-    def _train_here(self, run: TrainConfig, sweep: SweepStatus) -> Event:
+    def _within(self, sweep: SweepStatus) -> LocalExecutor:
+        """Return workers of our own whose runs stand in a W&B sweep."""
         entity, project, sweep_id = sweep.path.split("/")
-        options = ["--sweep-id", sweep_id, "--project", project, "--entity", entity, "--quiet"]
-        options += ["--suite", self._plan.spec.name, "--out", str(self._options.runs_dir)]
-        options += ["--data-dir", str(self._options.data_dir)]
-        options += ["--threads", str(self._options.threads)]
-        began = time.monotonic()
-        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-            json.dump(live_settings(run), file)
-            file.flush()
-            options += ["--config", file.name]
-            done = subprocess.run(
-                [sys.executable, "-m", "groupnorm_bench.cli", "train", *options],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                check=False,
-            )
-        result = read_ended(RunFolder.of(self._options.runs_dir, run))
-        if result is not None:
-            return Ended(run, 0, result, time.monotonic() - began)
-        last = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
-        return Lost(run, 0, last, done.stderr)
+        tracking = dataclasses.replace(
+            self._options.tracking, entity=entity, project=project, sweep_id=sweep_id
+        )
+        options = dataclasses.replace(self._options, tracking=tracking)
+        return open_local(self._plan, options, self._say)
 
 
 def _until_none(runs: Iterator[TrainConfig | None]) -> Iterator[TrainConfig]:

@@ -10,7 +10,7 @@ from groupnorm_bench.errors import SweepError, TrackingError
 from groupnorm_bench.sweep.executors.wandb.sweep_config import compile_plan, compile_search
 from groupnorm_bench.sweep.plan.plan import Plan
 from groupnorm_bench.tracking.bounded import run_wandb
-from groupnorm_bench.tracking.run import Say, TrackingOptions
+from groupnorm_bench.tracking.options import Say, TrackingOptions
 from groupnorm_bench.tracking.sweeps import SweepRecord, create_sweep
 
 

@@ -1,0 +1,46 @@
+"""What a person sees of the state of run folders."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from groupnorm_bench.sweep.status import RunsStatus, RunState
+
+_SHOWN = 10
+
+
+def draw_status(status: RunsStatus) -> RenderableType:
+    """Return the counts, the runs at work, and those that went wrong."""
+    parts: list[RenderableType] = [Text(counts_in_words(status), style="bold")]
+    running = status.in_state("running")
+    if running:
+        parts += [Text(), _running_table(running)]
+    for run in status.in_state("failed", "diverged")[:_SHOWN]:
+        error = run.result.summary.get("error") if run.result is not None else None
+        parts.append(Text(f"{run.state}: {run.name}: {error or 'no reason given'}"))
+    left_out = len(status.in_state("failed", "diverged")) - _SHOWN
+    if left_out > 0:
+        parts.append(Text(f"... and {left_out} more", style="dim"))
+    parts += [Text(problem, style="yellow") for problem in status.problems]
+    return Group(*parts)
+
+
+def counts_in_words(status: RunsStatus) -> str:
+    """Return the one line that tells all: 72 runs: 70 finished, 2 running."""
+    counts = ", ".join(f"{count:,} {state}" for state, count in status.counts.items())
+    return f"{len(status.runs):,} runs" + (f": {counts}" if counts else "")
+
+
+def _running_table(runs: list[RunState]) -> RenderableType:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("running", no_wrap=True)
+    table.add_column("epoch", justify="right")
+    table.add_column("val/accuracy", justify="right")
+    for run in runs:
+        config = None if run.result is None else run.result.config
+        epochs = "" if config is None or config.max_steps is not None else f"/{config.epochs}"
+        accuracy = "-" if run.accuracy is None else f"{run.accuracy:.4f}"
+        table.add_row(run.name, f"{run.epoch}{epochs}", accuracy)
+    return table

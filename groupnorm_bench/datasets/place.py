@@ -1,0 +1,12 @@
+"""Where data sets are kept."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def default_data_dir() -> Path:
+    """Return the folder of data sets: one per user, so that nothing is fetched twice."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "groupnorm-bench" / "data"

@@ -1,0 +1,350 @@
+"""A sweep from its file to its outcome: plan, engine, scheduler. Draws nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from groupnorm_bench.errors import ConfigError, RunFolderError, TrackingError, nearest
+from groupnorm_bench.runs import FoundRun, RunResult, find_runs
+from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.sweep.executors import AUTO, EXECUTORS, EngineOptions
+from groupnorm_bench.sweep.executors.local.devices import slots_for
+from groupnorm_bench.sweep.file.spec import Metric, SweepSpec, read_spec
+from groupnorm_bench.sweep.plan.describe import Cost, cost_of, headline, sample_todo
+from groupnorm_bench.sweep.plan.plan import Plan, build_plan
+from groupnorm_bench.sweep.plan.sources import make_source
+from groupnorm_bench.sweep.scheduler import Failed, ScheduleOutcome, Scheduler, SweepEvent
+from groupnorm_bench.tracking.options import DEFAULT_PROJECT, Mode, Say, TrackingOptions
+
+if TYPE_CHECKING:
+    from groupnorm_bench.compare.cells import CellSummary
+    from groupnorm_bench.sweep.executors.protocol import Executor
+    from groupnorm_bench.sweep.executors.wandb.local_sweep import LocalSweep
+
+Watch = Callable[[SweepEvent], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepOutcome:
+    """What a sweep comes to."""
+
+    plan: Plan
+    metric: Metric
+    """What its cells are ranked by."""
+    trained: dict[str, RunResult]
+    """By run name: what this call trained, whatever its status."""
+    reused: dict[str, RunResult]
+    """By run name: results that were there before, or that a sweep beside this one trained."""
+    failures: list[Failed]
+    gave_up: bool
+    """Too many failures in a row."""
+    stopped: bool
+    """Asked to stop before all was done."""
+    seconds: float
+
+    @property
+    def results(self) -> list[RunResult]:
+        """All results, the earlier ones first."""
+        return [*self.reused.values(), *self.trained.values()]
+
+    @property
+    def num_left(self) -> int:
+        """Runs without a result so far; `retry_failed` takes up those that failed."""
+        return self.plan.num_runs - sum(result.status != "failed" for result in self.results)
+
+    def count(self, status: str) -> int:
+        """Return how many of the runs trained now ended with `status`."""
+        return sum(result.status == status for result in self.trained.values())
+
+    def ranking(self) -> list[CellSummary]:
+        """Return the cells by their mean over seeds, best first, never by their best seed.
+
+        By `val/accuracy` where summaries lack the sweep's metric.
+        """
+        from groupnorm_bench.compare.cells import rank
+        from groupnorm_bench.compare.rows import RunRow
+
+        rows = [RunRow(result=result) for result in self.results]
+        has_metric = any(row.metric(self.metric.name) is not None for row in rows)
+        return rank(rows, self.metric.name if has_metric else "val/accuracy")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepOptions:
+    """What a person says of a sweep beside its file; see `sweep` for each."""
+
+    runs: Path = Path("runs")
+    data_dir: Path | None = None
+    executor: str = AUTO
+    workers: str = "auto"
+    workers_per_device: int = 1
+    threads: int = 1
+    seeds: int | None = None
+    run_cap: int | None = None
+    search_seed: int = 0
+    retry_failed: bool = False
+    max_failures: int = 5
+    trial_timeout: float | None = None
+    wandb: Mode = "auto"
+    project: str | None = None
+    entity: str | None = None
+
+
+class Session:
+    """One call of a sweep: planned when made, then opened, then run.
+
+    Args:
+        spec: the sweep file.
+        base: settings that the file does not name.
+        options: see `SweepOptions`.
+        say: called with lines that a person must see.
+        note: called with lines that `--quiet` leaves out.
+
+    Raises:
+        ConfigError: an option or the file is not valid.
+        RunFolderError: `runs` is no folder.
+    """
+
+    def __init__(
+        self,
+        spec: SweepSpec | Path,
+        base: TrainConfig,
+        options: SweepOptions,
+        *,
+        say: Say,
+        note: Say,
+    ) -> None:
+        from groupnorm_bench.datasets.load import resolve_dataset
+        from groupnorm_bench.datasets.place import default_data_dir
+
+        names = (AUTO, *EXECUTORS)
+        if options.executor not in names:
+            raise ConfigError(
+                f"executor={options.executor!r} is unknown{nearest(options.executor, names)}"
+            )
+        self._devices, self._slots = slots_for(
+            base.device, options.workers, options.workers_per_device
+        )
+        spec = spec if isinstance(spec, SweepSpec) else read_spec(spec)
+        _check_base(base, spec)
+        self._options, self._say, self._note = options, say, note
+        self._data_dir = data_dir = options.data_dir or default_data_dir()
+        self._tracking = TrackingOptions(
+            mode=options.wandb,
+            project=options.project or spec.project or DEFAULT_PROJECT,
+            entity=options.entity or spec.entity,
+            suite=spec.name,
+        )
+        self._found = _find(options.runs, note)
+        self.plan = build_plan(
+            spec,
+            base=base,
+            seeds=options.seeds,
+            run_cap=options.run_cap,
+            search_seed=options.search_seed,
+            found=self._found,
+            retry_failed=options.retry_failed,
+            resolve_dataset=lambda name: resolve_dataset(name, data_dir, say),
+        )
+        self.metric = self.plan.spec.metric or Metric(name="val/accuracy", goal="maximize")
+        self.slots = min(self._slots, max(self.plan.num_todo, 1))
+        self._engine: Executor | None = None
+        self._shown: LocalSweep | None = None
+
+    @property
+    def reused(self) -> list[RunResult]:
+        """Results of the plan's runs that were there when this session was made."""
+        settled = self.plan.settled
+        return [run.result for run in self._found if run.result.config.name in settled]
+
+    def estimate(self) -> Cost | None:
+        """Measure what the plan will take, in some seconds; None where nothing is to do."""
+        sample = sample_todo(self.plan)
+        if not sample:
+            return None
+        import torch
+
+        from groupnorm_bench.datasets.load import load_dataset
+        from groupnorm_bench.sweep.estimate import estimate_seconds
+
+        torch.set_num_threads(self._options.threads)
+        datasets = {
+            name: load_dataset(name, self._data_dir) for name in {r.dataset for r in sample}
+        }
+        seconds = estimate_seconds(sample, datasets)
+        return cost_of(self.plan, sample, seconds, self.slots)
+
+    def open(self) -> None:
+        """Make the folder of runs and the engine; W&B is asked here, and once.
+
+        Raises:
+            TrackingError: W&B's agents were asked for by name, and cannot be had.
+            RunFolderError: the folder, or the sweep's record in it, cannot be written.
+        """
+        _make(self._options.runs)
+        self._note(headline(self.plan))
+        if not self.plan.num_todo:
+            return
+        executor, tracking = choose_executor(self._options.executor, self._tracking, self._say)
+        spec = EXECUTORS[executor]
+        if not spec.needs_wandb and tracking.mode != "disabled":
+            from groupnorm_bench.sweep.executors.wandb.local_sweep import LocalSweep
+
+            self._shown = LocalSweep(self.plan, self._options.runs, tracking, self._say)
+            tracking = self._shown.begin()
+        options = EngineOptions(
+            runs_dir=self._options.runs,
+            data_dir=self._data_dir,
+            tracking=tracking,
+            slots=self.slots,
+            threads=self._options.threads,
+            devices=self._devices,
+            trial_timeout=self._options.trial_timeout,
+            max_failures=self._options.max_failures,
+        )
+        self._engine = spec.open(self.plan, options, self._say)
+
+    def run(
+        self,
+        *,
+        watch: Watch = lambda event: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> SweepOutcome:
+        """Train what is missing, on the engine that `open` made.
+
+        Args:
+            watch: told of everything as it happens.
+            should_stop: polled; once true, runs under way checkpoint and stop.
+        """
+        started = time.monotonic()
+        work = ScheduleOutcome()
+        if self._engine is not None:
+            work = Scheduler(
+                self._engine.source or make_source(self.plan, self._found),
+                self._engine,
+                self._options.runs,
+                should_stop=should_stop,
+                max_failures=self._options.max_failures,
+                watch=watch,
+            ).run()
+        if self._shown is not None:
+            is_done = not (work.stopped or work.gave_up)
+            self._shown.end([*work.results, *work.reused], is_done=is_done)
+        before = {result.config.name: result for result in self.reused}
+        return SweepOutcome(
+            plan=self.plan,
+            metric=self.metric,
+            trained=work.results,
+            reused=before | work.reused,
+            failures=work.failures,
+            gave_up=work.gave_up,
+            stopped=work.stopped,
+            seconds=time.monotonic() - started,
+        )
+
+
+def sweep(
+    spec_or_path: SweepSpec | Path | str,
+    *,
+    base: TrainConfig | None = None,
+    runs: Path | str = "runs",
+    say: Say = lambda line: print(line, file=sys.stderr),
+    watch: Watch = lambda event: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    **options: Any,
+) -> SweepOutcome:
+    """Run a sweep, or go on with it: train those of its runs that `runs` holds no result of.
+
+    Args:
+        spec_or_path: a W&B sweep file, or one that `read_spec` has read.
+        base: settings that the file does not name; the defaults if None.
+        runs: folder of the run folders.
+        say: called with lines that a person must see; stderr by default.
+        watch: told of each event as it happens.
+        should_stop: polled; once true, runs under way checkpoint and stop.
+        options: fields of `SweepOptions`: `seeds` and `run_cap` in place of the file's,
+            `search_seed`, `executor` (a name in `EXECUTORS`, or `auto`), `workers`,
+            `workers_per_device`, `threads` of each worker, `retry_failed`, `max_failures` in a
+            row that end it, `trial_timeout` in seconds, `data_dir`, `wandb` (a mode), `project`
+            and `entity`.
+
+    Returns:
+        all results, with what failed and what remains; runs that fail raise nothing here.
+
+    Raises:
+        ConfigError: an option or the file is not valid.
+        TrackingError: W&B's agents were asked for by name, and cannot be had.
+        RunFolderError: `runs` cannot be made or written.
+    """
+    unknown = options.keys() - {each.name for each in dataclasses.fields(SweepOptions)}
+    if unknown:
+        name = min(unknown)
+        known = [each.name for each in dataclasses.fields(SweepOptions)]
+        raise ConfigError(f"unknown option {name!r} of a sweep{nearest(name, known)}")
+    spec = spec_or_path if isinstance(spec_or_path, SweepSpec) else Path(spec_or_path)
+    session = Session(
+        spec,
+        base or TrainConfig(),
+        SweepOptions(runs=Path(runs), **options),
+        say=say,
+        note=say,
+    )
+    session.open()
+    return session.run(watch=watch, should_stop=should_stop)
+
+
+def choose_executor(name: str, tracking: TrackingOptions, say: Say) -> tuple[str, TrackingOptions]:
+    """Return the executor, and the options with their mode resolved: W&B is asked once.
+
+    Raises:
+        TrackingError: it needs W&B online, and that cannot be had.
+    """
+    from groupnorm_bench.tracking.login import resolve_mode
+
+    problems: list[str] = []
+    mode = resolve_mode(tracking.mode, problems.append)
+    if name != AUTO and EXECUTORS[name].needs_wandb and mode != "online":
+        why = problems[0].partition(", keeping")[0] if problems else f"--wandb {mode}"
+        raise TrackingError(f"executor={name} needs W&B online ({why}); use --executor local")
+    for line in problems:
+        say(line)
+    if name == AUTO:
+        name = "wandb" if mode == "online" else "local"
+    return name, dataclasses.replace(tracking, mode=mode)
+
+
+def _check_base(base: TrainConfig, spec: SweepSpec) -> None:
+    """Refuse a setting that the file would override."""
+    for name in sorted(spec.settings):
+        if getattr(base, name) != getattr(TrainConfig(), name):
+            raise ConfigError(
+                f"{name}={getattr(base, name)} is set by {spec.path} as well; leave out one of them"
+            )
+    if base.seed != TrainConfig().seed:
+        raise ConfigError(f"seed={base.seed} does nothing in a sweep; use --seeds N")
+
+
+def _find(runs_dir: Path, note: Say) -> list[FoundRun]:
+    """Return the run folders at hand; say which could not be read."""
+    if not runs_dir.exists():
+        return []
+    found, problems = find_runs([runs_dir])
+    for problem in problems:
+        note(problem)
+    return found
+
+
+def _make(runs_dir: Path) -> None:
+    """Make the folder of run folders now: one line, not a failure of every run."""
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(
+            f"out={runs_dir} cannot be made: {error.strerror}; choose another --out"
+        ) from error

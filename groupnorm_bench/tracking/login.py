@@ -1,0 +1,80 @@
+"""Whether W&B is to be had now, asked in seconds: its own client may take minutes to say no."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from groupnorm_bench.errors import TrackingError, brief
+from groupnorm_bench.tracking.options import Mode, Say
+
+START_SECONDS = 10.0
+"""All that W&B may delay the start of a training by."""
+NO_LOGIN = "no login found"
+_ENVIRONMENT_MODES: dict[str, Mode] = {
+    "online": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+}
+
+
+def login_problem(seconds: float = START_SECONDS / 2) -> str | None:
+    """Ask W&B whether it takes our key; return None if so, else why not, within `seconds`.
+
+    Without a key nothing is sent and the answer is `NO_LOGIN`. `wandb.init` alone may take 101 s
+    to fail, and a login check 11 s, so the check runs in a thread that is left behind when it
+    takes too long.
+    """
+    import wandb
+
+    os.environ.setdefault("WANDB_HTTP_TIMEOUT", "3")  # seconds; read by wandb alone
+    os.environ.setdefault("WANDB_SILENT", "true")  # or it tells the terminal who is logged in
+    answer: list[str | None] = []
+
+    def ask() -> None:
+        try:
+            answer.append(None if wandb.login(prompt=False) else NO_LOGIN)
+        except Exception as error:  # any failure means: not online now
+            answer.append(brief(error))
+
+    thread = threading.Thread(target=ask, daemon=True, name="wandb-login")
+    thread.start()
+    thread.join(seconds)
+    return answer[0] if answer else f"no answer within {seconds:.0f} s"
+
+
+def require_login() -> None:
+    """Check that W&B takes our key.
+
+    Raises:
+        TrackingError: there is no key, it is refused, or W&B cannot be reached.
+    """
+    problem = login_problem(15)
+    if problem == NO_LOGIN:
+        raise TrackingError("W&B: no login found; type wandb login, or set WANDB_API_KEY")
+    if problem is not None:
+        raise TrackingError(f"W&B: not online ({problem}); check the key and the network")
+
+
+def resolve_mode(mode: Mode, say: Say) -> Mode:
+    """Return the mode that can be had: `auto` is online where a login is found, else offline.
+
+    `auto` obeys WANDB_MODE, as W&B's own client does. A server that cannot be reached makes
+    online offline too, with one line.
+    """
+    asked = os.environ.get("WANDB_MODE", "")
+    if mode == "auto" and asked in _ENVIRONMENT_MODES:
+        mode = _ENVIRONMENT_MODES[asked]
+    if mode in ("offline", "disabled"):
+        return mode
+    if os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID"):
+        return "online"  # W&B's agent, which asked for this run, has just talked to W&B
+    problem = login_problem()
+    if problem is None:
+        return "online"
+    if problem == NO_LOGIN and mode == "auto":
+        say("W&B: no login found, keeping the run offline (wandb login; later: gnbench sync)")
+    else:
+        say(f"W&B: not online ({problem}), keeping the run offline (later: gnbench sync)")
+    return "offline"

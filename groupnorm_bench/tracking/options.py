@@ -1,0 +1,41 @@
+"""What a person may say about W&B: in which mode, and where runs go. Loads without wandb."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from groupnorm_bench.errors import ConfigError, nearest
+
+Mode = Literal["auto", "online", "offline", "disabled"]
+MODES: tuple[Mode, ...] = ("auto", "online", "offline", "disabled")
+DEFAULT_PROJECT = "groupnorm-bench"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingOptions:
+    """Where a run goes on W&B.
+
+    Raises:
+        ConfigError: the mode is unknown, or W&B would refuse the project's name.
+    """
+
+    mode: Mode = "auto"
+    project: str = DEFAULT_PROJECT
+    entity: str | None = None
+    suite: str = "train"
+    """The sweep's name, or `train` for a run of its own; W&B's job type."""
+    tags: tuple[str, ...] = ()
+    sweep_id: str | None = None
+    """A W&B sweep made for runs of our own scheduler. An agent's run learns its own from wandb."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ConfigError(f"wandb={self.mode!r} is unknown{nearest(self.mode, MODES)}")
+        if not self.project or any(character in self.project for character in "/\\#?%:"):
+            raise ConfigError(
+                f"project={self.project!r} is no W&B project's name; use letters, digits and dashes"
+            )
