@@ -136,7 +136,7 @@ class Board:
         return " · ".join(f"{self.counts[what]} {what}" for what in order if what in self.counts)
 
 
-class View(Protocol):
+class SweepView(Protocol):
     """Shows a board's changes."""
 
     def __enter__(self) -> Self: ...
@@ -151,7 +151,7 @@ class View(Protocol):
         ...
 
 
-def make_view(board: Board, *, quiet: bool = False) -> View:
+def make_view(board: Board, *, quiet: bool = False) -> SweepView:
     """Return a live table on a terminal, plain lines elsewhere; both on stderr."""
     console = Console(stderr=True)
     if console.is_terminal and not quiet:
