@@ -6,6 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from groupnorm_bench import compare, report
+    from groupnorm_bench.compare.load import load_runs
     from groupnorm_bench.models.cnn import build_model
     from groupnorm_bench.norms import NORMS, make_norm
     from groupnorm_bench.settings.config import TrainConfig
@@ -13,18 +15,29 @@ if TYPE_CHECKING:
     from groupnorm_bench.training.loop import train
 
 __version__ = "0.1.0"
-__all__ = ["NORMS", "TrainConfig", "build_model", "make_norm", "sweep", "train"]
+__all__ = [
+    "NORMS",
+    "TrainConfig",
+    "build_model",
+    "compare",
+    "load_runs",
+    "make_norm",
+    "report",
+    "sweep",
+    "train",
+]
 
 _HOMES = {
     "NORMS": "norms",
     "TrainConfig": "settings.config",
     "build_model": "models.cnn",
+    "load_runs": "compare.load",
     "make_norm": "norms",
     "train": "training.loop",
 }
 
 
-_CALLABLE_PACKAGES = ("sweep",)
+_CALLABLE_PACKAGES = ("compare", "report", "sweep")
 """Sub-packages that are functions as well: see `callable_package`."""
 
 

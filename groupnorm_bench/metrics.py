@@ -29,8 +29,8 @@ class MetricSpec:
     then in points."""
     larger_is_better: bool = True
     decimals: int | None = None
-    """Digits behind the point of a printed value; None: four significant ones, for a metric whose
-    size nobody knows."""
+    """Digits behind the point of a printed value under 1,000; None: four significant ones, for a
+    metric whose size nobody knows."""
     per_epoch: bool = False
     """Every row of a run's history has it."""
     in_summary: bool = False
@@ -66,7 +66,8 @@ class MetricSpec:
             return ""
         if self.decimals is None:
             return f"{value:.4g}"
-        return f"{value:,.{self.decimals}f}" if grouped else f"{value:.{self.decimals}f}"
+        decimals = self.decimals if abs(value) < 1_000 else 0
+        return f"{value:,.{decimals}f}" if grouped else f"{value:.{decimals}f}"
 
     def difference(self, value: float | None) -> str:
         """Return a difference, in the unit printed, with its sign; "?" for None.

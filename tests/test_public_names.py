@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import groupnorm_bench
+from groupnorm_bench.compare import ask
+from groupnorm_bench.report import write
 from groupnorm_bench.sweep import session
 
 IMPORTS = ("from house import room", "import house.room", "import house.room.desk")
@@ -45,12 +47,18 @@ def test_a_callable_package_shows_its_functions_parameters(house, monkeypatch):
 
 def test_every_public_name_can_be_had_and_the_list_is_whole():
     assert groupnorm_bench.__all__ == [
-        *("NORMS", "TrainConfig", "build_model", "make_norm", "sweep", "train"),
+        *("NORMS", "TrainConfig", "build_model", "compare", "load_runs", "make_norm", "report"),
+        *("sweep", "train"),
     ]
     for name in groupnorm_bench.__all__:
         assert getattr(groupnorm_bench, name) is not None
     assert set(groupnorm_bench.__all__) <= set(dir(groupnorm_bench))
-    assert inspect.signature(groupnorm_bench.sweep) == inspect.signature(session.sweep)
+    for package, function in (
+        (groupnorm_bench.sweep, session.sweep),
+        (groupnorm_bench.compare, ask.compare),
+        (groupnorm_bench.report, write.report),
+    ):
+        assert inspect.signature(package) == inspect.signature(function)
 
 
 def test_importing_the_package_loads_none_of_its_rooms():

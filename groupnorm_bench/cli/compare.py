@@ -15,7 +15,7 @@ from groupnorm_bench.cli.comparing import (
     Margin,
     Metric,
     Where,
-    load_chosen,
+    names_of,
 )
 from groupnorm_bench.errors import CompareError, nearest
 
@@ -54,10 +54,11 @@ def compare_command(
         raise CompareError(f"format={output!r} is unknown{nearest(output, FORMATS)}")
     if claim is not None and baseline is not None:
         raise CompareError(f"baseline={baseline!r} has no use beside --claim; leave it out")
+    from groupnorm_bench.compare.ask import chosen_runs
     from groupnorm_bench.compare.claims import answer_claim
     from groupnorm_bench.compare.verdicts import compare_runs
 
-    table = load_chosen(runs or [str(DEFAULT_RUNS_DIR)], where, choose)
+    table = chosen_runs(runs or [str(DEFAULT_RUNS_DIR)], where, names_of(choose))
     options: dict[str, Any] = {"metric": metric, "alpha": alpha, "margin": margin}
     output = "json" if as_json else output
     if claim is not None:

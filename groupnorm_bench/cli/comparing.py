@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from groupnorm_bench.compare.rows import RunTable
 
 Baseline = Annotated[
     str | None, typer.Option(help="Arm that the others are held against; batch by default.")
@@ -27,17 +24,6 @@ Margin = Annotated[
 ]
 
 
-def load_chosen(sources: list[str], where: str | None, choose: str | None) -> RunTable:
-    """Return the runs asked for, of chosen settings only the cells that validate best.
-
-    Raises:
-        CompareError: a filter or a setting to choose makes no sense.
-        RunFolderError, TrackingError: a source cannot be read.
-    """
-    from groupnorm_bench.compare.choice import choose as choose_cells
-    from groupnorm_bench.compare.load import load_runs
-
-    table = load_runs(sources, where)
-    if choose is None:
-        return table
-    return choose_cells(table, [name.strip() for name in choose.split(",")])
+def names_of(choose: str | None) -> list[str]:
+    """Return the settings of `--choose lr,num_groups`."""
+    return [] if choose is None else [name.strip() for name in choose.split(",")]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -24,13 +23,12 @@ from groupnorm_bench.cli.comparing import (
     Margin,
     Metric,
     Where,
-    load_chosen,
+    names_of,
 )
-from groupnorm_bench.datasets.place import default_data_dir
-from groupnorm_bench.errors import CompareError, RunFolderError, nearest
+from groupnorm_bench.errors import CompareError, nearest
 
 if TYPE_CHECKING:
-    from groupnorm_bench.report.content import Content
+    from groupnorm_bench.report.write import Format
 
 FORMATS = ("html", "md")
 DEFAULT_OUT = Path("report.html")
@@ -64,78 +62,34 @@ def report_command(
         raise CompareError(f"format={output!r} is unknown{nearest(output, FORMATS)}")
     if open_it and output != "html":
         raise CompareError("--open opens the page; leave --format md out")
-    content = _content(
+    from groupnorm_bench.cli.views.training import say
+    from groupnorm_bench.report.write import report
+
+    written = report(
         list(runs or [str(DEFAULT_RUNS_DIR)]),
-        where,
-        choose,
-        {"baseline": baseline, "metric": metric, "alpha": alpha, "margin": margin},
-        data_dir or default_data_dir(),
-    )
-    pictures = _save_figures(content, figures)
-    path = out if out is not None or output == "md" else DEFAULT_OUT
-    _write(content, output, path, pictures)
-    if as_json and path is not None:
-        print_json({"report": str(path), "figures": [str(picture) for picture in pictures]})
-    elif path is not None:
-        typer.echo(str(path))
-    if open_it and path is not None:
-        _open(path)
-
-
-def _content(
-    sources: list[str],
-    where: str | None,
-    choose: str | None,
-    options: dict[str, Any],
-    data_dir: Path,
-) -> Content:
-    from groupnorm_bench.compare.verdicts import compare_runs
-    from groupnorm_bench.report.content import build
-
-    table = load_chosen(sources, where, choose)
-    return build(
-        table,
-        compare_runs(table, **options),
-        sources=sources,
+        out if out is not None or output == "md" else DEFAULT_OUT,
+        output=cast("Format", output),
+        figures=figures,
+        baseline=baseline,
+        metric=metric,
+        where=where,
+        choose=names_of(choose),
+        alpha=alpha,
+        margin=margin,
         data_dir=data_dir,
         command=shlex.join(["gnbench", *sys.argv[1:]]),
     )
-
-
-def _save_figures(content: Content, folder: Path | None) -> list[Path]:
-    if folder is None:
-        return []
-    from groupnorm_bench.cli.views.training import say
-    from groupnorm_bench.report.draw_paper import save_figures
-
-    paths = save_figures(content.figures, folder)
-    say(f"{len(paths)} pictures in {folder}")
-    return paths
-
-
-def _write(content: Content, output: str, path: Path | None, pictures: list[Path]) -> None:
-    if output == "html":
-        from groupnorm_bench.report.page import render
-
-        text = render(content)
+    if figures is not None:
+        say(f"{len(written.figures)} pictures in {figures}")
+    if written.path is None:
+        typer.echo(written.text, nl=False)
+    elif as_json:
+        pictures = [str(picture) for picture in written.figures]
+        print_json({"report": str(written.path), "figures": pictures})
     else:
-        from groupnorm_bench.report.markdown import render_markdown
-
-        home = path.parent if path is not None else Path()
-        pngs = [Path(os.path.relpath(p, home)) for p in pictures if p.suffix == ".png"]
-        text = render_markdown(content, pngs)
-    if path is None:
-        typer.echo(text, nl=False)
-        return
-    from groupnorm_bench.runs import write_atomic
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFolderError(
-            f"out={str(path)!r} cannot be written: {error.strerror}; choose another --out"
-        ) from error
-    write_atomic(path, text.encode())
+        typer.echo(str(written.path))
+    if open_it and written.path is not None:
+        _open(written.path)
 
 
 def _open(path: Path) -> None:

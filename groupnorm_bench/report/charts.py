@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from groupnorm_bench.report.palette import Style
+from groupnorm_bench.compare.rows import RunRow
+from groupnorm_bench.compare.series import Estimate
+from groupnorm_bench.metrics import MetricSpec, metric_spec
+from groupnorm_bench.report.palette import Style, style_of
 
 Kind = Literal["line", "points", "bars", "reference"]
 """`reference` is a horizontal line at its one y."""
@@ -35,7 +39,7 @@ class Series:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Axis:
+class ChartAxis:
     """An axis: its title with its unit, and where it is marked."""
 
     title: str
@@ -52,8 +56,8 @@ class Axis:
 class Panel:
     """One pair of axes."""
 
-    x: Axis
-    y: Axis
+    x: ChartAxis
+    y: ChartAxis
     series: Sequence[Series]
     title: str = ""
     height: int = 380
@@ -65,7 +69,7 @@ class Panel:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class View:
+class FigureView:
     """Panels that belong together: one setting of what the figure does not show."""
 
     label: str
@@ -111,12 +115,21 @@ class Figure:
     """Its file's name and its anchor."""
     title: str
     caption: str
-    views: Sequence[View] = ()
+    views: Sequence[FigureView] = ()
     parallel: Parallel | None = None
     table: Table | None = None
     """The numbers behind it."""
     absent: str = ""
     """Why there is nothing to draw; empty where there is."""
+
+    def without(self, why: str) -> Figure:
+        """Return the figure with the reason why there is nothing to draw."""
+        return self.filled(absent=why)
+
+    def filled(self, note: str = "", **changes: Any) -> Figure:
+        """Return the figure with its content, and `note` at the end of its caption."""
+        caption = f"{self.caption} {note}".strip()
+        return dataclasses.replace(self, caption=caption, **changes)
 
     @property
     def arms(self) -> list[tuple[str, Style]]:
@@ -130,3 +143,54 @@ class Figure:
                     if series.arm is not None:
                         found.setdefault(series.arm, series.style)
         return list(found.items())
+
+
+MAX_TICKS = 12
+
+
+def metric_axis(metric: str) -> ChartAxis:
+    """Return the axis of a metric; an accuracy lies between 0 and 100 %, with room for marks."""
+    spec = metric_spec(metric)
+    if spec.bounds is None:
+        return ChartAxis(title=spec.title)
+    low, high = (bound * spec.factor for bound in spec.bounds)
+    return ChartAxis(title=spec.title, bounds=(low, high + 0.5))
+
+
+def estimate_series(
+    arm: str,
+    row: RunRow,
+    marks: Sequence[tuple[float, Estimate, str]],
+    metric: str,
+    kind: Kind = "line",
+) -> Series:
+    """Return an arm's estimates of a metric, with intervals, each at its x and with its name."""
+    spec = metric_spec(metric)
+    return Series(
+        label=arm,
+        arm=arm,
+        style=style_of(row.config),
+        kind=kind,
+        x=[x for x, _, _ in marks],
+        y=[e.mean for _, e, _ in marks],
+        low=[e.low for _, e, _ in marks],
+        high=[e.high for _, e, _ in marks],
+        text=[f"{arm} at {name}: {estimate_text(e, spec)}" for _, e, name in marks],
+    )
+
+
+def estimate_text(estimate: Estimate, spec: MetricSpec) -> str:
+    """Return an estimate in words: `98.41 (98.02 to 98.80), n=6`."""
+    interval = (
+        f" ({spec.text(estimate.low)} to {spec.text(estimate.high)})"
+        if estimate.low is not None and estimate.high is not None
+        else ""
+    )
+    return f"{spec.text(estimate.mean)}{interval}, n={estimate.n}"
+
+
+def size_ticks(values: Sequence[float]) -> list[tuple[float, str]] | None:
+    """Return a tick per value, or None where they are too many to print."""
+    if len(values) > MAX_TICKS:
+        return None
+    return [(value, f"{value:g}") for value in values]

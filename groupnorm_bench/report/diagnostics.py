@@ -7,8 +7,17 @@ from collections.abc import Sequence
 
 from groupnorm_bench.compare.rows import RunRow
 from groupnorm_bench.compare.series import curve, estimate_last
-from groupnorm_bench.report.charts import Axis, Figure, Panel, Series, Table, View
-from groupnorm_bench.report.figures import absent, estimate_series, filled, metric_axis, size_ticks
+from groupnorm_bench.report.charts import (
+    ChartAxis,
+    Figure,
+    FigureView,
+    Panel,
+    Series,
+    Table,
+    estimate_series,
+    metric_axis,
+    size_ticks,
+)
 from groupnorm_bench.report.palette import style_of
 from groupnorm_bench.report.slices import Slice, slices
 
@@ -29,7 +38,7 @@ def learning_curves(rows: Sequence[RunRow]) -> Figure:
     )
     axes = {
         "val/accuracy": metric_axis("val/accuracy"),
-        "train/loss": Axis(title="train loss", log=True),
+        "train/loss": ChartAxis(title="train loss", log=True),
     }
     found, note = slices(rows)
     views = []
@@ -40,10 +49,10 @@ def learning_curves(rows: Sequence[RunRow]) -> Figure:
             if (series := _curves(piece, key))
         ]
         if panels:
-            views.append(View(label=piece.label, panels=panels))
+            views.append(FigureView(label=piece.label, panels=panels))
     if not views:
-        return absent(base, "No finished run has a history.")
-    return filled(base, note, views=views, table=_last_epochs(found))
+        return base.without("No finished run has a history.")
+    return base.filled(note, views=views, table=_last_epochs(found))
 
 
 def _last_epochs(found: Sequence[Slice]) -> Table:
@@ -77,10 +86,10 @@ def _curves(piece: Slice, key: str) -> list[Series]:
     return series
 
 
-def _epochs(piece: Slice) -> Axis:
+def _epochs(piece: Slice) -> ChartAxis:
     last = max(row.config.epochs for row in piece.rows)
     ticks = [(epoch, str(epoch)) for epoch in range(1, last + 1)] if last <= 10 else None
-    return Axis(title="epoch", ticks=ticks)
+    return ChartAxis(title="epoch", ticks=ticks)
 
 
 def activations(rows: Sequence[RunRow]) -> Figure:
@@ -101,7 +110,7 @@ def activations(rows: Sequence[RunRow]) -> Figure:
         panels = [
             Panel(
                 x=_epochs(piece),
-                y=Axis(title=_WHAT[what]),
+                y=ChartAxis(title=_WHAT[what]),
                 series=series,
                 title=f"{layer}: {_WHAT[what]}",
                 height=280,
@@ -111,10 +120,10 @@ def activations(rows: Sequence[RunRow]) -> Figure:
             if (series := _curves(piece, f"norm/{layer}/activation_{what}"))
         ]
         if panels:
-            views.append(View(label=piece.label, panels=panels))
+            views.append(FigureView(label=piece.label, panels=panels))
     if not views:
-        return absent(base, "No finished run recorded its activations.")
-    return filled(base, note, views=views)
+        return base.without("No finished run recorded its activations.")
+    return base.filled(note, views=views)
 
 
 def _keys(row: RunRow) -> set[str]:
@@ -135,7 +144,7 @@ def eval_gap(rows: Sequence[RunRow]) -> Figure:
     key = "norm/eval_gap"
     having = [row for row in rows if key in _keys(row)]
     if not having:
-        return absent(base, "No finished run of a norm with running statistics.")
+        return base.without("No finished run of a norm with running statistics.")
     sizes = sorted({row.config.batch_size for row in having})
     found, note = slices(having, across=("batch_size",))
     views, table = [], []
@@ -149,11 +158,11 @@ def eval_gap(rows: Sequence[RunRow]) -> Figure:
                     marks.append((float(size), e, f"batch size {size}"))
                     table.append([arm, piece.label, size, e.n, e.mean, e.low, e.high])
             if marks:
-                series.append(estimate_series(arm, members[0], marks))
-        axis = Axis(title="batch size", log=True, ticks=size_ticks(sizes))
+                series.append(estimate_series(arm, members[0], marks, key))
+        axis = ChartAxis(title="batch size", log=True, ticks=size_ticks(sizes))
         panel = Panel(
-            x=axis, y=Axis(title="gap (points)"), series=series, height=300, zero_line="y"
+            x=axis, y=ChartAxis(title="gap (points)"), series=series, height=300, zero_line="y"
         )
-        views.append(View(label=piece.label, panels=[panel]))
+        views.append(FigureView(label=piece.label, panels=[panel]))
     headers = ["arm", "setting", "batch size", "n", "gap (points)", "low", "high"]
-    return filled(base, note, views=views, table=Table(headers=headers, rows=table))
+    return base.filled(note, views=views, table=Table(headers=headers, rows=table))

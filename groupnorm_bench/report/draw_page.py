@@ -10,7 +10,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from groupnorm_bench.report.charts import Axis, Dimension, Figure, Panel, Parallel, Series, View
+from groupnorm_bench.report.charts import (
+    ChartAxis,
+    Dimension,
+    Figure,
+    FigureView,
+    Panel,
+    Parallel,
+    Series,
+)
 
 BAR_OPACITY = 0.6
 """Of bars, so that the interval over one is seen."""
@@ -29,7 +37,7 @@ def figure_spec(figure: Figure) -> dict[str, Any]:
     return {"views": [_view_spec(view) for view in figure.views]}
 
 
-def _view_spec(view: View) -> dict[str, Any]:
+def _view_spec(view: FigureView) -> dict[str, Any]:
     return {"label": view.label, "panels": [panel_spec(panel) for panel in view.panels]}
 
 
@@ -61,7 +69,7 @@ def plain(text: str) -> str:
     return html.escape(text, quote=False)
 
 
-def _axis(axis: Axis) -> dict[str, Any]:
+def _axis(axis: ChartAxis) -> dict[str, Any]:
     spec: dict[str, Any] = {
         "title": {"text": plain(axis.title), "standoff": 8},
         "automargin": True,
@@ -85,7 +93,7 @@ def _axis(axis: Axis) -> dict[str, Any]:
     return spec
 
 
-def _range(places: Sequence[float], axis: Axis) -> list[float]:
+def _range(places: Sequence[float], axis: ChartAxis) -> list[float]:
     """Return the ends of an axis with named places, half a place beyond the outer ones."""
     numbers = [math.log2(place) for place in places] if axis.log else list(places)
     ends = [min(numbers) - 0.5, max(numbers) + 0.5]

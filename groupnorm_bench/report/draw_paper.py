@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from groupnorm_bench.errors import RunFolderError
-from groupnorm_bench.report.charts import Axis, Figure, Panel, Parallel, Series, View
+from groupnorm_bench.report.charts import ChartAxis, Figure, FigureView, Panel, Parallel, Series
 from groupnorm_bench.report.draw_page import BAR_OPACITY
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-") or "view"
 
 
-def _canvas(figure: Figure, view: View) -> Canvas:
+def _canvas(figure: Figure, view: FigureView) -> Canvas:
     from matplotlib.figure import Figure as Canvas
 
     columns = min(2, len(view.panels))
@@ -162,7 +162,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
         axes.set_ylim(max(low, panel.y.bounds[0]), min(high, panel.y.bounds[1]))
 
 
-def _scale(axes: Axes, which: str, axis: Axis) -> None:
+def _scale(axes: Axes, which: str, axis: ChartAxis) -> None:
     from matplotlib.ticker import LogLocator
 
     one = axes.xaxis if which == "x" else axes.yaxis

@@ -12,8 +12,7 @@ from groupnorm_bench.compare.importance import (
 )
 from groupnorm_bench.compare.rows import RunRow
 from groupnorm_bench.errors import CompareError
-from groupnorm_bench.report.charts import Axis, Figure, Panel, Series, Table, View
-from groupnorm_bench.report.figures import absent, filled
+from groupnorm_bench.report.charts import ChartAxis, Figure, FigureView, Panel, Series, Table
 from groupnorm_bench.report.palette import Style
 
 _SETTING = Style("#3f7cac", "circle")
@@ -49,10 +48,10 @@ def importance(rows: Sequence[RunRow], metric: str, alpha: float) -> Figure:
     except CompareError as error:
         notes.append(f"No forest importance: {error}.")
     if not panels:
-        return absent(base, " ".join(notes))
+        return base.without(" ".join(notes))
     headers = ["method", "source", "share or importance", "low", "high", "by chance", "correlation"]
-    views = [View(label="all runs", panels=panels)]
-    return filled(base, " ".join(notes), views=views, table=Table(headers=headers, rows=table))
+    views = [FigureView(label="all runs", panels=panels)]
+    return base.filled(" ".join(notes), views=views, table=Table(headers=headers, rows=table))
 
 
 def _shares_panel(shares: VarianceShares) -> Panel:
@@ -60,8 +59,10 @@ def _shares_panel(shares: VarianceShares) -> Panel:
     groups = {"settings": (_SETTING, shown[:-1], 0), "seed": (_SEED, shown[-1:], len(shown) - 1)}
     return Panel(
         title="share of variance (%)",
-        x=Axis(title="", from_zero=True),
-        y=Axis(title="", ticks=[(i, share.source) for i, share in enumerate(shown)], reversed=True),
+        x=ChartAxis(title="", from_zero=True),
+        y=ChartAxis(
+            title="", ticks=[(i, share.source) for i, share in enumerate(shown)], reversed=True
+        ),
         series=[
             Series(
                 label=label,
@@ -87,8 +88,8 @@ def _forest_panel(forest: Forest) -> Panel:
     shown = forest.columns[:MAX_BARS]
     return Panel(
         title="random-forest importance (%)",
-        x=Axis(title="", from_zero=True),
-        y=Axis(
+        x=ChartAxis(title="", from_zero=True),
+        y=ChartAxis(
             title="", ticks=[(i, column.column) for i, column in enumerate(shown)], reversed=True
         ),
         series=[

@@ -13,9 +13,9 @@ from typing import Any
 import groupnorm_bench
 from groupnorm_bench.compare import render as tables
 from groupnorm_bench.compare.rows import RunRow
+from groupnorm_bench.metrics import metric_spec
 from groupnorm_bench.report.content import Content, summary_sentence
 from groupnorm_bench.report.draw_page import figure_spec
-from groupnorm_bench.report.figures import metric_title
 from groupnorm_bench.report.palette import style_of
 
 _TEMPLATES = resources.files("groupnorm_bench.report") / "templates"
@@ -101,7 +101,7 @@ def _run_columns(content: Content) -> list[dict[str, str]]:
     columns = [("run", "text"), ("arm", "text")]
     columns += [(name, "number") for name in content.settings]
     columns += [("seed", "number"), ("status", "text")]
-    columns += [(_SUMMARY_COLUMNS.get(name, metric_title(name)), "number") for name in names]
+    columns += [(_SUMMARY_COLUMNS.get(name, metric_spec(name).title), "number") for name in names]
     return [{"title": title, "kind": kind} for title, kind in columns]
 
 
@@ -110,7 +110,6 @@ def _run_row(content: Content, row: RunRow) -> dict[str, Any]:
     metric = content.comparison.metric
     names = [*_SUMMARY_COLUMNS, *([metric] if metric not in _SUMMARY_COLUMNS else [])]
     settings = [row.setting.get(name) for name in content.settings]
-    shown = [row.printed(name) for name in names]
     return {
         "name": row.folder.path.name if row.folder else row.name,
         "link": _web_address(row),
@@ -120,7 +119,7 @@ def _run_row(content: Content, row: RunRow) -> dict[str, Any]:
             *({"text": _setting_text(value), "kind": "number"} for value in settings),
             {"text": str(row.seed), "kind": "number"},
             {"text": row.status, "kind": "text"},
-            *(_number_cell(value) for value in shown),
+            *(_number_cell(name, row.printed(name)) for name in names),
         ],
     }
 
@@ -131,10 +130,10 @@ def _setting_text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _number_cell(value: float | None) -> dict[str, Any]:
+def _number_cell(metric: str, value: float | None) -> dict[str, Any]:
     if value is None:
         return {"text": "–", "kind": "number"}
-    text = f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.2f}"
+    text = metric_spec(metric).text(value, grouped=True)
     return {"text": text, "sort": f"{value:.8g}", "kind": "number"}
 
 

@@ -11,7 +11,7 @@ import math
 import zlib
 from dataclasses import dataclass
 
-from groupnorm_bench.norms import CONV_CHANNELS
+from groupnorm_bench.compare.order import num_groups_of
 from groupnorm_bench.settings.config import TrainConfig
 
 LIGHT_PAGE, DARK_PAGE = "#ffffff", "#14171c"
@@ -82,5 +82,5 @@ def style_of(config: TrainConfig) -> Style:
 
 
 def _ramp_step(config: TrainConfig) -> int:
-    groups = config.num_groups_for(CONV_CHANNELS[0])
-    return max(0, min(round(math.log2(max(groups, 1))), len(_RAMP_MARKERS) - 1))
+    groups = num_groups_of(config) or 1
+    return max(0, min(round(math.log2(groups)), len(_RAMP_MARKERS) - 1))

@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from groupnorm_bench.compare.order import arm_order, varying
+from groupnorm_bench.compare.order import arm_order, num_groups_of, varying
 from groupnorm_bench.compare.rows import RunRow, RunTable
-from groupnorm_bench.norms import CONV_CHANNELS
+from groupnorm_bench.metrics import metric_spec
 from groupnorm_bench.report.charts import Dimension, Figure, Parallel
-from groupnorm_bench.report.figures import absent, filled, metric_title
 from groupnorm_bench.report.palette import style_of
 
 MAX_PLACES = 12
@@ -33,7 +32,7 @@ def parallel(table: RunTable, metric: str) -> Figure:
     )
     rows = [row for row in table.finished if row.metric(metric) is not None]
     if not rows:
-        return absent(base, f"No finished run has {metric}.")
+        return base.without(f"No finished run has {metric}.")
     rows.sort(key=lambda row: arm_order(row.config))
     place = {id(row): i for i, row in enumerate(table.rows)}
     styles = {row.arm: style_of(row.config) for row in rows}
@@ -46,8 +45,7 @@ def parallel(table: RunTable, metric: str) -> Figure:
         *(_setting(name, [row.setting.get(name, "none") for row in rows]) for name in names),
         *(_result(key, rows) for key in ("val/accuracy", metric) if _all_have(key, rows)),
     ]
-    return filled(
-        base,
+    return base.filled(
         parallel=Parallel(
             dimensions=dimensions,
             arms=[row.arm for row in rows],
@@ -58,9 +56,7 @@ def parallel(table: RunTable, metric: str) -> Figure:
 
 
 def _groups_of(row: RunRow) -> str | int:
-    if not row.config.norm_spec.reads_groups:
-        return "none"
-    return row.config.num_groups_for(CONV_CHANNELS[0])
+    return num_groups_of(row.config) or "none"
 
 
 def _all_have(key: str, rows: Sequence[RunRow]) -> bool:
@@ -69,7 +65,7 @@ def _all_have(key: str, rows: Sequence[RunRow]) -> bool:
 
 def _result(key: str, rows: Sequence[RunRow]) -> Dimension:
     values = [row.printed(key) or 0.0 for row in rows]
-    return Dimension(label=metric_title(key), values=values)
+    return Dimension(label=metric_spec(key).title, values=values)
 
 
 def _setting(label: str, values: Sequence[Any]) -> Dimension:

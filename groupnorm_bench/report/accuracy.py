@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from groupnorm_bench.compare.order import arm_order
 from groupnorm_bench.compare.rows import RunRow
-from groupnorm_bench.compare.series import Estimate, estimate_metric
+from groupnorm_bench.compare.series import estimate_metric
 from groupnorm_bench.compare.verdicts import Comparison, Contrast
 from groupnorm_bench.metrics import metric_spec
-from groupnorm_bench.norms import CONV_CHANNELS
+from groupnorm_bench.models import MODELS
 from groupnorm_bench.report.charts import (
-    Axis,
+    ChartAxis,
     Figure,
-    Kind,
+    FigureView,
     Panel,
     Series,
     Table,
-    View,
+    estimate_series,
+    estimate_text,
+    metric_axis,
+    size_ticks,
 )
 from groupnorm_bench.report.palette import Style, style_of
 from groupnorm_bench.report.slices import Slice, slices
 
 MAX_ROWS_OF_ONE_FOREST = 32
-MAX_TICKS = 12
 BESIDE = 0.12
 """Norms with the same number of groups stand this share of a place apart."""
 MAX_LINEAR_SPREAD = 10
@@ -34,43 +35,32 @@ DODGE = 0.035
 """Arms at one batch size are drawn side by side, this share of the axis' doubling apart."""
 
 
-def metric_title(metric: str) -> str:
-    """Return a metric as an axis names it: `test/accuracy` is `test accuracy (%)`."""
-    name = metric.replace("/", " ").replace("_", " ")
-    return f"{name} (%)" if metric_spec(metric).is_percent else name
-
-
-def metric_axis(metric: str) -> Axis:
-    """Return the axis of a metric; an accuracy lies between 0 and 100 %."""
-    return Axis(title=metric_title(metric), bounds=(0, 100.5) if "accuracy" in metric else None)
-
-
 def differences(comparison: Comparison, rows: Sequence[RunRow]) -> Figure:
     """Return every contrast's difference with its interval, and the margin of equality."""
+    measured = metric_spec(comparison.metric).title.removesuffix(" (%)")
     base = Figure(
         key="differences",
         title=f"Difference from {comparison.baseline}",
         caption=(
             f"Each arm minus {comparison.baseline} over paired seeds, with its "
             f"{1 - comparison.alpha:.0%} interval. To the right of zero the arm has the larger "
-            f"{metric_title(comparison.metric).removesuffix(' (%)')}; inside the shaded margin "
-            "arms count as equal."
+            f"{measured}; inside the shaded margin arms count as equal."
         ),
     )
     if not comparison.contrasts:
-        return absent(base, "No arm shares a setting with the baseline, so nothing is contrasted.")
+        return base.without("No arm shares a setting with the baseline, so nothing is contrasted.")
     styles = {row.arm: style_of(row.config) for row in rows}
     if len(comparison.contrasts) <= MAX_ROWS_OF_ONE_FOREST:
-        views = [View(label="all contrasts", panels=[_forest(comparison.contrasts, styles)])]
+        views = [FigureView(label="all contrasts", panels=[_forest(comparison.contrasts, styles)])]
     else:
         groups: dict[str, list[Contrast]] = {}
         for contrast in comparison.contrasts:
             groups.setdefault(contrast.label, []).append(contrast)
         views = [
-            View(label=label, panels=[_forest(group, styles, labelled=False)])
+            FigureView(label=label, panels=[_forest(group, styles, labelled=False)])
             for label, group in groups.items()
         ]
-    return filled(base, views=views, table=_contrast_table(comparison.contrasts))
+    return base.filled(views=views, table=_contrast_table(comparison.contrasts))
 
 
 def _forest(
@@ -91,8 +81,8 @@ def _forest(
         marks["text"].append(contrast.sentence)
     unit = contrasts[0].unit or contrasts[0].metric
     return Panel(
-        x=Axis(title=f"difference ({unit})"),
-        y=Axis(title="", ticks=ticks, reversed=True),
+        x=ChartAxis(title=f"difference ({unit})"),
+        y=ChartAxis(title="", ticks=ticks, reversed=True),
         series=[
             Series(label=arm, arm=arm, style=styles[arm], kind="points", across=True, **marks)
             for arm, marks in series.items()
@@ -140,16 +130,16 @@ def by_batch_size(rows: Sequence[RunRow], metric: str) -> Figure:
     found, note = slices(rows, across=("batch_size",))
     sizes = sorted({row.config.batch_size for row in rows})
     if not rows:
-        return absent(base, "No finished run.")
+        return base.without("No finished run.")
     views, table = [], []
     for piece in found:
         series, numbers = _over(piece, metric, lambda row: row.config.batch_size)
         views.append(
-            View(
+            FigureView(
                 label=piece.label,
                 panels=[
                     Panel(
-                        x=Axis(title="batch size", log=True, ticks=size_ticks(sizes)),
+                        x=ChartAxis(title="batch size", log=True, ticks=size_ticks(sizes)),
                         y=metric_axis(metric),
                         series=series,
                     )
@@ -158,7 +148,7 @@ def by_batch_size(rows: Sequence[RunRow], metric: str) -> Figure:
         )
         table += [[arm, piece.label, size, *values] for arm, size, *values in numbers]
     headers = ["arm", "setting", "batch size", "n", "mean", "low", "high"]
-    return filled(base, views=views, table=Table(headers=headers, rows=table), note=note)
+    return base.filled(views=views, table=Table(headers=headers, rows=table), note=note)
 
 
 def _over(piece: Slice, metric: str, place: Any) -> tuple[list[Series], list[list[Any]]]:
@@ -173,62 +163,31 @@ def _over(piece: Slice, metric: str, place: Any) -> tuple[list[Series], list[lis
         shift = 2.0 ** (DODGE * (i - (len(arms) - 1) / 2))
         if points_of:
             series.append(
-                estimate_series(arm, members[0], [(x * shift, e, f"{x:g}") for x, e in points_of])
+                estimate_series(
+                    arm, members[0], [(x * shift, e, f"{x:g}") for x, e in points_of], metric
+                )
             )
             numbers += [[arm, x, e.n, e.mean, e.low, e.high] for x, e in points_of]
     return series, numbers
 
 
-def estimate_series(
-    arm: str, row: RunRow, marks: Sequence[tuple[float, Estimate, str]], kind: Kind = "line"
-) -> Series:
-    """Return an arm's estimates with their intervals, each at its x and with its name."""
-    return Series(
-        label=arm,
-        arm=arm,
-        style=style_of(row.config),
-        kind=kind,
-        x=[x for x, _, _ in marks],
-        y=[e.mean for _, e, _ in marks],
-        low=[e.low for _, e, _ in marks],
-        high=[e.high for _, e, _ in marks],
-        text=[f"{arm} at {name}: {estimate_text(e)}" for _, e, name in marks],
-    )
-
-
-def estimate_text(estimate: Estimate) -> str:
-    """Return an estimate in words: `98.41 (98.02 to 98.80), n=6`."""
-    interval = (
-        f" ({estimate.low:.2f} to {estimate.high:.2f})"
-        if estimate.low is not None and estimate.high is not None
-        else ""
-    )
-    return f"{estimate.mean:.2f}{interval}, n={estimate.n}"
-
-
-def size_ticks(values: Sequence[float]) -> list[tuple[float, str]] | None:
-    """Return a tick per value, or None where they are too many to print."""
-    if len(values) > MAX_TICKS:
-        return None
-    return [(value, f"{value:g}") for value in values]
-
-
 def by_groups(rows: Sequence[RunRow], metric: str) -> Figure:
     """Return the metric against the number of groups, LayerNorm and InstanceNorm as its ends."""
+    channels = MODELS["cnn"].norm_channels.values()
+    fewest, most = min(channels), max(channels)
     base = Figure(
         key="groups",
         title="Accuracy against number of groups",
         caption=(
             "GroupNorm with one group is LayerNorm, with a group per channel InstanceNorm (its "
             "learned scale aside), so both stand at the ends; dashed lines are the arms without "
-            f"groups. The {CONV_CHANNELS[0]}-channel layer reaches InstanceNorm at "
-            f"{CONV_CHANNELS[0]} groups, the {CONV_CHANNELS[1]}-channel one does not. Mean over "
-            "seeds with its 95% interval."
+            f"groups. The {fewest}-channel layer reaches InstanceNorm at {fewest} groups, the "
+            f"{most}-channel one does not. Mean over seeds with its 95% interval."
         ),
     )
     grouped = [row for row in rows if _counts_groups(row)]
     if not grouped:
-        return absent(base, "No finished run of a norm with a number of groups.")
+        return base.without("No finished run of a norm with a number of groups.")
     counts = sorted({row.config.num_groups for row in grouped})
     places: dict[Any, float] = {"layer": 0}
     places |= {count: i + 1 for i, count in enumerate(counts)}
@@ -238,16 +197,16 @@ def by_groups(rows: Sequence[RunRow], metric: str) -> Figure:
     views, table = [], []
     for piece in shown:
         series = _group_series(piece, metric, places)
-        axis = Axis(
+        axis = ChartAxis(
             title="number of groups (LN, IN: Layer- and InstanceNorm)", ticks=_group_ticks(places)
         )
         panel = Panel(x=axis, y=metric_axis(metric), series=series)
-        views.append(View(label=piece.label, panels=[panel]))
+        views.append(FigureView(label=piece.label, panels=[panel]))
         for arm, members in piece.by_arm().items():
             if e := estimate_metric(members, metric):
                 table.append([arm, piece.label, e.n, e.mean, e.low, e.high])
     headers = ["arm", "setting", "n", "mean", "low", "high"]
-    return filled(base, views=views, table=Table(headers=headers, rows=table), note=note)
+    return base.filled(views=views, table=Table(headers=headers, rows=table), note=note)
 
 
 def _counts_groups(row: RunRow) -> bool:
@@ -271,7 +230,9 @@ def _group_series(piece: Slice, metric: str, places: dict[Any, float]) -> list[S
         place = places.get(config.num_groups if counted else config.norm)
         if place is not None:
             beside = place + (BESIDE * norms.index(config.norm) if counted else 0.0)
-            series.append(estimate_series(arm, members[0], [(beside, estimate, arm)], "points"))
+            series.append(
+                estimate_series(arm, members[0], [(beside, estimate, arm)], metric, "points")
+            )
         elif not config.norm_spec.reads_groups:
             series.append(
                 Series(
@@ -281,7 +242,7 @@ def _group_series(piece: Slice, metric: str, places: dict[Any, float]) -> list[S
                     kind="reference",
                     x=[0, len(places) - 1],
                     y=[estimate.mean],
-                    text=[f"{arm}: {estimate_text(estimate)}"],
+                    text=[f"{arm}: {estimate_text(estimate, metric_spec(metric))}"],
                 )
             )
     return series
@@ -308,16 +269,18 @@ def by_seconds(rows: Sequence[RunRow], metric: str) -> Figure:
         series, numbers = _cost_series(members, metric)
         if series:
             panel = Panel(
-                x=Axis(title="training time (seconds)", log=_spread(series) > MAX_LINEAR_SPREAD),
+                x=ChartAxis(
+                    title="training time (seconds)", log=_spread(series) > MAX_LINEAR_SPREAD
+                ),
                 y=metric_axis(metric),
                 series=series,
             )
-            views.append(View(label=label, panels=[panel]))
+            views.append(FigureView(label=label, panels=[panel]))
             table += [[*numbers_of, label] for numbers_of in numbers]
     if not views:
-        return absent(base, "No finished run recorded its training time.")
+        return base.without("No finished run recorded its training time.")
     headers = ["arm", "cell", "n", "seconds", "mean", "low", "high", "machine"]
-    return filled(base, views=views, table=Table(headers=headers, rows=table))
+    return base.filled(views=views, table=Table(headers=headers, rows=table))
 
 
 def _spread(series: Sequence[Series]) -> float:
@@ -341,16 +304,5 @@ def _cost_series(rows: Sequence[RunRow], metric: str) -> tuple[list[Series], lis
                 )
         if marks:
             any_row = next(iter(cells.values()))[0]
-            series.append(estimate_series(arm, any_row, marks, "points"))
+            series.append(estimate_series(arm, any_row, marks, metric, "points"))
     return series, numbers
-
-
-def absent(base: Figure, why: str) -> Figure:
-    """Return the figure with the reason why there is nothing to draw."""
-    return filled(base, absent=why)
-
-
-def filled(base: Figure, note: str = "", **changes: Any) -> Figure:
-    """Return the figure with its content, and `note` at the end of its caption."""
-    caption = f"{base.caption} {note}".strip()
-    return dataclasses.replace(base, caption=caption, **changes)

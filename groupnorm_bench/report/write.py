@@ -1,0 +1,115 @@
+"""`groupnorm_bench.report(...)`: a report written to where it is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from groupnorm_bench.compare.ask import Runs, chosen_runs
+from groupnorm_bench.compare.rows import RunTable
+from groupnorm_bench.compare.verdicts import compare_runs
+from groupnorm_bench.datasets.place import default_data_dir
+from groupnorm_bench.errors import RunFolderError
+from groupnorm_bench.files import write_atomic
+from groupnorm_bench.report.content import Content, build
+
+Format = Literal["html", "md"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Written:
+    """A report, and the files it was written to."""
+
+    text: str
+    """The page, or the Markdown."""
+    path: Path | None
+    """None where it was asked for as text alone."""
+    figures: tuple[Path, ...]
+    """The figures as PNG and SVG, where they were asked for."""
+
+
+def report(
+    runs: Runs = "runs",
+    out: str | Path | None = "report.html",
+    *,
+    output: Format = "html",
+    figures: str | Path | None = None,
+    baseline: str | None = None,
+    metric: str = "test/accuracy",
+    where: str | None = None,
+    choose: Iterable[str] = (),
+    alpha: float = 0.05,
+    margin: float | None = None,
+    data_dir: Path | None = None,
+    command: str = "groupnorm_bench.report(...)",
+) -> Written:
+    """Write one self-contained page on runs: verdicts, figures, most-missed images, provenance.
+
+    Args:
+        runs: where they lie, or what `load_runs` returned.
+        out: the file; None for the text alone.
+        output: a page, or Markdown.
+        figures: a folder for the figures as PNG and SVG.
+        baseline, metric, where, choose, alpha, margin: see `groupnorm_bench.compare`.
+        data_dir: where the gallery looks for test images; nothing is fetched.
+        command: what makes this report again, for the reader.
+
+    Raises:
+        CompareError: there is nothing to compare, or an argument is not valid.
+        RunFolderError, TrackingError: a source cannot be read, or a file not written.
+    """
+    table = chosen_runs(runs, where, choose)
+    comparison = compare_runs(table, baseline=baseline, metric=metric, alpha=alpha, margin=margin)
+    content = build(
+        table,
+        comparison,
+        sources=_places(runs),
+        data_dir=data_dir or default_data_dir(),
+        command=command,
+    )
+    pictures = _save_figures(content, figures)
+    path = None if out is None else Path(out)
+    text = _text(content, output, path, pictures)
+    if path is not None:
+        _write(path, text)
+    return Written(text=text, path=path, figures=tuple(pictures))
+
+
+def _places(runs: Runs) -> list[str]:
+    if isinstance(runs, RunTable):
+        return sorted({str(Path(row.source).parent) for row in runs.rows})
+    return [str(place) for place in ([runs] if isinstance(runs, str | Path) else runs)]
+
+
+def _save_figures(content: Content, folder: str | Path | None) -> list[Path]:
+    if folder is None:
+        return []
+    from groupnorm_bench.report.draw_paper import save_figures
+
+    return save_figures(content.figures, Path(folder))
+
+
+def _text(content: Content, output: Format, path: Path | None, pictures: Sequence[Path]) -> str:
+    if output == "html":
+        from groupnorm_bench.report.page import render
+
+        return render(content)
+    from groupnorm_bench.report.markdown import render_markdown
+
+    home = path.parent if path is not None else Path()
+    return render_markdown(
+        content, [Path(os.path.relpath(p, home)) for p in pictures if p.suffix == ".png"]
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(
+            f"out={str(path)!r} cannot be written: {error.strerror}; choose another --out"
+        ) from error
+    write_atomic(path, text.encode())
