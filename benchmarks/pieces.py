@@ -15,12 +15,10 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from groupnorm_bench.bench.steps import Case, Spread, interleaved
-from groupnorm_bench.fast import allocator, loops
-from groupnorm_bench.fast.blocks import norm_relu_pool
-from groupnorm_bench.fast.convolution import convolve
+from groupnorm_bench.bench.timing import Case, Spread, interleaved
+from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.training.way import Way, choose_way
 
 
 def main() -> None:
@@ -33,10 +31,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=30)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    allocator.keep_freed()
-    problem = loops.prepare()
-    if problem is not None:
-        raise SystemExit(problem)
     for batch_size in args.batch_sizes:
         print(f"\n{args.threads} threads, batch size {batch_size}, {args.groups} groups:\n")
         print("| piece | torch, channels-first | eager | compiled |\n| --- | --- | --- | --- |")
@@ -46,11 +40,7 @@ def main() -> None:
 def table(batch_size: int, groups: int, repeats: int) -> None:
     """Print a row a piece, and their sums."""
     steps = pieces(batch_size, groups)
-    cases = [
-        Case(step, batch_size, use_loops)
-        for ways in steps.values()
-        for step, use_loops in zip(ways, (False, False, True), strict=True)
-    ]
+    cases = [case for ways in steps.values() for case in ways]
     seconds = interleaved(cases, repeats)
     times = [Spread.of([1e6 * s / batch_size for s in each]) for each in seconds]
     rows = list(zip(times[::3], times[1::3], times[2::3], strict=True))
@@ -61,44 +51,34 @@ def table(batch_size: int, groups: int, repeats: int) -> None:
     print("| sum | " + " | ".join(sums) + " |")
 
 
-def pieces(batch_size: int, groups: int) -> dict[str, list[Callable[[], None]]]:
-    """Return each piece as torch's modules run it, and as `groupnorm_bench` does in two ways."""
-    first, second = nn.Conv2d(1, 32, 5, padding=2), nn.Conv2d(32, 64, 5, padding=2)
-    norms = nn.GroupNorm(groups, 32), nn.GroupNorm(groups, 64)
-    linear = nn.Linear(3136, 10)
-    maps = (
-        torch.randn(batch_size, 1, 28, 28),
-        torch.randn(batch_size, 32, 28, 28),
-        torch.randn(batch_size, 32, 14, 14),
-        torch.randn(batch_size, 64, 14, 14),
-        torch.randn(batch_size, 3136),
-    )
-    last = [m.contiguous(memory_format=torch.channels_last) if m.ndim == 4 else m for m in maps]
-
-    def block(norm: nn.Module) -> Callable[[Tensor], Tensor]:
-        return lambda features: F.max_pool2d(F.relu(norm(features)), 2)
-
-    ways = {
-        "first convolution": (first, lambda x, loops: convolve(x, first, loops)),
-        "norm, ReLU, pool, 32 x 28 x 28": (
-            block(norms[0]),
-            lambda x, loops: norm_relu_pool(x, norms[0], loops),
-        ),
-        "second convolution": (second, lambda x, loops: convolve(x, second, loops)),
-        "norm, ReLU, pool, 64 x 14 x 14": (
-            block(norms[1]),
-            lambda x, loops: norm_relu_pool(x, norms[1], loops),
-        ),
-        "linear layer": (linear, lambda x, loops: linear(x)),
+def pieces(batch_size: int, groups: int) -> dict[str, list[Case]]:
+    """Return each piece as torch's modules run it, and as gnbench does without and with loops."""
+    layers = {
+        "first convolution": (nn.Conv2d(1, 32, 5, padding=2), (1, 28, 28)),
+        "norm, ReLU, pool, 32 x 28 x 28": (block(groups, 32), (32, 28, 28)),
+        "second convolution": (nn.Conv2d(32, 64, 5, padding=2), (32, 14, 14)),
+        "norm, ReLU, pool, 64 x 14 x 14": (block(groups, 64), (64, 14, 14)),
+        "linear layer": (nn.Linear(3136, 10), (3136,)),
     }
-    return {
-        name: [
-            both_passes(native, maps[i], i > 0),
-            both_passes(partial(ours, loops=False), last[i], i > 0),
-            both_passes(partial(ours, loops=True), last[i], i > 0),
-        ]
-        for i, (name, (native, ours)) in enumerate(ways.items())
-    }
+    steps = {}
+    for i, (name, (layer, shape)) in enumerate(layers.items()):
+        maps = torch.randn(batch_size, *shape)
+        last = maps.contiguous(memory_format=torch.channels_last) if len(shape) == 3 else maps
+        steps[name] = [Case(both_passes(layer, maps, i > 0))]
+        for setting in ("off", "on"):
+            way = way_of(layer, setting)
+            context = partial(way.context, batch_size)
+            steps[name].append(Case(both_passes(way.forward, last, i > 0), context))
+    return steps
+
+
+def block(groups: int, channels: int) -> nn.Module:
+    return nn.Sequential(nn.GroupNorm(groups, channels), nn.ReLU(), nn.MaxPool2d(2))
+
+
+def way_of(layer: nn.Module, setting: str) -> Way:
+    layers = layer if isinstance(layer, nn.Sequential) else nn.Sequential(layer)
+    return choose_way(layers, TrainConfig(compile=setting), torch.device("cpu"), 10**9)
 
 
 def both_passes(

@@ -28,7 +28,7 @@ seconds = {}
 from groupnorm_bench.training import loop
 from groupnorm_bench.cli import main
 
-train_step, evaluate = training.Training._train_step, training.evaluate
+train_step, evaluate = loop.Training._train_step, loop.evaluate
 
 
 def timed_step(self, *args, **kwargs):
@@ -37,15 +37,15 @@ def timed_step(self, *args, **kwargs):
     return outcome
 
 
-def timed_evaluate(model, dataset, split, config):
+def timed_evaluate(way, dataset, split):
     started = time.time()
-    outcome = evaluate(model, dataset, split, config)
+    outcome = evaluate(way, dataset, split)
     if split is dataset.test:
         seconds["test set"] = time.time() - started
     return outcome
 
 
-training.Training._train_step, training.evaluate = timed_step, timed_evaluate
+loop.Training._train_step, loop.evaluate = timed_step, timed_evaluate
 try:
     main()
 finally:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from groupnorm_bench import compare, report
     from groupnorm_bench.compare.load import load_runs
-    from groupnorm_bench.models.cnn import build_model
     from groupnorm_bench.norms import NORMS, make_norm
     from groupnorm_bench.settings.config import TrainConfig
     from groupnorm_bench.sweep.session import sweep
+    from groupnorm_bench.training.build import build_model
     from groupnorm_bench.training.loop import train
 
 __version__ = "0.1.0"
@@ -30,8 +30,8 @@ __all__ = [
 _HOMES = {
     "NORMS": "norms",
     "TrainConfig": "settings.config",
-    "build_model": "models.cnn",
     "load_runs": "compare.load",
+    "build_model": "training.build",
     "make_norm": "norms",
     "train": "training.loop",
 }

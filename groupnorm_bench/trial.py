@@ -103,7 +103,8 @@ class _Trial:
         previous: RunResult | None,
     ) -> None:
         from groupnorm_bench.runs import describe_environment
-        from groupnorm_bench.training.loop import Training, resolve_device
+        from groupnorm_bench.training.device import resolve_device
+        from groupnorm_bench.training.loop import Training
 
         device = resolve_device(config.device)
         self.config, self.folder, self.data, self.hooks = config, folder, dataset, hooks

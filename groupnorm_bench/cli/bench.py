@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,9 @@ from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import PRECISIONS
 
 if TYPE_CHECKING:
-    from groupnorm_bench.bench.steps import LayerSpeed, Shape, Spread, TrainSpeed
+    from groupnorm_bench.bench.layers import LayerSpeed, Shape
+    from groupnorm_bench.bench.steps import TrainSpeed
+    from groupnorm_bench.bench.timing import Spread
 
 bench_app = typer.Typer(help="Speed and memory of norm layers, speed of training.")
 app.add_typer(bench_app, name="bench")
@@ -52,18 +55,18 @@ def layers_command(
     precisions = _known(precision, PRECISIONS, "precision")
     shapes = [_parse_shape(text) for text in shape or []]
     _check_plot(plot)
-    from groupnorm_bench.bench import steps as bench
+    from groupnorm_bench.bench.layers import bench_layers, cnn_shapes
     from groupnorm_bench.cli.views.training import say
 
     _set_threads(threads)
-    rows, notes = bench.bench_layers(shapes or bench.CNN_SHAPES, precisions, groups, repeats, norms)
+    rows, notes = bench_layers(shapes or cnn_shapes(), precisions, groups, repeats, norms)
     for note in notes:
         say(note)
     if plot is not None:
         labels = [f"{r.norm} {r.way} {r.precision} {_shape_text(r.shape)}" for r in rows]
         _draw(plot, labels, [r.microseconds for r in rows], "microseconds per image")
     if as_json:
-        print_json(bench.as_document(rows))
+        print_json([asdict(row) for row in rows])
         return
     _print_layers(rows)
 
@@ -95,15 +98,15 @@ def train_command(
     ]
     configs = list({config.cell: config for config in configs}.values())  # groups may be inert
     _check_plot(plot)
-    from groupnorm_bench.bench import steps as bench
+    from groupnorm_bench.bench.steps import bench_train
 
     _set_threads(threads)
-    rows = bench.bench_train(configs, repeats)
+    rows = bench_train(configs, repeats)
     if plot is not None:
         labels = [f"{r.arm} {r.precision} b{r.batch_size}" for r in rows]
         _draw(plot, labels, [r.images_per_second for r in rows], "images per second")
     if as_json:
-        print_json(bench.as_document(rows))
+        print_json([asdict(row) for row in rows])
         return
     _print_train(rows)
 

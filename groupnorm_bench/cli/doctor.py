@@ -47,7 +47,7 @@ def _torch() -> list[Finding]:
     import torch
 
     from groupnorm_bench.runs import device_name
-    from groupnorm_bench.training.loop import resolve_device
+    from groupnorm_bench.training.device import resolve_device
 
     device = str(resolve_device("auto"))
     advice = "" if device != "cpu" else "no GPU was found; trainings run on the processor"

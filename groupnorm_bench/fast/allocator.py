@@ -1,13 +1,9 @@
-"""The memory of this process: how much it took, and that it is kept from step to step."""
+"""The memory of this process is kept from step to step."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
-import resource
-import sys
-
-import torch
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
@@ -24,11 +20,3 @@ def keep_freed() -> None:
     mallopt = ctypes.CDLL(None).mallopt
     mallopt(_MMAP_THRESHOLD, 2**30)
     mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def peak_mb(device: torch.device) -> float:
-    """Return the peak memory in MB: of the device on a GPU, of this process elsewhere."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -12,6 +12,7 @@ are those of `nn.GroupNorm` and `nn.BatchNorm2d`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -62,6 +63,17 @@ def norm_relu_pool(
         if not torch.is_grad_enabled():
             return _batch_norm_eval(features, norm, use_loops)
     return None
+
+
+def is_block(modules: Sequence[nn.Module]) -> bool:
+    """Return whether these modules are a norm, ReLU and 2x2 max-pooling that runs as one step."""
+    if len(modules) != 3 or type(modules[1]) is not nn.ReLU or type(modules[2]) is not nn.MaxPool2d:
+        return False
+    pool = modules[2]
+    plain = nn.MaxPool2d(2)
+    return has_block(modules[0]) and all(
+        getattr(pool, name) == getattr(plain, name) for name in nn.MaxPool2d.__constants__
+    )
 
 
 def has_block(norm: nn.Module) -> bool:

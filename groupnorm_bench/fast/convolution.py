@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from functools import cache
 from typing import Any, NamedTuple, cast
@@ -21,8 +22,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from groupnorm_bench.fast import loops
-from groupnorm_bench.fast.bf16 import RoundToBf16, call, round_values
 from groupnorm_bench.fast.threads import multiply
+from groupnorm_bench.models.precision import RoundToBf16, round_values
 
 MIN_SPECTRAL_BATCH = 12
 """Images from which a step repays the transform of the weights (docs/performance.md)."""
@@ -30,29 +31,30 @@ MIN_SPECTRAL_BATCH = 12
 
 def convolve(
     images: Float[Tensor, "batch in_channels height width"],
-    conv: nn.Module,
+    conv: nn.Conv2d,
     use_loops: bool = False,
+    rounds: bool = False,
 ) -> Float[Tensor, "batch out_channels height width"]:
     """Return conv(images), in channels-last, by a faster way where there is one.
 
     There is one for plain convolutions on a CPU that keep height and width: for one input
-    channel, and, from 5x5 and 12 images on, for more. `use_loops` takes the loops of `compiled`,
-    which must be prepared, where they fit.
+    channel, and, from 5x5 and 12 images on, for more. `use_loops` takes the loops, which must be
+    prepared, where they fit; `rounds` rounds to bf16 as `RoundToBf16` does.
     """
-    if not _keeps_size(conv) or images.device.type != "cpu":
-        return call(conv, images)
-    conv = cast(nn.Conv2d, conv)
-    weight, bias = conv.weight, cast(Tensor, conv.bias)
-    rounds = RoundToBf16.active.get()
     by_instructions = torch.is_autocast_enabled("cpu")
     is_first = conv.in_channels == 1 and not images.requires_grad
-    if not is_first and (
-        conv.in_channels == 1
-        or min(weight.shape[2:]) < 5
-        or len(images) < MIN_SPECTRAL_BATCH
-        or by_instructions
+    if not _keeps_size(conv) or not (
+        is_first
+        or (
+            conv.in_channels > 1
+            and min(conv.kernel_size) >= 5
+            and len(images) >= MIN_SPECTRAL_BATCH
+            and not by_instructions
+        )
     ):
-        return call(conv, images)
+        with RoundToBf16() if rounds else contextlib.nullcontext():
+            return conv(images)
+    weight, bias = conv.weight, cast(Tensor, conv.bias)
     if rounds:
         weight, bias = round_values(weight), round_values(bias)
     if use_loops:

@@ -6,6 +6,7 @@ a graph hands over a whole pass at once. `torch.compile` also merges norm, ReLU 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable
 
@@ -13,9 +14,36 @@ import torch
 from torch import Tensor, nn
 
 from groupnorm_bench.errors import one_line
+from groupnorm_bench.models.precision import forward_context
 
 Score = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """From a batch's images and labels to its loss and its hits."""
+
+
+class CapturedWay:
+    """Torch's modules, merged and captured where a whole step of training is computed."""
+
+    def __init__(self, model: nn.Module, precision: str, device: torch.device) -> None:
+        self.model, self._precision, self._device = model, precision, device
+        self.name, self.notes = "captured", ["compile on"]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the model's output for normalised images, in the run's precision."""
+        with forward_context(self._precision, self._device):
+            return self.model(images)
+
+    def context(self, batch_size: int) -> contextlib.AbstractContextManager[None]:
+        """Return the context in which batches of this size are trained on or scored."""
+        return contextlib.nullcontext()
+
+    def capture(self, score: Score, images: Tensor, labels: Tensor) -> Score:
+        """Return `score` captured; or as it is, and say why."""
+        self.model.train()
+        captured, problem = capture(score, self.model, images, labels)
+        if captured is None:
+            self.name, self.notes = "plain", [f"compile off: {problem}"]
+            return score
+        return captured
 
 
 def capture(

@@ -87,9 +87,9 @@ def probe(config: TrainConfig, dataset: Dataset) -> Pace:
     Raises:
         ConfigError, DataError, DeviceError: the run could not be trained; better known now.
     """
-    from groupnorm_bench.fast.loops import decide
+    from groupnorm_bench.training.device import resolve_device
     from groupnorm_bench.training.hooks import Hooks
-    from groupnorm_bench.training.loop import Training, resolve_device
+    from groupnorm_bench.training.loop import Training
 
     stamps: list[float] = []
 
@@ -100,12 +100,9 @@ def probe(config: TrainConfig, dataset: Dataset) -> Pace:
         warm = len(stamps) - _WARM_STEPS
         return warm >= _MIN_STEPS and stamps[-1] - stamps[_WARM_STEPS - 1] > PROBE_SECONDS
 
-    device = resolve_device(config.device)
-    if device.type == "cpu":  # as the run itself will be, not as a long one
-        compiles, _ = decide(config.compile, _length(config, dataset)[0] * config.batch_size)
-        config = config.replace(compile="on" if compiles else "off")
-    long = config.replace(max_steps=None, epochs=1000)  # it is the clock that ends a probe
-    training = Training(long, dataset, device)
+    config = config.replace(schedule="constant")  # no schedule has steps after its last
+    training = Training(config, dataset, resolve_device(config.device))
+    training.epochs = training.total_steps = 10**9  # it is the clock that ends a probe
     with contextlib.suppress(TrainingStopped):
         training.run(Hooks(on_step=on_step, should_stop=should_stop))
     # The median: an epoch's end falls between two steps.
@@ -123,6 +120,6 @@ def _eval_seconds(training: Training) -> float:
     seconds = []
     for _ in range(2):
         started = time.perf_counter()
-        evaluate(training.model, data, part, training.config)
+        evaluate(training.way, data, part)
         seconds.append(time.perf_counter() - started)
     return min(seconds) / len(part)

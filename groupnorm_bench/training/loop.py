@@ -10,19 +10,20 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groupnorm_bench.datasets.load import load_dataset, resolve_dataset
 from groupnorm_bench.datasets.tensors import Dataset
-from groupnorm_bench.errors import ConfigError, DeviceError, TrainingDiverged, TrainingStopped
-from groupnorm_bench.fast import allocator, cuda_graphs, loops, threads
-from groupnorm_bench.fast.bf16 import RoundToBf16, autocast
-from groupnorm_bench.models.cnn import CNN, build_model, order_seed
+from groupnorm_bench.errors import ConfigError, TrainingDiverged, TrainingStopped
+from groupnorm_bench.metrics import EpochRow
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.training.build import build_model, norm_layers, order_seed
+from groupnorm_bench.training.device import peak_memory_mb, resolve_device
 from groupnorm_bench.training.hooks import Hooks
 from groupnorm_bench.training.optimizers import make_optimizer, make_schedule
-from groupnorm_bench.training.scoring import Row, evaluate, norm_diagnostics
+from groupnorm_bench.training.scoring import activations, eval_gap, evaluate
+from groupnorm_bench.training.way import Way, choose_way
 
 _CUDA_CHECK_EVERY = 50
 """Steps between looks at the loss on a GPU, where each look waits for the device."""
@@ -33,12 +34,12 @@ class TrainOutcome:
     """What training leaves: one row an epoch, final numbers, and how each test image fared."""
 
     status: Literal["finished", "pruned"]
-    history: list[Row]
+    history: list[EpochRow]
     summary: dict[str, Any]
     test_logits: np.ndarray[Any, Any] | None
-    """Float32, shape [test images, 10]; None for a pruned run, whose test set stays sealed."""
+    """Float32, shape [test images, classes]; None for a pruned run, whose test set stays sealed."""
     test_hits: np.ndarray[Any, Any] | None
-    model: CNN = field(repr=False)
+    model: nn.Module = field(repr=False)
 
 
 def train(
@@ -78,30 +79,10 @@ def train(
     return training.run(hooks or Hooks())
 
 
-def resolve_device(name: str) -> torch.device:
-    """Return the device called `name`; `auto` is cuda, then mps, then cpu.
-
-    Raises:
-        DeviceError: it is not on this machine.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise DeviceError(f"device={name!r} is not here ({count} CUDA devices); use --device auto")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError(f"device={name!r} is not here; use --device auto")
-    return device
-
-
 class Training:
     """One training: model, optimizer, schedule, order generator, and how far it came."""
 
     def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
-        allocator.keep_freed()
         dataset = dataset.limited(config.train_limit).to(device)
         self.config, self.data, self.device = config, dataset, device
         if config.batch_size > len(dataset.train):
@@ -113,8 +94,7 @@ class Training:
         self.total_steps = config.max_steps or config.epochs * self.steps_per_epoch
         self.epochs = math.ceil(self.total_steps / self.steps_per_epoch)
         self.model = build_model(config).to(device)
-        self.captured: cuda_graphs.Score | None = None
-        self.notes = self._choose_compilation()
+        self._choose_way(config)
         self.optimizer = make_optimizer(config, self.model)
         self.schedule = make_schedule(config, self.optimizer, self.total_steps)
         self.order = torch.Generator().manual_seed(order_seed(config.seed))
@@ -123,49 +103,23 @@ class Training:
         self.sums = torch.zeros(2, dtype=torch.float64)  # loss and hits of this epoch, so far
         self.epoch_seconds = 0.0
         self.train_seconds = 0.0
-        self.history: list[Row] = []
+        self.history: list[EpochRow] = []
 
-    def _choose_compilation(self) -> list[str]:
-        """Compile where that is asked for or pays; return what to tell the user."""
-        config = self.config
-        if self.device.type == "cuda":
-            return [self._capture()]
-        if not self.model.fits_loops or self.device.type != "cpu":
-            line = f"norm {config.norm} on {self.device.type}: plain modules, not fused"
-        else:
-            images = self.total_steps * config.batch_size
-            should_compile, line = loops.decide(config.compile, images)
-            if should_compile:
-                problem = loops.prepare()
-                line = line if problem is None else f"compile off: {problem}"
-                self.model.use_loops = problem is None
-        if isinstance(autocast(config, self.device, self.model.use_loops), RoundToBf16):
-            return ["bf16: rounded values, summed in fp32 at about fp32's speed", line]
-        return [line]
-
-    def _capture(self) -> str:
-        """Have steps run as CUDA graphs if asked to; return a line that says so."""
-        if self.config.compile == "off":
-            return "compile off"
-        if self.config.compile == "auto":
-            return "compile off: what it saves on a GPU is not measured (--compile on takes it)"
-        self.model.train()
-        self.model.fast = False  # its hand-made passes are a CPU's; the compiler merges by itself
-        batch = self._batch(torch.arange(self.config.batch_size, device=self.device))
-        self.captured, problem = cuda_graphs.capture(self._score, self.model, *batch)
-        return "compile on" if problem is None else f"compile off: {problem}"
+    def _choose_way(self, config: TrainConfig) -> None:
+        images = self.total_steps * config.batch_size
+        self.way: Way = choose_way(self.model, config, self.device, images)
+        batch = self._batch(torch.arange(config.batch_size, device=self.device))
+        self._score_step = self.way.capture(self._score, *batch)
 
     @property
-    def way(self) -> str:
-        """How steps are computed: a run goes on in the way in which it began."""
-        if self.captured is not None:
-            return "captured"
-        return "loops" if self.model.use_loops else "plain"
+    def notes(self) -> list[str]:
+        """What to tell the user of how steps are computed."""
+        return self.way.notes
 
     def run(self, hooks: Hooks) -> TrainOutcome:
         """Train to the end, then score the test set once; raises as `train` does."""
         for epoch in range(len(self.history) + 1, self.epochs + 1):
-            with threads.for_batches(self.model.use_loops, self.config.batch_size):
+            with self.way.context(self.config.batch_size):
                 self._train_epoch(epoch, hooks)
             row = self._measure_epoch(epoch)
             self.history.append(row)
@@ -178,11 +132,12 @@ class Training:
                 return TrainOutcome(
                     "pruned", self.history, self.summary("pruned"), None, None, self.model
                 )
-        loss, logits = evaluate(self.model, self.data, self.data.test, self.config)
+        loss, logits = evaluate(self.way, self.data, self.data.test)
         hits = (logits.argmax(1) == self.data.test.labels.cpu()).numpy()
         summary = self.summary("finished") | {
             "test/accuracy": float(hits.mean()),
             "test/loss": loss,
+            "test/num_images": len(hits),
         }
         return TrainOutcome("finished", self.history, summary, logits.numpy(), hits, self.model)
 
@@ -216,7 +171,7 @@ class Training:
 
     def _train_step(self, batch: Tensor, *, check: bool) -> tuple[Tensor, Tensor]:
         self.optimizer.zero_grad()  # before the forward pass: a CUDA graph reuses their memory
-        loss, hits = (self.captured or self._score)(*self._batch(batch))
+        loss, hits = self._score_step(*self._batch(batch))
         if check and not math.isfinite(loss.item()):
             raise self._diverged("loss", loss.item(), self.step + 1)
         loss.backward()
@@ -230,20 +185,19 @@ class Training:
 
     def _score(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean loss of images, as uint8 pixels, and how many of them are read right."""
-        with autocast(self.config, self.device, self.model.use_loops):
-            logits = self.model(self.data.normalize(images))
+        logits = self.way.forward(self.data.normalize(images))
         loss = F.cross_entropy(logits.float(), labels)
         return loss, (logits.detach().argmax(1) == labels).sum()
 
-    def _measure_epoch(self, epoch: int) -> Row:
+    def _measure_epoch(self, epoch: int) -> EpochRow:
         steps = self.step - (epoch - 1) * self.steps_per_epoch
         images = steps * self.config.batch_size
         loss_sum, hits = self.sums.tolist()
-        val_loss, logits = evaluate(self.model, self.data, self.data.val, self.config)
+        val_loss, logits = evaluate(self.way, self.data, self.data.val)
         if not math.isfinite(val_loss):  # the last step ruined the weights: no step would notice
             raise self._diverged("val/loss", val_loss, self.step)
         val_hits = (logits.argmax(1) == self.data.val.labels.cpu()).double().mean().item()
-        row: Row = {
+        row: EpochRow = {
             "epoch": epoch,
             "step": self.step,
             "images_seen": self.step * self.config.batch_size,
@@ -254,7 +208,10 @@ class Training:
             "perf/images_per_second": images / self.epoch_seconds,
             "perf/train_seconds": self.train_seconds,
         }
-        return row | norm_diagnostics(self.model, self.data, self.config)
+        row |= activations(self.way, norm_layers(self.model), self.data)
+        if self.config.norm_spec.has_running_statistics:
+            row["norm/eval_gap"] = eval_gap(self.way, self.data, self.config.batch_size)
+        return row
 
     def _diverged(self, what: str, value: float, step: int) -> TrainingDiverged:
         return TrainingDiverged(
@@ -269,9 +226,10 @@ class Training:
             "val/accuracy": self.history[-1]["val/accuracy"],
             "val/accuracy_best": best["val/accuracy"],
             "val/best_epoch": int(best["epoch"]),
+            "val/num_images": len(self.data.val),
             "train_seconds": self.train_seconds,
             "images_per_second": self.history[-1]["images_seen"] / self.train_seconds,
-            "peak_memory_mb": allocator.peak_mb(self.device),
+            "peak_memory_mb": peak_memory_mb(self.device),
             "status": status,
         }
 
@@ -289,7 +247,7 @@ class Training:
             "epoch_seconds": self.epoch_seconds,
             "train_seconds": self.train_seconds,
             "history": self.history,
-            "way": self.way,
+            "way": self.way.name,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -301,10 +259,10 @@ class Training:
         """
         if (state["cell"], state["seed"]) != (self.config.cell, self.config.seed):
             raise ValueError(f"it belongs to {state['cell']} with seed {state['seed']}")
-        way = state.get("way", self.way)  # older checkpoints do not tell
-        if way == "plain":
-            self.model.use_loops, self.captured = False, None
-        if way != self.way:
+        way = state.get("way", self.way.name)  # older checkpoints do not tell
+        if way == "plain" and way != self.way.name:
+            self._choose_way(self.config.replace(compile="off"))
+        if way != self.way.name:
             raise ValueError(f"it was trained with compile on, and here it is {self.notes[-1]}")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groupnorm_bench.datasets.tensors import Dataset, Split
-from groupnorm_bench.fast import threads
-from groupnorm_bench.fast.bf16 import autocast
-from groupnorm_bench.models.cnn import CNN
-from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.metrics import EpochRow
+from groupnorm_bench.training.way import Way
 
 EVAL_BATCH = 100
 PROBE_IMAGES = 256
 """Validation images on which activations are measured."""
 GAP_IMAGES = 1_000
 """Validation images on which batch and running statistics are compared."""
-
-Row = dict[str, float]
 
 
 def _batches(dataset: Dataset, split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -29,52 +25,62 @@ def _batches(dataset: Dataset, split: Split, size: int) -> Iterator[tuple[Tensor
 
 
 @torch.no_grad()
-def evaluate(
-    model: CNN, dataset: Dataset, split: Split, config: TrainConfig
-) -> tuple[float, Tensor]:
-    """Return the mean loss over a split and the logits, Float[Tensor, "n 10"], on the CPU."""
-    model.eval()
-    outputs = []
-    shared = threads.for_batches(model.use_loops, EVAL_BATCH)
-    with autocast(config, split.images.device, model.use_loops), shared:
-        for images, _ in _batches(dataset, split, EVAL_BATCH):
-            outputs.append(model(images).float())
-    logits = torch.cat(outputs)
+def evaluate(way: Way, dataset: Dataset, split: Split) -> tuple[float, Tensor]:
+    """Return the mean loss over a split and the logits, Float[Tensor, "n classes"], on the CPU."""
+    way.model.eval()
+    with way.context(EVAL_BATCH):
+        batches = _batches(dataset, split, EVAL_BATCH)
+        logits = torch.cat([way.forward(images).float() for images, _ in batches])
     return F.cross_entropy(logits, split.labels).item(), logits.cpu()
 
 
 @torch.no_grad()
-def norm_diagnostics(model: CNN, dataset: Dataset, config: TrainConfig) -> Row:
-    """Return what each norm layer puts out on a fixed probe batch, and BatchNorm's eval gap.
+def activations(way: Way, norm_layers: Mapping[str, nn.Module], dataset: Dataset) -> EpochRow:
+    """Return mean and deviation of what each norm layer puts out on a fixed probe batch."""
+    row: EpochRow = {}
 
-    `norm/eval_gap` is the accuracy with the batch's own statistics (batches of the training
-    size) minus that with running ones: Wu & He 2018, arXiv:1803.08494, section 1.
-    """
-    row: Row = {}
-    model.eval()
-    probe = dataset.normalize(dataset.val.images[:PROBE_IMAGES])
-    for name, features in model.norm_outputs(probe):
-        row[f"norm/{name}/activation_mean"] = features.mean().item()
-        row[f"norm/{name}/activation_std"] = features.std().item()
-    if not config.norm_spec.has_running_statistics:
-        return row
-    split = Split(dataset.val.images[:GAP_IMAGES], dataset.val.labels[:GAP_IMAGES])
-    running = _accuracy(model, dataset, split, EVAL_BATCH)
-    kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    model.train()
+    def measure(name: str, features: Tensor) -> None:
+        row[f"norm/{name}/activation_mean"] = features.float().mean().item()
+        row[f"norm/{name}/activation_std"] = features.float().std().item()
+
+    way.model.eval()
+    hooks = [
+        layer.register_forward_hook(lambda _, __, output, name=name: measure(name, output))
+        for name, layer in norm_layers.items()
+    ]
     try:
-        row["norm/eval_gap"] = _accuracy(model, dataset, split, config.batch_size) - running
+        with way.context(EVAL_BATCH):
+            way.forward(dataset.normalize(dataset.val.images[:PROBE_IMAGES]))
     finally:
-        for name, buffer in model.named_buffers():
-            buffer.copy_(kept[name])
+        for hook in hooks:
+            hook.remove()
     return row
 
 
-def _accuracy(model: nn.Module, dataset: Dataset, split: Split, batch_size: int) -> float:
-    hits = sum(
-        (model(images).argmax(1) == labels).sum()
-        for images, labels in _batches(dataset, split, batch_size)
-        if len(images) == min(batch_size, len(split))  # whole batches: a rest of one has no batch
-    )
+@torch.no_grad()
+def eval_gap(way: Way, dataset: Dataset, batch_size: int) -> float:
+    """Return the accuracy with each batch's own statistics minus that with running ones.
+
+    In batches of the training size: Wu & He 2018, arXiv:1803.08494, section 1.
+    """
+    split = Split(dataset.val.images[:GAP_IMAGES], dataset.val.labels[:GAP_IMAGES])
+    way.model.eval()
+    running = _accuracy(way, dataset, split, EVAL_BATCH)
+    kept = {name: buffer.clone() for name, buffer in way.model.named_buffers()}
+    way.model.train()
+    try:
+        return _accuracy(way, dataset, split, batch_size) - running
+    finally:
+        for name, buffer in way.model.named_buffers():
+            buffer.copy_(kept[name])
+
+
+def _accuracy(way: Way, dataset: Dataset, split: Split, batch_size: int) -> float:
+    with way.context(batch_size):
+        hits = sum(
+            (way.forward(images).argmax(1) == labels).sum()
+            for images, labels in _batches(dataset, split, batch_size)
+            if len(images) == min(batch_size, len(split))  # a rest of one image is no batch
+        )
     counted = max(len(split) // batch_size, 1) * min(batch_size, len(split))
     return int(hits) / counted

@@ -3,11 +3,11 @@
 import json
 
 import pytest
-import torch
 
-from groupnorm_bench.bench import steps as bench
+from groupnorm_bench.bench.layers import bench_layers, cnn_shapes
+from groupnorm_bench.bench.steps import bench_train
+from groupnorm_bench.bench.timing import Case, Spread, interleaved
 from groupnorm_bench.cli.app import run as gnbench
-from groupnorm_bench.fast import bf16
 from groupnorm_bench.norms import NORMS
 from groupnorm_bench.settings.config import TrainConfig
 
@@ -15,7 +15,7 @@ SHAPE = (2, 8, 4, 4)
 
 
 def test_every_norm_is_timed_in_both_precisions_and_ours_where_it_exists():
-    rows, notes = bench.bench_layers([SHAPE], num_groups=2, repeats=1)
+    rows, notes = bench_layers([SHAPE], num_groups=2, repeats=1)
     timed = {(row.norm, row.precision) for row in rows}
     left_out = {note.split(":")[0] for note in notes}
     names = set(NORMS) - left_out
@@ -25,8 +25,12 @@ def test_every_norm_is_timed_in_both_precisions_and_ours_where_it_exists():
     assert all(row.microseconds.low > 0 for row in rows)
 
 
+def test_by_default_the_shapes_are_those_of_the_cnn():
+    assert cnn_shapes() == [(64, 32, 28, 28), (64, 64, 14, 14)]
+
+
 def test_saved_memory_is_what_autograd_keeps():
-    rows, _ = bench.bench_layers([SHAPE], ["fp32"], repeats=1, norms=["none"])
+    rows, _ = bench_layers([SHAPE], ["fp32"], repeats=1, norms=["none"])
     native = next(row for row in rows if row.way == "native")
     full = 2 * 8 * 4 * 4 * 4  # the rectified maps, 4 bytes each; torch keeps them once
     places = 2 * 8 * 2 * 2 * 8  # where the maxima lay, 8 bytes each
@@ -34,20 +38,20 @@ def test_saved_memory_is_what_autograd_keeps():
 
 
 def test_a_spread_is_a_median_with_its_tenths():
-    assert bench.Spread.of([1.0]) == bench.Spread(1.0, 1.0, 1.0)
-    assert bench.Spread.of([float(n) for n in range(11)]) == bench.Spread(5.0, 1.0, 9.0)
+    assert Spread.of([1.0]) == Spread(1.0, 1.0, 1.0)
+    assert Spread.of([float(n) for n in range(11)]) == Spread(5.0, 1.0, 9.0)
 
 
 def test_rounds_interleave_and_warm_up_is_not_counted():
     calls = []
-    cases = [bench.Case(lambda name=name: calls.append(name), 1, False) for name in "ab"]
-    seconds = bench.interleaved(cases, 3)
+    cases = [Case(lambda name=name: calls.append(name)) for name in "ab"]
+    seconds = interleaved(cases, 3)
     assert calls == ["a", "b"] * 5
     assert [len(times) for times in seconds] == [3, 3]
 
 
 def test_a_training_step_is_slower_than_its_limit():
-    (row,) = bench.bench_train([TrainConfig(norm="group", batch_size=64)], repeats=5)
+    (row,) = bench_train([TrainConfig(norm="group", batch_size=64)], repeats=5)
     assert row.arm == "group-g8"
     assert 0.2 < row.share < 1.3  # 0.8 here; other tests run beside this one
     assert row.limit > 0
@@ -97,13 +101,3 @@ def test_bad_input_is_one_line(args, message, capsys):
     assert out == ""
     assert err.startswith(message)
     assert err.count("\n") == 1
-
-
-@pytest.mark.parametrize("has_instructions", [True, False])
-def test_the_loops_round_to_bf16_and_so_does_a_cpu_without_instructions(
-    has_instructions, monkeypatch
-):
-    monkeypatch.setattr(bf16, "has_bf16_instructions", lambda: has_instructions)
-    config, cpu = TrainConfig(precision="bf16"), torch.device("cpu")
-    assert isinstance(bf16.autocast(config, cpu, True), bf16.RoundToBf16)
-    assert isinstance(bf16.autocast(config, cpu, False), bf16.RoundToBf16) is not has_instructions

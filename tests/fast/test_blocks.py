@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from groupnorm_bench.fast import blocks
-from groupnorm_bench.models.cnn import build_model
+from groupnorm_bench.fast import blocks, choose
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.training.build import build_model
 
 SHAPES = [(4, 8, 28, 28), (1, 8, 2, 2), (3, 8, 7, 5), (2, 8, 14, 3), (5, 16, 6, 9)]
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5}
@@ -154,10 +154,12 @@ def test_the_network_trains_the_same_by_either_way(norm):
     images = torch.randn(8, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(8)
     grads, states = [], []
-    for fast in (True, False):
-        model = build_model(TrainConfig(norm=norm)).double()
-        model.fast = fast
-        F.cross_entropy(model(images.double()), labels).backward()
+    for is_fast in (True, False):
+        config = TrainConfig(norm=norm, compile="off")
+        model = build_model(config).double()
+        way = choose(model, config, torch.device("cpu"), 0)
+        forward = way.forward if is_fast else model
+        F.cross_entropy(forward(images.double()), labels).backward()
         grads.append({name: p.grad for name, p in model.named_parameters()})
         states.append(model.state_dict())
     for name, grad in grads[1].items():

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from groupnorm_bench.datasets.load import load_dataset
-from groupnorm_bench.fast import cuda_graphs
+from groupnorm_bench.fast import choose
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.training.build import build_model
 from groupnorm_bench.training.hooks import Hooks
 from groupnorm_bench.training.loop import Training
 
@@ -21,19 +22,21 @@ import copy, json, sys, torch
 from pathlib import Path
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.datasets.load import load_dataset
+from groupnorm_bench.fast.cuda_graphs import CapturedWay
 from groupnorm_bench.training.hooks import Hooks
 from groupnorm_bench.training.loop import Training
 
 config = TrainConfig(dataset="mnist-5k", norm=sys.argv[1], max_steps=20, compile="off")
 dataset, cpu = load_dataset("mnist-5k", Path("data")), torch.device("cpu")
 plain, captured = (Training(config, dataset, cpu) for _ in range(2))
-captured.config = config.replace(compile="on")
 before = copy.deepcopy(captured.model.state_dict())
-line = captured._capture()
+captured.way = CapturedWay(captured.model, "fp32", cpu)
+batch = captured._batch(torch.arange(config.batch_size))
+captured._score_step = captured.way.capture(captured._score, *batch)
 after = captured.model.state_dict()
 document = {
-    "line": line,
-    "way": captured.way,
+    "notes": captured.notes,
+    "way": captured.way.name,
     "is_unchanged": all(torch.equal(before[name], value) for name, value in after.items()),
     "has_grads": any(parameter.grad is not None for parameter in captured.model.parameters()),
     "rows": [training.run(Hooks()).history[-1] for training in (plain, captured)],
@@ -52,7 +55,7 @@ def test_a_captured_step_trains_as_the_plain_one_does(norm):
     document = json.loads(done.stdout)
     plain, captured = document.pop("rows")
     assert document == {
-        "line": "compile on",
+        "notes": ["compile on"],
         "way": "captured",
         "is_unchanged": True,
         "has_grads": False,
@@ -61,23 +64,21 @@ def test_a_captured_step_trains_as_the_plain_one_does(norm):
     assert captured["val/loss"] == pytest.approx(plain["val/loss"], rel=0.02)
 
 
-def training_of(setting):
-    config = TrainConfig(dataset="mnist-5k", norm="batch", train_limit=256, compile=setting)
-    return Training(config, load_dataset("mnist-5k", Path("data")), torch.device("cpu"))
-
-
 def test_a_step_that_cannot_be_captured_stays_as_it_is_and_says_why():
-    model = training_of("off").model
+    config = TrainConfig(norm="batch", compile="on")
+    model = build_model(config)
     before = copy.deepcopy(model.state_dict())
 
     def score(images, labels):
         model.norm1.running_mean.add_(1)
         raise RuntimeError("no compiler\nfor this")
 
-    captured, problem = cuda_graphs.capture(score, model, torch.rand(4, 28, 28), torch.arange(4))
-    assert captured is None
-    assert problem.startswith("Unsupported: ")
-    assert "\n" not in problem
+    way = choose(model, config, torch.device("cuda"), 10**9)
+    assert way.name == "captured"
+    assert way.capture(score, torch.rand(4, 28, 28), torch.arange(4)) is score
+    assert way.name == "plain"
+    assert way.notes[0].startswith("compile off: Unsupported: ")
+    assert "\n" not in way.notes[0]
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
 
@@ -87,9 +88,8 @@ def test_a_step_that_cannot_be_captured_stays_as_it_is_and_says_why():
     [("off", "compile off"), ("auto", "compile off: what it saves on a GPU is not measured")],
 )
 def test_a_gpu_is_compiled_for_only_when_asked(setting, line):
-    training = training_of(setting)
-    assert training._capture().startswith(line)
-    assert training.way == "plain"
+    config = TrainConfig(compile=setting)
+    assert choose(build_model(config), config, torch.device("cuda"), 10**9).startswith(line)
 
 
 @pytest.mark.gpu

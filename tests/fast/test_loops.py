@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from groupnorm_bench.datasets.load import load_dataset
-from groupnorm_bench.fast import bf16, blocks, loops, threads
+from groupnorm_bench.fast import blocks, choose, loops, ways
 from groupnorm_bench.fast.convolution import convolve
-from groupnorm_bench.models.cnn import build_model
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.training.build import build_model
 from groupnorm_bench.training.hooks import Hooks
 from groupnorm_bench.training.loop import Training
 from tests.fast.test_blocks import assert_equals_reference, norms_for, randomize
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -170,15 +171,17 @@ def rounded(values):
 
 @pytest.mark.parametrize("norm", ["none", "batch", "group"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_network_trains_the_same_by_loops(norm, precision):
+def test_the_network_trains_the_same_by_loops(norm, precision, monkeypatch):
+    monkeypatch.setattr(ways, "has_bf16_instructions", lambda: False)  # round both times
     torch.manual_seed(0)
     images, labels = torch.randn(16, 1, 28, 28), torch.arange(16) % 10
     grads = []
-    for use_loops in (True, False):
-        model = build_model(TrainConfig(norm=norm))
-        model.use_loops = use_loops
-        with bf16.RoundToBf16() if precision == "bf16" else threads.for_batches(True, 16):
-            logits = model(images)
+    config = TrainConfig(norm=norm, precision=precision)
+    for setting in ("on", "off"):
+        model = build_model(config)
+        way = choose(model, config.replace(compile=setting), CPU, 0)
+        with way.context(16):
+            logits = way.forward(images)
         F.cross_entropy(logits, labels).backward()
         grads.append({name: p.grad for name, p in model.named_parameters()})
     scale = max(grad.abs().max().item() for grad in grads[1].values())  # some are 0 but for noise
@@ -211,54 +214,10 @@ def test_a_gradient_takes_the_place_of_what_nobody_looks_at_again(norm):
 def test_weights_that_are_nan_are_never_hidden_by_relu(norm):
     images = torch.randn(16, 1, 28, 28)
     for name in ("conv1.weight", "conv2.weight", "conv2.bias"):
-        model = build_model(TrainConfig(norm=norm))
-        model.use_loops = True
+        config = TrainConfig(norm=norm, compile="on")
+        model = build_model(config)
         model.get_parameter(name).data.fill_(math.nan)
-        assert model(images).isnan().all(), name
-
-
-@pytest.fixture
-def three_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
-
-
-def test_threads_share_a_batch_and_change_nothing(three_threads):
-    torch.manual_seed(0)
-    conv, norm = nn.Conv2d(32, 64, 5, padding=2), nn.GroupNorm(8, 64)
-    images = torch.randn(threads.MIN_SHARED_BATCH, 32, 14, 14)
-    num_before = threading.active_count()
-    grads = []
-    for batch_size in (threads.MIN_SHARED_BATCH - 1, threads.MIN_SHARED_BATCH):
-        with threads.for_batches(True, batch_size):
-            workers = threads.share(lambda first, last: threading.get_ident(), len(images))
-            assert len(set(workers)) == len(workers) == (3 if grads else 1)
-            assert torch.get_num_threads() == (1 if grads else 3)
-            inputs = images.clone().requires_grad_()
-            pooled = blocks.norm_relu_pool(convolve(inputs, conv, True), norm, True)
-            grads.append(torch.autograd.grad(pooled.square().sum(), [inputs, *conv.parameters()]))
-        assert torch.get_num_threads() == 3
-        assert threading.active_count() == num_before
-    for alone, shared in zip(*grads, strict=True):
-        torch.testing.assert_close(alone, shared, rtol=0, atol=1e-6 * alone.abs().max().item())
-
-
-def test_a_part_is_never_empty_and_its_error_is_raised(three_threads):
-    def first_of(first, last):
-        if first == 1:
-            raise ArithmeticError("in a helper")
-        return first, last
-
-    with threads.sharing():
-        assert threads.share(lambda first, last: (first, last), 2) == [(0, 1), (1, 2)]
-        assert threads.share(lambda first, last: (first, last), 1) == [(0, 1)]
-        with pytest.raises(ArithmeticError, match="in a helper"):
-            threads.share(first_of, 3)
-        with pytest.raises(ZeroDivisionError):
-            threads.share(lambda first, last: 1 // first, 3)
-        assert threads.share(lambda first, last: (first, last), 6) == [(0, 2), (2, 4), (4, 6)]
+        assert choose(model, config, CPU, 0).forward(images).isnan().all(), name
 
 
 def test_a_training_with_loops_is_bit_identical_after_a_stop_and_learns():
@@ -287,14 +246,12 @@ def test_a_run_goes_on_in_the_way_in_which_it_began():
     config = TrainConfig(dataset="mnist-5k", norm="group", train_limit=256)
     plain = Training(config.replace(compile="off"), dataset, cpu)
     loops = Training(config.replace(compile="on"), dataset, cpu)
-    assert (plain.way, loops.way) == ("plain", "loops")
+    assert (plain.way.name, loops.way.name) == ("plain", "loops")
     with_loops, without = loops.state(), plain.state() | {"cell": loops.config.cell}
-    loops.model.use_loops = False  # as if the loops could not be had at this start
     with pytest.raises(ValueError, match="it was trained with compile on, and here it is"):
-        loops.restore(with_loops)
-    loops.model.use_loops = True
+        plain.restore(with_loops | {"cell": plain.config.cell})
     loops.restore(without)
-    assert loops.way == "plain"
+    assert loops.way.name == "plain"
 
 
 @pytest.mark.parametrize("norm", ["group-ws", "frn", "rms-group"])
@@ -302,7 +259,7 @@ def test_a_network_with_a_layer_that_has_no_loops_is_not_compiled(norm):
     config = TrainConfig(dataset="mnist-5k", norm=norm, compile="on", train_limit=256)
     training = Training(config, load_dataset("mnist-5k", Path("data")), torch.device("cpu"))
     assert training.notes == [f"norm {norm} on cpu: plain modules, not fused"]
-    assert training.way == "plain"
+    assert training.way.name == "plain"
 
 
 @pytest.mark.slow
@@ -345,7 +302,7 @@ def test_a_compiler_that_fails_leaves_the_eager_ways_and_says_so(monkeypatch):
     config = TrainConfig(dataset="mnist-5k", compile="on", train_limit=256)
     training = Training(config, load_dataset("mnist-5k", Path("data")), torch.device("cpu"))
     assert training.notes[-1] == "compile off: OSError: no space left on device"
-    assert not training.model.use_loops
+    assert training.way.name == "plain"
 
 
 def test_short_runs_do_not_load_the_compiler():

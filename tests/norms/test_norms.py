@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from groupnorm_bench import NORMS, TrainConfig, build_model, make_norm
 from groupnorm_bench.errors import ConfigError
-from groupnorm_bench.settings.config import TrainConfig as Config
 
 GROUPS = 8
 CHANNELS = 16
@@ -231,8 +230,3 @@ def test_a_norm_without_its_package_is_refused_with_the_command_that_installs_it
     with pytest.raises(ConfigError, match=r"norm='frn' needs the package timm; pip install"):
         make_norm("frn", 16)
     assert isinstance(make_norm("group", 16), torch.nn.GroupNorm)
-
-
-def test_fused_norms_replace_the_activation():
-    for name, spec in NORMS.items():
-        assert build_model(Config(norm=name)).activates is not spec.fuses_activation

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from groupnorm_bench.models.cnn import build_model
 from groupnorm_bench.norms import NORMS
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.training.build import build_model
 from groupnorm_bench.training.optimizers import SGD_MOMENTUM, decayed_parameters, make_optimizer
 
 TORCHS = {

@@ -1,0 +1,134 @@
+"""Speed and memory of norm layers, with the activation and the pooling behind them."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from groupnorm_bench.bench.timing import Case, Spread, interleaved
+from groupnorm_bench.errors import ConfigError
+from groupnorm_bench.norms import NORMS, make_norm
+from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.training.build import build_model, images_of, norm_layers
+from groupnorm_bench.training.way import TorchWay, choose_way
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+Shape = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSpeed:
+    """Norm, activation and 2x2 max-pool, forward and backward, by one way."""
+
+    norm: str
+    way: str
+    """`native`: torch's modules, channels first. Ours, channels last: `fused`; `compiled` loops."""
+    precision: str
+    shape: Shape
+    microseconds: Spread
+    """Per image."""
+    saved_mb: float
+    """What the forward pass keeps for the backward pass, its input included."""
+
+
+def cnn_shapes() -> list[Shape]:
+    """Return what the CNN's norm layers see at batch size 64."""
+    config = TrainConfig(norm="none", batch_size=64)
+    model = build_model(config)
+    shapes: list[Shape] = []
+    for layer in norm_layers(model).values():
+        layer.register_forward_hook(lambda _, __, output: shapes.append(tuple(output.shape)))
+    model(torch.zeros(config.batch_size, *images_of(config).image_shape))
+    return shapes
+
+
+def bench_layers(
+    shapes: Iterable[Shape],
+    precisions: Iterable[str] = ("fp32", "bf16"),
+    num_groups: int = 8,
+    repeats: int = 20,
+    norms: Iterable[str] = tuple(NORMS),
+) -> tuple[list[LayerSpeed], list[str]]:
+    """Time every norm on inputs [batch, channels, height, width], on the CPU.
+
+    Returns:
+        the rows, native beside ours where there is one, and a line for each norm left out
+        because its package is missing.
+
+    Raises:
+        ConfigError: a shape is too small to pool, or `num_groups` does not divide its channels.
+    """
+    labels: list[tuple[str, str, str, Shape]] = []
+    cases: list[Case] = []
+    saved: list[float] = []
+    notes = [f"{n}: left out, needs the package {NORMS[n].needs}" for n in norms if _lacks(n)]
+    for shape in shapes:
+        if min(shape) < 1 or min(shape[2:]) < 2:
+            raise ConfigError(f"shape={shape} cannot be pooled; height and width are 2 or more")
+        for precision in precisions:
+            for norm in norms:
+                if _lacks(norm):
+                    continue
+                for name, function, case in _cases(norm, num_groups, shape, DTYPES[precision]):
+                    labels.append((norm, name, precision, shape))
+                    saved.append(_saved_mb(function))
+                    cases.append(case)
+    rows = [
+        LayerSpeed(*label, Spread.of([1e6 * s / label[3][0] for s in times]), megabytes)
+        for label, times, megabytes in zip(labels, interleaved(cases, repeats), saved, strict=True)
+    ]
+    return rows, notes
+
+
+def _lacks(norm: str) -> bool:
+    needs = NORMS[norm].needs
+    return needs is not None and importlib.util.find_spec(needs) is None
+
+
+def _cases(
+    norm: str, num_groups: int, shape: Shape, dtype: torch.dtype
+) -> Iterator[tuple[str, Callable[[], Tensor], Case]]:
+    """Yield the ways to compute a block: name, forward pass, and both passes to be timed."""
+    activation = nn.Identity() if NORMS[norm].fuses_activation else nn.ReLU()
+    block = nn.Sequential(make_norm(norm, shape[1], num_groups), activation, nn.MaxPool2d(2))
+    features = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    first = features.clone().requires_grad_()
+    last = features.contiguous(memory_format=torch.channels_last).requires_grad_()
+    yield "native", partial(block, first), Case(_backward_too(partial(block, first)))
+    for name, setting in (("fused", "off"), ("compiled", "on")):
+        way = choose_way(block, TrainConfig(compile=setting), torch.device("cpu"), images=0)
+        if not isinstance(way, TorchWay):
+            forward = partial(way.forward, last)
+            yield name, forward, Case(_backward_too(forward), partial(way.context, shape[0]))
+
+
+def _backward_too(function: Callable[[], Tensor]) -> Callable[[], None]:
+    output = function()
+    grad = torch.ones_like(output)
+
+    def both() -> None:
+        function().backward(grad)
+
+    return both
+
+
+def _saved_mb(function: Callable[[], Tensor]) -> float:
+    """Return the size of all storages that autograd keeps, each counted once."""
+    sizes: dict[int, int] = {}
+
+    def pack(saved: Tensor) -> Tensor:
+        storage = saved.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+        output = function()  # kept, so that no address is given out twice
+        total = sum(sizes.values())
+    del output
+    return total / 2**20

@@ -1,0 +1,59 @@
+"""Threads of our own: they share a batch, change nothing, and end."""
+
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+from groupnorm_bench.fast import blocks, loops, threads
+from groupnorm_bench.fast.convolution import convolve
+
+
+@pytest.fixture(autouse=True)
+def prepared():
+    assert loops.prepare() is None
+
+
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_threads_share_a_batch_and_change_nothing(three_threads):
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(32, 64, 5, padding=2), nn.GroupNorm(8, 64)
+    images = torch.randn(threads.MIN_SHARED_BATCH, 32, 14, 14)
+    num_before = threading.active_count()
+    grads = []
+    for batch_size in (threads.MIN_SHARED_BATCH - 1, threads.MIN_SHARED_BATCH):
+        with threads.for_batches(True, batch_size):
+            workers = threads.share(lambda first, last: threading.get_ident(), len(images))
+            assert len(set(workers)) == len(workers) == (3 if grads else 1)
+            assert torch.get_num_threads() == (1 if grads else 3)
+            inputs = images.clone().requires_grad_()
+            pooled = blocks.norm_relu_pool(convolve(inputs, conv, True), norm, True)
+            grads.append(torch.autograd.grad(pooled.square().sum(), [inputs, *conv.parameters()]))
+        assert torch.get_num_threads() == 3
+        assert threading.active_count() == num_before
+    for alone, shared in zip(*grads, strict=True):
+        torch.testing.assert_close(alone, shared, rtol=0, atol=1e-6 * alone.abs().max().item())
+
+
+def test_a_part_is_never_empty_and_its_error_is_raised(three_threads):
+    def first_of(first, last):
+        if first == 1:
+            raise ArithmeticError("in a helper")
+        return first, last
+
+    with threads.sharing():
+        assert threads.share(lambda first, last: (first, last), 2) == [(0, 1), (1, 2)]
+        assert threads.share(lambda first, last: (first, last), 1) == [(0, 1)]
+        with pytest.raises(ArithmeticError, match="in a helper"):
+            threads.share(first_of, 3)
+        with pytest.raises(ZeroDivisionError):
+            threads.share(lambda first, last: 1 // first, 3)
+        assert threads.share(lambda first, last: (first, last), 6) == [(0, 2), (2, 4), (4, 6)]
