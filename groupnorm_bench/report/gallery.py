@@ -15,8 +15,8 @@ from groupnorm_bench.compare.series import most_missed
 from groupnorm_bench.errors import DataError
 from groupnorm_bench.report.palette import Style, style_of
 
-SCALE = 3
-"""An image is stored this many times larger, so that it stays sharp where it is shown."""
+SHOWN = 84
+"""CSS pixels of the box that an image is shown in; it is stored enlarged, so that it stays sharp."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +123,8 @@ def _png(pixels: Any) -> bytes:
     from PIL import Image
 
     image = Image.fromarray(255 - pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
-    size = (image.width * SCALE, image.height * SCALE)
+    scale = max(1, SHOWN // max(image.size))
+    size = (image.width * scale, image.height * scale)
     buffer = io.BytesIO()
     image.resize(size, Image.Resampling.BICUBIC).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from groupnorm_bench.errors import ConfigError, SweepError, nearest
+from groupnorm_bench.metrics import METRICS, metric_spec
 from groupnorm_bench.settings.config import setting_name
 from groupnorm_bench.settings.yamlfile import YamlFile, read_yaml
 from groupnorm_bench.sweep.file.axes import Axis, read_axes
 
 Method = Literal["grid", "random", "bayes"]
 METHODS = ("grid", "random", "bayes")
-EPOCH_METRICS = (
-    "val/accuracy",
-    "val/loss",
-    "train/accuracy",
-    "train/loss",
-    "perf/images_per_second",
-)
+EPOCH_METRICS = tuple(name for name, spec in METRICS.items() if spec.per_epoch)
 """Metrics that every epoch's row has."""
-SUMMARY_METRICS = ("val/accuracy_best", "train_seconds", "images_per_second", "peak_memory_mb")
+SUMMARY_METRICS = tuple(
+    name
+    for name, spec in METRICS.items()
+    if spec.in_summary and not spec.per_epoch and not name.startswith("test/")
+)
+"""Metrics known at the end only; those of the test set are not among them: they choose nothing."""
 KEYS = (
     *("method", "metric", "parameters", "early_terminate", "run_cap", "name", "description"),
     *("project", "entity", "program", "command", "kind", "apiVersion"),
@@ -202,7 +202,7 @@ def _metric(document: YamlFile) -> Metric | None:
             f"{where('goal')} metric goal={goal!r} is unknown"
             f"{nearest(str(goal), ('minimize', 'maximize'))}"
         )
-    if "goal" not in given and "accuracy" in name:
+    if "goal" not in given and metric_spec(name).larger_is_better:
         raise SweepError(
             f"{where()} metric {name} has no goal, which to W&B means minimize; write "
             "`goal: maximize`"
