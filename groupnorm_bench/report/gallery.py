@@ -16,7 +16,7 @@ from groupnorm_bench.errors import DataError
 from groupnorm_bench.report.palette import Style, style_of
 
 SHOWN = 84
-"""CSS pixels of the box that an image is shown in; it is stored enlarged, so that it stays sharp."""
+"""CSS pixels of the box that an image is shown in; it is stored enlarged, to stay sharp."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
