@@ -26,6 +26,7 @@ from groupnorm_bench.cli.comparing import (
     names_of,
 )
 from groupnorm_bench.errors import CompareError, nearest
+from groupnorm_bench.wording import count
 
 if TYPE_CHECKING:
     from groupnorm_bench.report.write import Format
@@ -80,7 +81,7 @@ def report_command(
         command=shlex.join(["gnbench", *sys.argv[1:]]),
     )
     if figures is not None:
-        say(f"{len(written.figures)} pictures in {figures}")
+        say(f"{count(len(written.figures), 'picture')} in {figures}")
     if written.path is None:
         typer.echo(written.text, nl=False)
     elif as_json:

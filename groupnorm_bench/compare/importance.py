@@ -13,6 +13,7 @@ from groupnorm_bench.compare.rows import RunRow
 from groupnorm_bench.errors import CompareError
 from groupnorm_bench.metrics import metric_spec
 from groupnorm_bench.settings.fields import ARM_SETTINGS
+from groupnorm_bench.wording import count
 
 FEWEST_SEEDS = 3
 """Under this many seeds per cell the residual, the yardstick of all shares, is too uncertain."""
@@ -122,8 +123,8 @@ def _thinness(n_seeds: int, balanced: bool) -> list[str]:
     notes = []
     if n_seeds < FEWEST_SEEDS:
         notes.append(
-            f"too thin: {n_seeds} seed{'s' * (n_seeds != 1)} in every cell, and it takes "
-            f"{FEWEST_SEEDS} to tell settings from seeds"
+            f"too thin: {count(n_seeds, 'seed')} in every cell, and it takes {FEWEST_SEEDS} "
+            "to tell settings from seeds"
         )
     if not balanced:
         notes.append(
@@ -144,8 +145,8 @@ def _balanced_values(rows: Iterable[RunRow], metric: str) -> tuple[list[RunRow],
     )
     if len(cells) < 2 or not shared:
         raise CompareError(
-            f"{len(cells)} cells share {len(shared)} finished seeds; importance takes 2 cells "
-            "with a seed in common: gnbench sweep"
+            f"{count(len(cells), 'cell')} with {count(len(shared), 'finished seed')} in common; "
+            "importance takes 2 cells with a seed in common: gnbench sweep"
         )
     values = np.array(
         [[by_seed[seed].printed(metric) for seed in shared] for by_seed in cells.values()],
@@ -266,7 +267,7 @@ def forest_importance(rows: Iterable[RunRow], metric: str = "test/accuracy") -> 
     found.sort(key=lambda column: -column.importance)
     notes = ["no error bars, and columns that go together share their importance by chance"]
     if len(kept) < 10 * len(columns):
-        notes.append(f"too thin: {len(kept)} runs for {len(columns)} columns")
+        notes.append(f"too thin: {count(len(kept), 'run')} for {count(len(columns), 'column')}")
     if not metric_spec(metric).larger_is_better:
         notes.append("a positive correlation is a worse value of this metric")
     return Forest(metric=metric, columns=tuple(found), notes=tuple(notes))

@@ -19,6 +19,7 @@ from groupnorm_bench.metrics import EpochRow, metric_spec
 from groupnorm_bench.runs import RunFolder, RunResult
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import ARM_SETTINGS, SETTINGS
+from groupnorm_bench.wording import count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +190,6 @@ class RunTable:
         rows = tuple(row for row in self.rows if keeps(row.value))
         if not rows:
             raise CompareError(
-                f"where={expression!r} leaves none of {len(self.rows)} runs; loosen it"
+                f"where={expression!r} leaves none of {count(len(self.rows), 'run')}; loosen it"
             )
         return RunTable(rows=rows, problems=self.problems)

@@ -82,8 +82,10 @@ class Dimension:
 
     label: str
     values: Sequence[float]
-    ticks: Sequence[tuple[float, str]] | None = None
-    """For settings: every value and its word, lowest first; None for a scale."""
+    ticks: Sequence[tuple[float, str]]
+    """Places and their words, lowest first."""
+    is_scale: bool = False
+    """A number of any size, marked at round places; else every value is a place of its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,13 +12,13 @@ from typing import Any
 from groupnorm_bench.compare.contrast import Comparison, Contrast, Verdict
 from groupnorm_bench.compare.order import arm_order, describe, setting_order, varying
 from groupnorm_bench.compare.rows import RunRow, RunTable
-from groupnorm_bench.compare.words import count
 from groupnorm_bench.report.accuracy import by_batch_size, by_groups, by_seconds, differences
 from groupnorm_bench.report.charts import Figure
 from groupnorm_bench.report.diagnostics import activations, eval_gap, learning_curves
 from groupnorm_bench.report.gallery import Gallery, gallery
 from groupnorm_bench.report.importance import importance
 from groupnorm_bench.report.parallel import parallel
+from groupnorm_bench.wording import count
 
 HEADLINE_ITEMS = 6
 _ORDER: tuple[Verdict, ...] = ("better", "worse", "equal", "undecided")

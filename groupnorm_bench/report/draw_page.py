@@ -22,6 +22,8 @@ from groupnorm_bench.report.charts import (
 
 BAR_OPACITY = 0.6
 """Of bars, so that the interval over one is seen."""
+TOOLBAR = 34
+"""CSS pixels kept free above the marks, for the title and Plotly's toolbar."""
 SIGNIFICANT = 6
 """Digits kept of a drawn number: more than any screen shows."""
 MAX_STRONG_BANDS = 4
@@ -51,7 +53,7 @@ def panel_spec(panel: Panel) -> dict[str, Any]:
         "yaxis": _axis(panel.y),
         "showlegend": False,
         "hovermode": "closest",
-        "margin": {"l": 8, "r": 12, "t": 34 if panel.title else 12, "b": 8},
+        "margin": {"l": 8, "r": 12, "t": TOOLBAR, "b": 8},
         "shapes": _shapes(panel),
     }
     if panel.title:
@@ -76,7 +78,7 @@ def _axis(axis: ChartAxis) -> dict[str, Any]:
         "zeroline": False,
     }
     if axis.log:
-        spec["type"] = "log"
+        spec |= {"type": "log", "tickformat": "~g"}  # else 20 and 200 are both marked "2"
     if axis.bounds is not None:
         low, high = axis.bounds
         spec["autorangeoptions"] = {"clipmin": low, "clipmax": high}
@@ -261,22 +263,19 @@ def parallel_spec(parallel: Parallel) -> dict[str, Any]:
 
 
 def _dimension(dimension: Dimension) -> dict[str, Any]:
-    spec: dict[str, Any] = {
+    places = [place for place, _ in dimension.ticks]
+    low, high = min(*dimension.values, *places), max(*dimension.values, *places)
+    pad = 0.02 * ((high - low) or 1) if dimension.is_scale else 0.04 * max(1, len(places) - 1)
+    return {
         "title": dimension.label,  # as it stands, for the page's own controls
         "label": plain(dimension.label),
-        "tickformat": ".4~g",
         "values": _shorts(dimension.values),
+        "tickvals": _shorts(places),
+        "words": [word for _, word in dimension.ticks],
+        "ticktext": [plain(word) for _, word in dimension.ticks],
+        "range": [_short(low - pad), _short(high + pad)],
+        "scale": dimension.is_scale,
     }
-    if dimension.ticks is not None:
-        places = [place for place, _ in dimension.ticks]
-        pad = 0.04 * max(1, len(places) - 1)
-        spec |= {
-            "tickvals": places,
-            "words": [word for _, word in dimension.ticks],
-            "ticktext": [plain(word) for _, word in dimension.ticks],
-            "range": [places[0] - pad, places[-1] + pad],
-        }
-    return spec
 
 
 def _shorts(numbers: Sequence[Any]) -> list[Any]:

@@ -260,12 +260,9 @@ def _parallel_canvas(figure: Figure, parallel: Parallel) -> Canvas:
         low, high = min(dimension.values), max(dimension.values)
         width = (high - low) or 1.0
         columns.append([(value - low) / width for value in dimension.values])
-        words = dimension.ticks or [(low + width * i / 4, "") for i in range(5)]
         axes.axvline(place, color="#808080", linewidth=0.8)
-        for value, word in words:
-            text = word or f"{value:.4g}"
-            height = (value - low) / width
-            axes.text(place - 0.03, height, text, **_BESIDE_AXIS)
+        for value, word in dimension.ticks:
+            axes.text(place - 0.03, (value - low) / width, word, **_BESIDE_AXIS)
     lines = [list(enumerate(run)) for run in zip(*columns, strict=True)]
     colors = [parallel.styles[arm].color for arm in parallel.arms]
     axes.add_collection(LineCollection(lines, colors=colors, linewidths=0.6, alpha=0.6))

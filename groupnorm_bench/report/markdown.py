@@ -7,6 +7,7 @@ from pathlib import Path
 
 from groupnorm_bench.compare import render as tables
 from groupnorm_bench.report.content import Content, summary_sentence
+from groupnorm_bench.wording import count
 
 _SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*[]|<>"})
 
@@ -48,8 +49,8 @@ def plain(text: str) -> str:
 
 def _provenance(content: Content) -> str:
     lines = [
-        f"- {origin.runs} runs by {plain(origin.code)}, on {plain(origin.machine)}, started "
-        f"{plain(origin.when)}, by: {plain(origin.command)}"
+        f"- {count(origin.runs, 'run')} by {plain(origin.code)}, on {plain(origin.machine)}, "
+        f"started {plain(origin.when)}, by: {plain(origin.command)}"
         for origin in content.origins
     ]
     return "\n".join([*lines, f"- This report: {plain(content.command)}"])

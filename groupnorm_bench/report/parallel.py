@@ -42,7 +42,7 @@ def parallel(table: RunTable, metric: str) -> Figure:
         _places("norm", [row.norm for row in rows], norms),
         _setting("num_groups", [_groups_of(row) for row in rows]),
         _setting("batch_size", [row.config.batch_size for row in rows]),
-        *(_setting(name, [row.setting.get(name, "none") for row in rows]) for name in names),
+        *(_setting(name, [row.setting.get(name) for row in rows]) for name in names),
         *(_result(key, rows) for key in ("val/accuracy", metric) if _all_have(key, rows)),
     ]
     return base.filled(
@@ -64,16 +64,33 @@ def _all_have(key: str, rows: Sequence[RunRow]) -> bool:
 
 
 def _result(key: str, rows: Sequence[RunRow]) -> Dimension:
-    values = [row.printed(key) or 0.0 for row in rows]
-    return Dimension(label=metric_spec(key).title, values=values)
+    return _scale(metric_spec(key).title, [row.printed(key) or 0.0 for row in rows])
 
 
 def _setting(label: str, values: Sequence[Any]) -> Dimension:
-    different = set(values)
-    numbers = all(isinstance(value, int | float) and value > 0 for value in different)
+    words: list[Any] = ["none" if value is None else value for value in values]
+    different = set(words)
+    numbers = all(type(value) in (int, float) and value > 0 for value in different)
     if numbers and len(different) > MAX_PLACES:
-        return Dimension(label=f"log10 {label}", values=[math.log10(value) for value in values])
-    return _places(label, values, sorted(different, key=lambda v: (not isinstance(v, str), v)))
+        return _scale(f"log10 {label}", [math.log10(value) for value in words])
+    return _places(label, words, sorted(different, key=lambda v: (not isinstance(v, str), v)))
+
+
+def _scale(label: str, values: Sequence[float]) -> Dimension:
+    return Dimension(
+        label=label, values=values, ticks=round_ticks(min(values), max(values)), is_scale=True
+    )
+
+
+def round_ticks(low: float, high: float, most: int = 7) -> list[tuple[float, str]]:
+    """Return round places between two numbers with their words, each with the digits it takes."""
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
+        return [(low, f"{low:.4g}")]
+    power = 10.0 ** math.floor(math.log10((high - low) / most))
+    step = next(power * part for part in (1, 2, 5, 10) if (high - low) / (power * part) <= most)
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [(i * step, f"{i * step:.{decimals}f}") for i in range(first, last + 1)]
 
 
 def _places(label: str, values: Sequence[Any], ordered: Sequence[Any]) -> Dimension:

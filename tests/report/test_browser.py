@@ -352,3 +352,48 @@ def test_two_thousand_runs_scroll_smoothly(chromium: Any, tmp_path: Path):
     assert len(tab.rows_shown()) == 2_000
     assert median(frames[1:]) < 34  # 30 frames a second, drawn by the processor
     tab.context.close()
+
+
+@pytest.mark.parametrize("width", [1280, 1000, 390])
+def test_every_drawing_is_as_wide_as_its_box_as_opened(chromium: Any, report: Path, width: int):
+    """No resize in between: that would mend what the first drawing got wrong."""
+    tab = Tab(chromium, report, viewport={"width": width, "height": 900})
+    widths = tab.page.eval_on_selector_all(
+        ".panel",
+        """panels => panels.map(panel => [panel.closest("figure").id, panel.clientWidth,
+             panel.querySelector(".main-svg").getBoundingClientRect().width])""",
+    )
+    assert len(widths) > 9
+    assert [one for one in widths if abs(one[1] - one[2]) > 1] == []
+    tab.context.close()
+
+
+def test_a_drawing_follows_a_box_that_changes_its_width(chromium: Any, report: Path):
+    tab = Tab(chromium, report, viewport={"width": 1280, "height": 900})
+    tab.page.evaluate("document.body.style.maxWidth = '600px'")  # the window stays as it is
+    tab.page.wait_for_function(
+        """[...document.querySelectorAll('.panel')].every(panel => Math.abs(panel.clientWidth
+             - panel.querySelector('.main-svg').getBoundingClientRect().width) <= 1)"""
+    )
+    tab.context.close()
+
+
+def test_the_toolbar_has_these_buttons_and_covers_no_mark(shared: Tab):
+    """Plotly 7 brought one that uploads the chart: what a new version adds is not wanted here."""
+    bars = shared.page.eval_on_selector_all(
+        ".panel",
+        """panels => panels.map(panel => {
+             const bar = panel.querySelector(".modebar"), plot = panel.querySelector(".nsewdrag");
+             const {bottom} = bar.getBoundingClientRect();
+             return {key: panel.closest("figure").id, background: getComputedStyle(bar).background,
+               buttons: [...bar.querySelectorAll(".modebar-btn")].map(
+                 button => button.dataset.title || button.ariaLabel || button.title),
+               below: plot ? plot.getBoundingClientRect().top - bottom : 0}})""",
+    )
+    titles = {tuple(bar["buttons"]) for bar in bars if bar["key"] != "parallel"}
+    assert titles == {("Download plot as a PNG", "Zoom", "Pan", "Reset axes")}
+    assert [bar["buttons"] for bar in bars if bar["key"] == "parallel"] == [
+        ["Download plot as a PNG"]
+    ]
+    assert all(bar["below"] >= 0 for bar in bars)
+    assert {bar["background"].split(" none")[0] for bar in bars} == {"rgba(0, 0, 0, 0)"}

@@ -6,7 +6,10 @@
   const shownView = {};          // figure key -> place of its view
   const all = (selector, from = document) => [...from.querySelectorAll(selector)];
   const FONT = { family: "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif", size: 12 };
-  const CONFIG = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
+  // The toolbar has these buttons and no other: newer Plotlys bring some that upload the data.
+  const CONFIG = { displaylogo: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] };
+  const PARALLEL_CONFIG = { ...CONFIG, modeBarButtons: [["toImage"]] };
+  const CLEAR = "rgba(0,0,0,0)";
   const PRINT_WIDTH = 660;       // CSS pixels of A4 inside its margins
   const PRINT_HEIGHT = 270;      // so that two figures share a page
 
@@ -20,19 +23,33 @@
     const holder = document.querySelector(`[data-figure="${key}"] .panels`);
     all(".panel", holder).forEach(Plotly.purge);
     holder.replaceChildren();
-    for (const panel of panels) {
+    const elements = panels.map((panel) => {
       const element = document.createElement("div");
       element.className = "panel";
       element.style.minHeight = `${panel.layout.height}px`;
-      holder.append(element);
+      return element;
+    });
+    holder.append(...elements);  // all of them, before the first is drawn to the width it has
+    for (const [i, panel] of panels.entries()) {
+      const element = elements[i];
       const data = panel.data.map((trace) => ({ ...trace, visible: visible(trace) }));
       Plotly.newPlot(element, data, themed(panel.layout), CONFIG);
+      boxes.observe(element);
     }
   }
 
+  // A box may change its width at any time: with the window, the view, a scrollbar of the page.
+  const boxes = new ResizeObserver((entries) => requestAnimationFrame(() => {
+    for (const { target } of entries) {
+      const drawn = target.isConnected && !printing && target._fullLayout;
+      if (drawn && Math.abs(drawn.width - target.clientWidth) >= 1) Plotly.Plots.resize(target);
+    }
+  }));
+  let printing = false;
+
   function themed(layout) {
-    const clear = "rgba(0,0,0,0)";
-    return { ...structuredClone(layout), font: FONT, paper_bgcolor: clear, plot_bgcolor: clear, dragmode: "zoom" };
+    const modebar = { bgcolor: CLEAR, color: "#808080", activecolor: "#808080" };
+    return { ...structuredClone(layout), font: FONT, paper_bgcolor: CLEAR, plot_bgcolor: CLEAR, dragmode: "zoom", modebar };
   }
 
   function toggleArm(arm) {
@@ -75,12 +92,11 @@
       labelfont: FONT, tickfont: { ...FONT, size: 11 }, rangefont: { ...FONT, size: 11 },
       dimensions: parallel.dimensions.map((dimension, place) => ({
         ...dimension,
-        range: dimension.range || extent(dimension.values),
         values: lines.map((i) => dimension.values[i]),
         constraintrange: ranges[place],
       })),
     };
-    Plotly.react(element, [trace], themed({ height: 420, margin: { l: 70, r: 60, t: 46, b: 26 } }), CONFIG);
+    Plotly.react(element, [trace], themed({ height: 420, margin: { l: 70, r: 60, t: 62, b: 26 } }), PARALLEL_CONFIG);
     if (!element.dataset.listens) {
       element.dataset.listens = "yes";
       element.on("plotly_restyle", readBrushes);
@@ -90,7 +106,7 @@
   // Without WebGL (a remote desktop, a hardened browser) the same lines, filtered by the boxes.
   function drawPlainLines(element) {
     const lines = linesShown().filter(kept);
-    const spans = parallel.dimensions.map((dimension) => dimension.range || extent(dimension.values));
+    const spans = parallel.dimensions.map((dimension) => dimension.range);
     const share = (value, [low, high]) => (value - low) / (high - low);
     const traces = parallel.arms.map((arm, place) => {
       const trace = { type: "scatter", mode: "lines", hoverinfo: "skip", x: [], y: [], line: { width: 1, color: parallel.colors[place] } };
@@ -104,25 +120,15 @@
       }
       return trace;
     });
-    const annotations = parallel.dimensions.flatMap((dimension, axis) => {
-      const [low, high] = spans[axis];
-      const places = dimension.tickvals || [0, 1, 2, 3, 4].map((part) => low + (high - low) * part / 4);
-      return places.map((place, i) => ({
-        x: axis, y: share(place, spans[axis]), xanchor: "right", showarrow: false,
-        text: dimension.ticktext ? dimension.ticktext[i] : place.toPrecision(4), font: { size: 11 },
-      }));
-    });
+    const annotations = parallel.dimensions.flatMap((dimension, axis) => dimension.tickvals.map((place, i) => ({
+      x: axis, y: share(place, spans[axis]), xanchor: "right", showarrow: false,
+      text: dimension.ticktext[i], font: { size: 11 },
+    })));
     Plotly.react(element, traces, themed({
-      height: 420, margin: { l: 70, r: 60, t: 20, b: 40 }, showlegend: false, annotations,
+      height: 420, margin: { l: 70, r: 60, t: 34, b: 40 }, showlegend: false, annotations,
       xaxis: { tickvals: parallel.dimensions.map((_, axis) => axis), ticktext: parallel.dimensions.map((d) => d.label), zeroline: false },
       yaxis: { visible: false, range: [-0.03, 1.03] },
-    }), CONFIG);
-  }
-
-  function extent(values) {
-    const low = Math.min(...values), high = Math.max(...values);
-    const pad = (high - low || 1) * 0.02;
-    return [low - pad, high + pad];
+    }), PARALLEL_CONFIG);
   }
 
   function parallelElement() {
@@ -130,6 +136,7 @@
     if (!holder.firstElementChild) {
       holder.classList.add("parallel");
       holder.append(Object.assign(document.createElement("div"), { className: "panel" }));
+      boxes.observe(holder.firstElementChild);
     }
     return holder.firstElementChild;
   }
@@ -164,7 +171,7 @@
       row.hidden = brushed ? !keep.has(place) : hidden.has(row.dataset.arm);
       shown += !row.hidden;
     });
-    document.getElementById("shown").textContent = `${shown} of ${rows.length} runs shown.`;
+    document.getElementById("shown").textContent = `${shown} of ${rows.length} run${rows.length === 1 ? "" : "s"} shown.`;
     document.querySelector(".brushed").textContent = brushed
       ? `${lines.length} of ${parallel.runs.length} lines kept; the run table below shows the same runs.` : "";
   }
@@ -173,10 +180,10 @@
     const holder = document.querySelector(".filters");
     parallel.dimensions.forEach((dimension, place) => {
       const label = document.createElement("label");
-      const control = dimension.tickvals ? choices(dimension) : smallest();
+      const control = dimension.scale ? smallest() : choices(dimension);
       control.dataset.place = place;
       control.addEventListener("change", () => filterBy(place, control.value));
-      label.append(dimension.title + (dimension.tickvals ? "" : " from"), control);
+      label.append(dimension.title + (dimension.scale ? " from" : ""), control);
       holder.append(label);
     });
     if (!webgl) holder.append("This browser has no WebGL, so axes cannot be brushed: use the boxes.");
@@ -208,7 +215,7 @@
     const dimension = parallel.dimensions[place];
     const value = Number(text);
     if (text === "") delete ranges[place];
-    else if (dimension.tickvals) ranges[place] = [[value - 0.45, value + 0.45]];
+    else if (!dimension.scale) ranges[place] = [[value - 0.45, value + 0.45]];
     else ranges[place] = [[value, Math.max(value, ...dimension.values)]];
     drawParallel();
     showRuns();
@@ -253,6 +260,7 @@
   }
 
   function forPaper(start) {
+    printing = start;
     for (const element of all(".panel")) {
       const holder = element.parentElement;
       const share = holder.children.length > 1 ? (PRINT_WIDTH - 20) / 2 : PRINT_WIDTH;
