@@ -9,13 +9,18 @@ import typer
 
 from groupnorm_bench.cli.app import DEFAULT_RUNS_DIR, AsJson, app, print_json
 from groupnorm_bench.cli.comparing import (
+    AllPairs,
     Alpha,
     Baseline,
     Choose,
+    ChooseSeeds,
+    Decide,
     Margin,
     Metric,
+    Planned,
     Where,
     names_of,
+    seeds_of,
 )
 from groupnorm_bench.errors import CompareError, nearest
 
@@ -23,7 +28,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from groupnorm_bench.compare.claims import Answer
-    from groupnorm_bench.compare.contrast import Comparison
+    from groupnorm_bench.compare.contrast import Comparison, Rule
 
 FORMATS = ("table", "csv", "json", "md")
 
@@ -37,11 +42,15 @@ def compare_command(
         ),
     ] = None,
     baseline: Baseline = None,
-    metric: Metric = "test/accuracy",
+    metric: Metric = None,
     where: Where = None,
     choose: Choose = None,
-    alpha: Alpha = 0.05,
+    choose_seeds: ChooseSeeds = None,
+    alpha: Alpha = None,
     margin: Margin = None,
+    decide: Decide = None,
+    planned: Planned = False,
+    all_pairs: AllPairs = False,
     output: Annotated[str, typer.Option("--format", help="table, csv, json or md.")] = "table",
     as_json: AsJson = False,
     claim: Annotated[
@@ -54,18 +63,35 @@ def compare_command(
         raise CompareError(f"format={output!r} is unknown{nearest(output, FORMATS)}")
     if claim is not None and baseline is not None:
         raise CompareError(f"baseline={baseline!r} has no use beside --claim; leave it out")
-    from groupnorm_bench.compare.ask import chosen_runs
+    from groupnorm_bench.compare.ask import asked_of, chosen_runs, compare
     from groupnorm_bench.compare.claims import answer_claim
-    from groupnorm_bench.compare.verdicts import compare_runs
 
-    table = chosen_runs(runs or [str(DEFAULT_RUNS_DIR)], where, names_of(choose))
-    options: dict[str, Any] = {"metric": metric, "alpha": alpha, "margin": margin}
+    places = runs or [str(DEFAULT_RUNS_DIR)]
+    settings, seeds = names_of(choose), seeds_of(choose_seeds)
+    asked: dict[str, Any] = {"metric": metric, "alpha": alpha, "margin": margin}
+    rule: Rule = "planned" if planned else "anytime"
     output = "json" if as_json else output
     if claim is not None:
-        answer = answer_claim(table, claim, **options)
+        for name, given in (("decide", decide), ("all-pairs", all_pairs or None)):
+            if given is not None:
+                raise CompareError(f"--{name} has no use beside --claim; leave it out")
+        table = chosen_runs(places, where, settings, seeds)
+        given_ones = {name: value for name, value in asked.items() if value is not None}
+        answer = answer_claim(table, claim, asked_of(places)[0], rule=rule, **given_ones)
         _print_answer(answer, output)
         return answer.exit_code
-    _print_comparison(compare_runs(table, baseline=baseline, **options), output)
+    comparison = compare(
+        places,
+        where=where,
+        choose=settings,
+        choose_seeds=seeds,
+        rule=rule,
+        all_pairs=all_pairs,
+        baseline=baseline,
+        decide=decide,
+        **asked,
+    )
+    _print_comparison(comparison, output)
     return 0
 
 
@@ -88,14 +114,15 @@ def _print_comparison(comparison: Comparison, output: str) -> None:
         for note in comparison.notes:
             typer.echo(f"note: {note}", err=True)
         return
-    heads, rows = render.table_of(comparison)
-    typer.echo(render.headline(comparison) + "\n")
-    if output == "md":
-        typer.echo(render.to_markdown(heads, rows))
-    elif sys.stdout.isatty():
-        _print_rich(heads, rows)
-    else:
-        typer.echo(render.to_text(heads, rows))
+    typer.echo(render.headline(comparison))
+    for table in (render.table_of(comparison), *render.extras(comparison)):
+        typer.echo()
+        if output == "md":
+            typer.echo(render.to_markdown(*table))
+        elif sys.stdout.isatty():
+            _print_rich(*table)
+        else:
+            typer.echo(render.to_text(*table))
     bullet = "- " if output == "md" else ""
     lines = [contrast.sentence for contrast in comparison.contrasts]
     lines = lines or ["One arm alone: there is nothing to compare it with."]
@@ -116,7 +143,8 @@ def _print_rich(heads: list[str], rows: list[list[str]]) -> None:
     console = Console()
     table = _rich_table(heads, rows)
     unbounded = console.options.update(max_width=10_000)
-    if console.measure(table, options=unbounded).maximum <= console.width:
+    fits = console.measure(table, options=unbounded).maximum <= console.width
+    if fits or COSTS[0] not in heads:
         console.print(table)
         return
     first = heads.index(COSTS[0])

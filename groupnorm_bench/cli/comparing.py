@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
+from groupnorm_bench.errors import CompareError
+
 Baseline = Annotated[
     str | None, typer.Option(help="Arm that the others are held against; batch by default.")
 ]
-Metric = Annotated[str, typer.Option(help="Summary metric.")]
+Metric = Annotated[str | None, typer.Option(help="Summary metric.", show_default="test/accuracy")]
 Where = Annotated[
     str | None, typer.Option(help="Only these runs, as 'batch_size<=32 and norm!=none'.")
 ]
@@ -17,11 +19,44 @@ Choose = Annotated[
     str | None,
     typer.Option(help="Settings to choose per arm on validation, as lr or num_groups,lr."),
 ]
-Alpha = Annotated[float, typer.Option(help="False verdicts allowed over the family.")]
+ChooseSeeds = Annotated[
+    str | None,
+    typer.Option(help="Seeds to choose by, as 8-11 or 8,9: they are not reported."),
+]
+Alpha = Annotated[
+    float | None,
+    typer.Option(help="False verdicts allowed over the family.", show_default="0.05"),
+]
 Margin = Annotated[
     float | None,
-    typer.Option(help="Differences inside it are equal: points; default one standard error."),
+    typer.Option(help="Differences inside it count for nothing: points. Without it, no `equal`."),
 ]
+Decide = Annotated[
+    str | None,
+    typer.Option(help="each, mean or slope over the settings.", show_default="each"),
+]
+Planned = Annotated[
+    bool,
+    typer.Option("--planned", help="The seeds were fixed beforehand, this is the only look."),
+]
+AllPairs = Annotated[
+    bool, typer.Option("--all-pairs", help="Every arm against every other, with letters.")
+]
+
+
+def seeds_of(text: str | None) -> list[int]:
+    """Return the seeds of `--choose-seeds 8-11,20`.
+
+    Raises:
+        CompareError: they are not clear.
+    """
+    seeds: list[int] = []
+    for part in (text or "").split(",") if text is not None else ():
+        first, _, last = part.strip().partition("-")
+        if not (first.isdecimal() and (last or first).isdecimal() and int(last or first) < 10**6):
+            raise CompareError(f"choose-seeds={text!r} is not clear; write it as in 8-11 or 8,9")
+        seeds += range(int(first), int(last or first) + 1)
+    return seeds
 
 
 def names_of(choose: str | None) -> list[str]:

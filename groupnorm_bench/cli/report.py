@@ -20,10 +20,14 @@ from groupnorm_bench.cli.comparing import (
     Alpha,
     Baseline,
     Choose,
+    ChooseSeeds,
+    Decide,
     Margin,
     Metric,
+    Planned,
     Where,
     names_of,
+    seeds_of,
 )
 from groupnorm_bench.errors import CompareError, nearest
 from groupnorm_bench.wording import count
@@ -50,11 +54,14 @@ def report_command(
     ] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     baseline: Baseline = None,
-    metric: Metric = "test/accuracy",
+    metric: Metric = None,
     where: Where = None,
     choose: Choose = None,
-    alpha: Alpha = 0.05,
+    choose_seeds: ChooseSeeds = None,
+    alpha: Alpha = None,
     margin: Margin = None,
+    decide: Decide = None,
+    planned: Planned = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -75,8 +82,11 @@ def report_command(
         metric=metric,
         where=where,
         choose=names_of(choose),
+        choose_seeds=seeds_of(choose_seeds),
+        rule="planned" if planned else "anytime",
         alpha=alpha,
         margin=margin,
+        decide=decide,
         data_dir=data_dir,
         command=shlex.join(["gnbench", *sys.argv[1:]]),
     )

@@ -227,11 +227,10 @@ def _verdict(places: list[Path]) -> str | None:
     """Return the verdict table of run folders as Markdown, None where there is none to be had."""
     from groupnorm_bench.cli.views.training import say
     from groupnorm_bench.compare import render
-    from groupnorm_bench.compare.load import load_runs
-    from groupnorm_bench.compare.verdicts import compare_runs
+    from groupnorm_bench.compare.ask import compare
 
     try:
-        comparison = compare_runs(load_runs([str(place) for place in places]))
+        comparison = compare([str(place) for place in places])
     except (CompareError, RunFolderError) as error:
         say(f"no verdict: {error}")
         return None

@@ -108,14 +108,12 @@ def anytime(
     floor: float = 0.0,
     margin: float | None = None,
     first_look: int = FIRST_LOOK,
-) -> AnytimeNumbers | None:
-    """Return the numbers of one contrast; None for no pair at all.
+) -> AnytimeNumbers:
+    """Return the numbers of one contrast, of one pair or more.
 
     The interval is empty (low above high) where the looks contradict each other.
     """
     x = np.asarray(differences, dtype=float)
-    if len(x) == 0:
-        return None
     skipped = min(first_look, len(x)) - 1  # before the first look, the last one speaks alone
     log_e = log_e_values(x, floor=floor)
     low, high = intervals(x, alpha, floor=floor)
@@ -164,17 +162,15 @@ def fewest_pairs(alpha: float, first_look: int = FIRST_LOOK, g: float = PRIOR_VA
 
 def posterior(
     differences: npt.ArrayLike, margin: float | None, floor: float = 0.0
-) -> tuple[float, float | None, float] | None:
+) -> tuple[float, float | None, float]:
     """Return how probable it is that the mean lies below, inside and above the margin.
 
     From the posterior of the mean under the usual flat prior: Student's t around the mean seen.
-    Without a margin nothing is equal, and the middle one is None. None under two pairs.
+    Without a margin nothing is equal, and the middle one is None. Needs two pairs.
     """
     from scipy.stats import t
 
     n, mean, variance = (numbers[..., -1] for numbers in moments(differences, floor))
-    if n < 2:
-        return None
     region, error = margin or 0.0, math.sqrt(variance / n)
     if error == 0:
         below, above = float(mean < -region), float(mean > region)

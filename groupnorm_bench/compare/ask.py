@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from groupnorm_bench.compare.choice import choose as choose_cells
-from groupnorm_bench.compare.contrast import Comparison
+from groupnorm_bench.compare.contrast import Comparison, Rule
 from groupnorm_bench.compare.load import load_runs
+from groupnorm_bench.compare.question import Family, Question
 from groupnorm_bench.compare.rows import RunTable
 from groupnorm_bench.compare.verdicts import compare_runs
+from groupnorm_bench.errors import CompareError
 
 Runs = RunTable | str | Path | Sequence[str | Path]
 """Runs at hand, or where they lie: folders, or `ENTITY/PROJECT[/SWEEP]` on W&B."""
@@ -17,34 +20,83 @@ Runs = RunTable | str | Path | Sequence[str | Path]
 
 def compare(
     runs: Runs = "runs",
+    question: Question | None = None,
     *,
-    baseline: str | None = None,
-    metric: str = "test/accuracy",
     where: str | None = None,
     choose: Iterable[str] = (),
-    alpha: float = 0.05,
-    margin: float | None = None,
+    choose_seeds: Collection[int] = (),
+    rule: Rule = "anytime",
+    all_pairs: bool = False,
+    **asked: Any,
 ) -> Comparison:
     """Return which arm is better, by how much, and whether the difference is real.
 
     Args:
         runs: where they lie, or what `load_runs` returned.
-        baseline: the arm that the others are held against; `batch` where there is one.
-        metric: a summary metric.
+        question: what is asked; that of the sweep whose runs these are if None.
         where: only the runs that this holds for, as `batch_size<=32 and norm!=none`.
         choose: settings to choose per arm on validation, as `["lr"]`.
-        alpha: share of false verdicts allowed over the family.
-        margin: differences inside it are equal, in the printed unit (points for accuracies).
+        choose_seeds: seeds to choose by, which are then not reported.
+        rule: `anytime`, or `planned` for a number of seeds fixed beforehand.
+        all_pairs: every arm against every other.
+        asked: fields of `Question` in place of the question's, as `baseline` and `margin`.
 
     Raises:
         CompareError: there is nothing to compare, or an argument is not valid.
         RunFolderError, TrackingError: a source cannot be read.
     """
-    table = chosen_runs(runs, where, choose)
-    return compare_runs(table, baseline=baseline, metric=metric, alpha=alpha, margin=margin)
+    table = chosen_runs(runs, where, choose, choose_seeds)
+    return compare_table(table, runs, question, rule=rule, all_pairs=all_pairs, **asked)
 
 
-def chosen_runs(runs: Runs, where: str | None = None, choose: Iterable[str] = ()) -> RunTable:
+def compare_table(
+    table: RunTable,
+    runs: Runs,
+    question: Question | None = None,
+    *,
+    rule: Rule = "anytime",
+    all_pairs: bool = False,
+    **asked: Any,
+) -> Comparison:
+    """Return the comparison of a table, as `compare` does, that was read from `runs`."""
+    question, families = (question, ()) if question else asked_of(runs)
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if "baseline" in asked and question.arms:
+        question = question.replace(arms=tuple(a for a in question.arms if a != asked["baseline"]))
+    return compare_runs(table, question, rule=rule, all_pairs=all_pairs, families=families, **asked)
+
+
+def asked_of(runs: Runs) -> tuple[Question, tuple[Family, ...]]:
+    """Return what the sweeps asked whose runs lie in folders: one question, and their families.
+
+    Where they ask different questions, none of them is put.
+    """
+    if isinstance(runs, RunTable):
+        return Question(), ()
+    from groupnorm_bench.tracking.sweeps import find_records
+
+    places = [Path(place) for place in ([runs] if isinstance(runs, str | Path) else runs)]
+    records, _ = find_records(place for place in places if place.is_dir())
+    asked = [record.question for _, record in records if record.question]
+    families = tuple(
+        Family(
+            name=record.name,
+            runs=frozenset(record.runs),
+            contrasts=record.contrasts,
+            file=record.file,
+        )
+        for _, record in records
+    )
+    same = len(asked) == 1 or (asked and all(one == asked[0] for one in asked))
+    return Question.from_mapping(asked[0]) if same else Question(), families
+
+
+def chosen_runs(
+    runs: Runs,
+    where: str | None = None,
+    choose: Iterable[str] = (),
+    choose_seeds: Collection[int] = (),
+) -> RunTable:
     """Return the runs asked for, of chosen settings only the cells that validate best.
 
     Raises:
@@ -56,4 +108,6 @@ def chosen_runs(runs: Runs, where: str | None = None, choose: Iterable[str] = ()
     else:
         table = load_runs([runs] if isinstance(runs, str | Path) else runs, where)
     names = tuple(choose)
-    return choose_cells(table, names) if names else table
+    if choose_seeds and not names:
+        raise CompareError("seeds to choose by have no use without --choose; name a setting")
+    return choose_cells(table, names, seeds=choose_seeds) if names else table

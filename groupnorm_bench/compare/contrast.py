@@ -6,10 +6,14 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from groupnorm_bench.compare.aggregates import Aggregate
 from groupnorm_bench.compare.cells import CellSummary
+from groupnorm_bench.compare.question import Decide, Question
 from groupnorm_bench.runs import finite
 
 Verdict = Literal["better", "worse", "equal", "undecided"]
+Rule = Literal["anytime", "planned"]
+"""`planned`: the number of seeds was fixed beforehand, and the results are looked at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,17 +51,58 @@ class Contrast:
     baseline_mean: float
     mean_difference: float
     ci_low: float | None = None
+    """Of Student's t (Welch's where nothing pairs): for a number of seeds fixed beforehand."""
     ci_high: float | None = None
-    interval: Literal["student-t", "bootstrap", "welch", "none"] = "none"
+    interval: Literal["student-t", "welch", "none"] = "none"
     new_digits_low: float | None = None
-    """Two-level interval over pairs and test images: for digits other than this test set's."""
+    """Over pairs and test images: for digits other than this test set's."""
     new_digits_high: float | None = None
     p: float | None = None
+    """Of the exact sign-flip test, which assumes nothing of how differences are spread."""
     p_adjusted: float | None = None
-    """Holm over the family; what the verdict uses."""
+    """Holm over the family, as every `..._adjusted`."""
     smallest_p: float | None = None
-    """The smallest p that the test can give with this many seeds, before Holm."""
+    """The smallest p that the sign-flip test can give with this many seeds, before Holm."""
+    t_p: float | None = None
+    """Of Student's t (Welch's where nothing pairs): for a number of seeds fixed beforehand."""
+    t_p_adjusted: float | None = None
+    t_equal_p: float | None = None
+    """Of two one-sided t-tests against a difference of the margin or more."""
+    t_equal_p_adjusted: float | None = None
+    n_prefix: int = 0
+    """Pairs that the anytime numbers read: in the order of the seeds, up to the first open one."""
+    e_value: float | None = None
+    anytime_p: float | None = None
+    """Valid at whatever time one looks: one over the largest e-value so far."""
+    anytime_p_adjusted: float | None = None
+    anytime_low: float | None = None
+    """The interval that holds at all times at once; None while it has no bound."""
+    anytime_high: float | None = None
+    equal_p: float | None = None
+    """Anytime, against a difference of the margin or more; None without a margin."""
+    equal_p_adjusted: float | None = None
+    rule: Rule = "anytime"
+    """Which of these the verdict follows."""
+    probability_worse: float | None = None
+    """From the posterior of the mean difference, with the margin as the region of equality."""
+    probability_equal: float | None = None
+    probability_better: float | None = None
+    lost_arm: int = 0
+    """Settled seeds that gave no result: diverged, pruned, or without the metric."""
+    lost_baseline: int = 0
+    n_settled: int = 0
+    """Seeds settled in both arms: pairs and lost ones."""
+    chance_difference: float | None = None
+    """Mean difference with lost runs scored at chance; None where none was lost."""
+    chance_p: float | None = None
+    """The rule's p of that; what may stand in a verdict's way."""
+    floor: float = 0.0
+    """The least standard deviation of a difference that is reckoned with: half a test image."""
     family_size: int = 1
+    family: str = ""
+    """The question or the sweep that asked for it; empty where none did."""
+    decide: Decide = "each"
+    """At one setting, or by the mean or the slope over several."""
     sd_difference: float | None = None
     """Of one difference over seeds: of a pair, or of two independent runs where nothing pairs."""
     correlation: float | None = None
@@ -66,17 +111,24 @@ class Contrast:
     """Standardised (paired) difference, corrected for small samples."""
     probability_of_improvement: float | None = None
     """That the arm beats the baseline (at the same seed where paired), ties counted half."""
+    improvement_low: float | None = None
+    improvement_high: float | None = None
     margin: float | None = None
     alpha: float = 0.05
     verdict: Verdict = "undecided"
+    why_undecided: str = ""
+    """What stands in the way of a verdict that the numbers alone would give."""
     seeds_needed: int | None = None
-    """Further seeds that would settle an undecided contrast; None where decided or unknown."""
-    seeds_needed_for: Literal["difference", "equality"] | None = None
-    """What those seeds would likely show, were the difference seen the true one."""
+    """Further seeds after which half of the simulated contrasts like this one are decided; above
+    1,000 that so many are not enough; None where decided or unknown."""
+    seeds_needed_low: int | None = None
+    """Ten per cent are by then."""
+    seeds_needed_high: int | None = None
+    """Ninety per cent are by then."""
     time_ratio: float | None = None
     """The arm's seconds per epoch over the baseline's."""
     seeds: tuple[int, ...] = ()
-    """The paired seeds, ascending; `differences` follows their order."""
+    """The paired seeds, ascending; `differences` follows their order, lost ones left out."""
     differences: tuple[float, ...] = ()
     discordant: tuple[DiscordantImages, ...] = ()
     notes: tuple[str, ...] = ()
@@ -84,6 +136,14 @@ class Contrast:
     """What sets this setting apart from the comparison's others, as `batch_size=8`."""
     sentence: str = ""
     """The verdict in words."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArmGroups:
+    """The arms at one setting, best mean first, each with its letters."""
+
+    label: str
+    letters: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +155,12 @@ class Comparison:
     alpha: float
     cells: tuple[CellSummary, ...]
     contrasts: tuple[Contrast, ...]
+    aggregates: tuple[Aggregate, ...]
+    """Arms over all the settings that they share; empty for a single one."""
+    groups: tuple[ArmGroups, ...]
+    """Arms that cannot be told apart share a letter; only of all pairs."""
+    question: Question
+    rule: Rule
     common: dict[str, Any]
     """Settings that all the runs share."""
     notes: tuple[str, ...]
@@ -102,4 +168,4 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; numbers that are not finite become None."""
-        return finite(dataclasses.asdict(self))
+        return finite(dataclasses.asdict(self) | {"question": self.question.to_dict()})

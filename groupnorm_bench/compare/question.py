@@ -143,6 +143,19 @@ class Question:
         return cls(**told)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Family:
+    """What one sweep asked for: verdicts on it are corrected for nothing else."""
+
+    name: str
+    runs: frozenset[str]
+    """Names of the runs that it was made of: with them their cells."""
+    contrasts: int = 0
+    """How many it makes, known before the first run."""
+    file: str = ""
+    """The sweep file, for whoever wants more seeds."""
+
+
 def _known(data: Mapping[str, Any], names: tuple[str, ...] | list[str], block: str) -> None:
     for key in data:
         if key not in names:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from groupnorm_bench.compare import words
 from groupnorm_bench.compare.cells import CellSummary
@@ -21,10 +21,18 @@ CSV_COLUMNS = (
     "ci_high",
     "p",
     "p_adjusted",
+    "t_p",
+    "t_p_adjusted",
+    "anytime_low",
+    "anytime_high",
+    "anytime_p",
+    "anytime_p_adjusted",
+    "rule",
     "correlation",
     "verdict",
     "seeds_needed",
 )
+ODDS = "worse/equal/better %"
 COSTS = ("s/epoch", "images/s", "MB")
 _NUMBERS = frozenset(("n", "mean", "sd", "diff", "p Holm", "batch_size", "lr", *COSTS))
 
@@ -37,9 +45,13 @@ def table_of(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         names = ["batch_size"]
     codes = len({cell.code for cell in cells}) > 1
     heads = [*names, *(["code"] if codes else []), "arm", "n", "mean", "sd"]
-    heads += ["diff", f"{100 * (1 - comparison.alpha):g} % interval", "p Holm", "verdict"]
+    heads += ["diff", f"{100 * (1 - comparison.alpha):g} % interval", "p Holm", ODDS, "verdict"]
     heads += COSTS
-    by_cell = {_key(c.arm, c.setting, c.code): c for c in comparison.contrasts}
+    by_cell = {
+        _key(c.arm, c.setting, c.code): c
+        for c in comparison.contrasts
+        if c.decide == "each" and c.baseline == comparison.baseline
+    }
     rows = []
     for cell in cells:
         row = [describe(cell.setting, [name]).partition("=")[2] for name in names]
@@ -50,6 +62,36 @@ def table_of(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         row += [_digits(cell.peak_memory_mb, 0)]
         rows.append(row)
     return heads, rows
+
+
+def extras(comparison: Comparison) -> list[tuple[list[str], list[list[str]]]]:
+    """Return further tables, as heads and rows: the arms' letters, and arms over settings."""
+    tables = []
+    for group in comparison.groups:
+        heads = ["arm", "letters" + words.at(group.label)]
+        tables.append((heads, [[arm, letters] for arm, letters in group.letters.items()]))
+    if comparison.aggregates:
+        text = metric_spec(comparison.metric).text
+        settings = comparison.aggregates[0].n_settings
+        heads = [f"over {settings} settings", "n", "mean", "interval", "IQM", "interval"]
+        heads += [f"P(beats {comparison.baseline})", "interval"]
+        rows = []
+        for arm in comparison.aggregates:
+            row = [arm.arm, str(arm.n), text(arm.mean), _span(text, arm.mean_low, arm.mean_high)]
+            row += [text(arm.iqm), _span(text, arm.iqm_low, arm.iqm_high)]
+            row += [_digits(arm.improvement, 2)]
+            row += [_span(_share, arm.improvement_low, arm.improvement_high)]
+            rows.append(row)
+        tables.append((heads, rows))
+    return tables
+
+
+def _share(value: float | None) -> str:
+    return _digits(value, 2)
+
+
+def _span(text: Callable[[float | None], str], low: float | None, high: float | None) -> str:
+    return "" if low is None else f"[{text(low)}, {text(high)}]"
 
 
 def _key(arm: str, setting: dict[str, object], code: str) -> tuple[str, str, str]:
@@ -66,11 +108,12 @@ def _measured(cell: CellSummary) -> list[str]:
 
 def _judged(cell: CellSummary, contrast: Contrast | None, comparison: Comparison) -> list[str]:
     if contrast is None:
-        return ["", "", "", "baseline" if cell.arm == comparison.baseline else ""]
+        return ["", "", "", "", "baseline" if cell.arm == comparison.baseline else ""]
     return [
-        words.number(contrast.mean_difference, contrast.unit),
+        words.number(contrast, contrast.mean_difference),
         words.interval(contrast),
-        words.p_value(contrast.p_adjusted),
+        words.p_value(words.adjusted_p(contrast)),
+        words.odds(contrast),
         contrast.verdict,
     ]
 
@@ -121,4 +164,5 @@ def headline(comparison: Comparison) -> str:
     """Return what the table's numbers are, and the settings that all its runs share."""
     unit = " in points" if metric_spec(comparison.metric).is_percent else ""
     common = {name: value for name, value in comparison.common.items() if value is not None}
-    return f"{comparison.metric}{unit}, against {comparison.baseline}; {describe(common, common)}"
+    told = f"{comparison.metric}{unit}, against {comparison.baseline}"
+    return f"{told}; {describe(common, common)}; {words.RULES[comparison.rule]}"

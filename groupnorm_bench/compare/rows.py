@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -163,6 +163,8 @@ class RunTable:
     rows: tuple[RunRow, ...]
     problems: tuple[str, ...] = ()
     """A line for each folder or run that could not be read."""
+    chosen_on_reported: bool = False
+    """Settings were chosen by the seeds that are left to report: no claim rests on them."""
 
     @property
     def finished(self) -> tuple[RunRow, ...]:
@@ -192,4 +194,4 @@ class RunTable:
             raise CompareError(
                 f"where={expression!r} leaves none of {count(len(self.rows), 'run')}; loosen it"
             )
-        return RunTable(rows=rows, problems=self.problems)
+        return replace(self, rows=rows)

@@ -42,9 +42,9 @@ def estimate(values: Sequence[float]) -> Estimate:
     mean = float(numbers.mean())
     if len(numbers) == 1:
         return Estimate(n=1, mean=mean, sd=None, low=None, high=None)
-    low, high = stats.student_interval(numbers, 1 - LEVEL)
+    test = stats.student_t(numbers, 1 - LEVEL)
     sd = float(numbers.std(ddof=1))
-    return Estimate(n=len(numbers), mean=mean, sd=sd, low=low, high=high)
+    return Estimate(n=len(numbers), mean=mean, sd=sd, low=test.low, high=test.high)
 
 
 def estimate_metric(rows: Iterable[RunRow], metric: str) -> Estimate | None:

@@ -3,78 +3,208 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
-from groupnorm_bench.compare import stats, words
+from groupnorm_bench.compare import words
+from groupnorm_bench.compare.aggregates import aggregate
 from groupnorm_bench.compare.cells import summarize_cells
-from groupnorm_bench.compare.contrast import Comparison, Contrast, DiscordantImages, Verdict
-from groupnorm_bench.compare.measure import Group, measure
+from groupnorm_bench.compare.contrast import (
+    Comparison,
+    Contrast,
+    DiscordantImages,
+    Rule,
+    Verdict,
+)
+from groupnorm_bench.compare.judge import NOT_ASKED, judge
+from groupnorm_bench.compare.letters import letters_of
+from groupnorm_bench.compare.measure import measure, over_settings
 from groupnorm_bench.compare.order import arm_order, describe, setting_key, setting_order, varying
+from groupnorm_bench.compare.pairs import Group, Pairs
+from groupnorm_bench.compare.question import Family, Question
 from groupnorm_bench.compare.rows import RunRow, RunTable
 from groupnorm_bench.errors import CompareError, nearest
-from groupnorm_bench.metrics import metric_spec
+from groupnorm_bench.wording import count
 
 __all__ = ["Comparison", "Contrast", "DiscordantImages", "Verdict", "compare_runs"]
 
 
 def compare_runs(
     table: RunTable,
+    question: Question | None = None,
     *,
-    baseline: str | None = None,
-    metric: str = "test/accuracy",
-    alpha: float = 0.05,
-    margin: float | None = None,
-    arms: Iterable[str] | None = None,
+    rule: Rule = "anytime",
+    all_pairs: bool = False,
+    families: Sequence[Family] = (),
+    others: bool = True,
+    **asked: Any,
 ) -> Comparison:
     """Return the verdict on every arm against the baseline, at each setting of the rest.
 
     Args:
         table: the runs; only finished ones count, and the others are told of.
-        baseline: an arm; `batch` where there is one, else `none`, else the first.
-        metric: a summary metric.
-        alpha: share of false verdicts allowed over the family (Holm).
-        margin: differences inside it, in the printed unit, are equal; one standard error of an
-            accuracy on its test images if None.
-        arms: only these against the baseline: the family of a claim.
+        question: what is asked; see `Question`.
+        rule: `anytime`: the verdict holds whenever it is read; `planned`: the number of seeds was
+            fixed beforehand and this is the only look.
+        all_pairs: every arm against every other, not against one baseline.
+        families: what sweeps asked for; all that is at hand if none did.
+        others: show the contrasts that the question does not name, as a family of their own.
+        asked: fields of `Question`, in place of the question's.
 
     Raises:
         CompareError: there is nothing to compare, or an argument is not valid.
     """
-    _check(alpha, margin)
+    question = (question or Question()).replace(**asked)
+    metric = question.metric
     groups = _groups(table, metric)
+    cells = {family: _cells_of(table, family) for family in families}
     present = _arms(groups)
-    notes = _mixture_notes(groups)
-    chosen, remark = _baseline(baseline, present)
-    wanted = [arm for arm in (arms if arms is not None else present) if arm != chosen]
-    for arm in wanted:
+    chosen, notes = _baseline(question.baseline, present, is_option="baseline" in asked)
+    named = question.arms and tuple(arm for arm in question.arms if arm != chosen)
+    question = question.replace(baseline=chosen, arms=named)
+    for arm in question.arms or ():
         if arm not in present:
-            raise CompareError(f"arm={arm!r} has no finished run{nearest(arm, present)}")
-    contrasts = []
-    for group in groups:
-        for arm in (arm for arm in wanted if arm in group.arms):
-            if chosen in group.arms:
-                contrasts.append(measure(group, arm, chosen, metric, alpha, margin))
-            else:
-                notes.append(f"{arm}{words.at(group.label)} has no {chosen} to compare with")
+            remark = f"arm={arm!r} has no finished run{nearest(arm, present)}"
+            if not (others and families):
+                raise CompareError(remark)
+            notes.append(remark)
+    notes += _mixture_notes(groups)
+    contrasts: list[Contrast] = []
+    for arm, baseline in _arm_pairs(present, chosen, question, all_pairs, others):
+        parts, apart = _at_each_setting(groups, arm, baseline, question, rule, cells)
+        contrasts += _over_settings(parts, question) if question.decide != "each" else []
+        contrasts += [contrast for contrast, _ in parts]
+        notes += apart
+    order = {group.label: place for place, group in enumerate(groups)}
+    contrasts.sort(key=lambda c: (c.decide == "each", order.get(c.label, -1)))
+    judged = judge(contrasts, question, {family.name: family.contrasts for family in families})
     rows = [row for group in groups for row in _rows(group)]
     return Comparison(
         metric=metric,
         baseline=chosen,
-        alpha=alpha,
+        alpha=question.alpha,
         cells=tuple(summarize_cells(rows, metric)),
-        contrasts=tuple(_judge(contrasts)),
+        contrasts=tuple(judged),
+        aggregates=aggregate(groups, present, chosen, metric, question.alpha),
+        groups=letters_of(groups, judged) if all_pairs else (),
+        question=question,
+        rule=rule,
         common=_common(groups),
-        notes=(*([remark] if remark else []), *notes, *_lost_notes(groups), *table.problems),
+        notes=(
+            *notes,
+            *_family_notes(judged),
+            *_next_steps(judged, families),
+            *_lost_notes(groups),
+            *table.problems,
+        ),
     )
 
 
-def _check(alpha: float, margin: float | None) -> None:
-    if not 0 < alpha < 1:
-        raise CompareError(f"alpha={alpha} is not between 0 and 1; try 0.05")
-    if margin is not None and not (math.isfinite(margin) and margin >= 0):
-        raise CompareError(f"margin={margin} is not a number from 0 on; try 0.1 (points)")
+def _arm_pairs(
+    present: list[str], baseline: str, question: Question, all_pairs: bool, others: bool
+) -> list[tuple[str, str]]:
+    """Return the pairs of arms to compare, the later one of the order against the earlier."""
+    wanted = [arm for arm in present if others or arm in (*(question.arms or present), baseline)]
+    if all_pairs:
+        return [(arm, first) for i, first in enumerate(wanted) for arm in wanted[i + 1 :]]
+    return [(arm, baseline) for arm in wanted if arm != baseline]
+
+
+def _at_each_setting(
+    groups: list[Group],
+    arm: str,
+    baseline: str,
+    question: Question,
+    rule: Rule,
+    families: dict[Family, frozenset[str]],
+) -> tuple[list[tuple[Contrast, Pairs]], list[str]]:
+    """Return the contrast at each setting that has both arms, and a note where only one is."""
+    parts, notes = [], []
+    for group in (group for group in groups if arm in group.arms):
+        if baseline not in group.arms:
+            notes.append(f"{arm}{words.at(group.label)} has no {baseline} to compare with")
+            continue
+        contrast, pairs = measure(group, arm, baseline, question, rule)
+        family = _family_of(group, arm, baseline, question, families)
+        if question.decide != "each":
+            family = NOT_ASKED  # asked is what they come to over the settings
+        parts.append((dataclasses.replace(contrast, family=family), pairs))
+    return parts, notes
+
+
+def _cells_of(table: RunTable, family: Family) -> frozenset[str]:
+    return frozenset(row.cell for row in table.rows if row.name in family.runs)
+
+
+def _family_of(
+    group: Group,
+    arm: str,
+    baseline: str,
+    question: Question,
+    families: dict[Family, frozenset[str]],
+) -> str:
+    """Return the family that a contrast belongs to: the question's, or a sweep's."""
+    if question.arms is not None and not {arm, baseline} <= {*question.arms, question.baseline}:
+        return NOT_ASKED
+    if not families:
+        return ""
+    cells = {row.cell for one in (arm, baseline) for row in group.arms[one].values()}
+    asking = [family for family, its_cells in families.items() if cells <= its_cells]
+    # a contrast that several sweeps asked for counts in the largest family
+    return max(asking, key=lambda family: family.contrasts).name if asking else NOT_ASKED
+
+
+def _over_settings(parts: list[tuple[Contrast, Pairs]], question: Question) -> list[Contrast]:
+    """Return what the settings come to: by code, the mean difference, or the slope.
+
+    Raises:
+        CompareError: a slope has no one number that it could run over.
+    """
+    found = []
+    for code in dict.fromkeys(contrast.code for contrast, _ in parts):
+        same = [part for part in parts if part[0].code == code]
+        if len(same) < 2:
+            continue
+        names = varying(contrast.setting for contrast, _ in same)
+        places: list[Any] = []
+        over = ", ".join(names)
+        if question.decide == "slope":
+            over = "batch_size" if "batch_size" in names else names[0]
+            places = [contrast.setting.get(over) for contrast, _ in same]
+            if len(names) > 1 or not all(_is_positive(place) for place in places):
+                raise CompareError(
+                    f"decide='slope' runs over one number, not over {', '.join(names)}; narrow "
+                    "the runs by --where, or decide: mean"
+                )
+        contrast = over_settings(same, places, question)
+        if contrast is not None:
+            word = "slope per doubling of" if question.decide == "slope" else "mean over"
+            label = f"{word} {over} ({len(same)} settings)"
+            found.append(dataclasses.replace(contrast, label=label, code=code))
+    return found
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and value > 0
+
+
+def _next_steps(contrasts: Sequence[Contrast], families: Sequence[Family]) -> list[str]:
+    """Return the command that trains more seeds where they would decide something."""
+    if not any(contrast.seeds_needed_low for contrast in contrasts):
+        return []
+    files = [family.file for family in families if family.file] or ["FILE"]
+    return [f"more seeds until decided: gnbench sweep {file} --until-decided" for file in files]
+
+
+def _family_notes(contrasts: Sequence[Contrast]) -> list[str]:
+    """Say which contrasts the question does not name, and that they are a family of their own."""
+    apart = [contrast for contrast in contrasts if contrast.family == NOT_ASKED]
+    if not apart or len(apart) == len(contrasts):
+        return []
+    return [
+        f"{count(len(apart), 'contrast')} of {len(contrasts)} the question does not name: "
+        "they are corrected for as a family of their own"
+    ]
 
 
 def _groups(table: RunTable, metric: str) -> list[Group]:
@@ -123,18 +253,23 @@ def _arms(groups: list[Group]) -> list[str]:
     return sorted(first, key=lambda arm: arm_order(first[arm].config))
 
 
-def _baseline(baseline: str | None, present: list[str]) -> tuple[str, str | None]:
+def _baseline(
+    baseline: str | None, present: list[str], *, is_option: bool
+) -> tuple[str, list[str]]:
     """Return the arm to compare with, and a note where it is not the one people expect."""
-    if baseline is not None:
-        if baseline not in present:
-            raise CompareError(
-                f"baseline={baseline!r} has no finished run{nearest(baseline, present)}"
-            )
-        return baseline, None
-    if "batch" in present:
-        return "batch", None
-    chosen = "none" if "none" in present else present[0]
-    return chosen, f"there is no batch among the arms, so {chosen} is the baseline"
+    usual = next((arm for arm in ("batch", "none") if arm in present), present[0])
+    if baseline is None:
+        if usual == "batch":
+            return usual, []
+        return usual, [f"there is no batch among the arms, so {usual} is the baseline"]
+    if baseline not in present:
+        raise CompareError(f"baseline={baseline!r} has no finished run{nearest(baseline, present)}")
+    if baseline == usual or len(present) < 3 or not is_option:
+        return baseline, []
+    return baseline, [
+        f"the baseline is {baseline}, not {usual}: whoever reads the contrasts with both asks more "
+        "than this family corrects for; --all-pairs corrects for every pair"
+    ]
 
 
 def _common(groups: list[Group]) -> dict[str, Any]:
@@ -172,58 +307,4 @@ def _lost_notes(groups: list[Group]) -> list[str]:
                 status = "without the metric" if row.status == "finished" else row.status
                 key = (f"{arm}{words.at(group.label)}", status)
                 counts[key] = counts.get(key, 0) + 1
-    return [f"{who}: {words.count(n, 'run')} {status}" for (who, status), n in counts.items()]
-
-
-def _judge(contrasts: list[Contrast]) -> list[Contrast]:
-    """Return the contrasts with what the family decides: Holm, verdict, seeds, sentence."""
-    p_values = [contrast.p for contrast in contrasts]
-    adjusted = stats.holm(p_values)
-    known = sorted(p for p in p_values if p is not None)
-    judged = []
-    for contrast, p_adjusted in zip(contrasts, adjusted, strict=True):
-        hurdles = len(known) - known.index(contrast.p) if contrast.p is not None else 1
-        contrast = dataclasses.replace(
-            contrast, p_adjusted=p_adjusted, family_size=max(len(known), 1)
-        )
-        contrast = dataclasses.replace(contrast, verdict=_verdict(contrast))
-        if contrast.verdict == "undecided":
-            seeds, purpose = _seeds_needed(contrast, hurdles)
-            contrast = dataclasses.replace(contrast, seeds_needed=seeds, seeds_needed_for=purpose)
-        judged.append(dataclasses.replace(contrast, sentence=words.sentence(contrast)))
-    return judged
-
-
-def _verdict(contrast: Contrast) -> Verdict:
-    low, high, margin = contrast.ci_low, contrast.ci_high, contrast.margin
-    if low is None or high is None or contrast.p_adjusted is None:
-        return "undecided"
-    if contrast.p_adjusted < contrast.alpha and (low > 0 or high < 0):
-        good = (low > 0) is metric_spec(contrast.metric).larger_is_better
-        return "better" if good else "worse"
-    if margin is not None and -margin <= low and high <= margin:
-        return "equal"
-    return "undecided"
-
-
-def _seeds_needed(
-    contrast: Contrast, hurdles: int
-) -> tuple[int | None, Literal["difference", "equality"] | None]:
-    """Return how many more seeds would settle it were the difference seen true, and as what."""
-    have = contrast.n_pairs or min(contrast.n_arm, contrast.n_baseline)
-    sd = contrast.sd_difference
-    if sd is None:
-        return stats.fewest_pairs(contrast.alpha / hurdles) - contrast.n_pairs, "difference"
-    size = contrast.mean_difference
-    routes: list[tuple[int, Literal["difference", "equality"]]] = []
-    total = stats.seeds_for_difference(sd, size, contrast.alpha, hurdles)
-    if total is not None:
-        routes.append((total, "difference"))
-    if contrast.margin is not None:
-        total = stats.seeds_for_equality(sd, size, contrast.margin, contrast.alpha)
-        if total is not None:
-            routes.append((total, "equality"))
-    if not routes:
-        return None, None
-    total, purpose = min(routes)
-    return max(1, total - have), purpose
+    return [f"{who}: {count(n, 'run')} {status}" for (who, status), n in counts.items()]

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from groupnorm_bench.compare import stats
+from groupnorm_bench.compare.power import CAP
+from groupnorm_bench.metrics import metric_spec
+from groupnorm_bench.wording import count
 
 if TYPE_CHECKING:
     from groupnorm_bench.compare.contrast import Contrast
-
-FEWEST_PAIRS = 6
-"""Under this many pairs nothing is called significant: no exact paired test could show it."""
 
 
 def at(label: str) -> str:
     return f" at {label}" if label else ""
 
 
-def count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def number(value: float | None, unit: str = "points") -> str:
-    """Return a difference with its sign: two decimals for points, else three digits."""
-    if value is None:
-        return "?"
-    return f"{value:+.2f}" if unit else f"{value:+.3g}"
+def number(contrast: Contrast, value: float | None) -> str:
+    """Return a difference of the contrast's metric, with its sign."""
+    return metric_spec(contrast.metric).difference(value)
 
 
 def p_value(p: float | None) -> str:
@@ -35,33 +28,49 @@ def p_value(p: float | None) -> str:
 
 
 def interval(contrast: Contrast) -> str:
-    if contrast.ci_low is None:
-        return "no interval"
-    low, high = number(contrast.ci_low, contrast.unit), number(contrast.ci_high, contrast.unit)
-    return f"[{low}, {high}]"
+    """Return the interval that belongs to the rule in force."""
+    if contrast.rule == "anytime":
+        low, high = contrast.anytime_low, contrast.anytime_high
+    else:
+        low, high = contrast.ci_low, contrast.ci_high
+    if low is None or high is None:
+        return "no bound yet" if contrast.rule == "anytime" else "no interval"
+    return f"[{number(contrast, low)}, {number(contrast, high)}]"
+
+
+def adjusted_p(contrast: Contrast) -> float | None:
+    """Return Holm's p of the rule in force."""
+    return contrast.anytime_p_adjusted if contrast.rule == "anytime" else contrast.t_p_adjusted
+
+
+def odds(contrast: Contrast) -> str:
+    """Return how probable worse, equal and better are, in per cent, as `2/15/83`."""
+    worse, better = contrast.probability_worse, contrast.probability_better
+    if worse is None or better is None:
+        return ""
+    equal = contrast.probability_equal
+    middle = "-" if equal is None else f"{100 * equal:.0f}"
+    return f"{100 * worse:.0f}/{middle}/{100 * better:.0f}"
+
+
+RULES = {
+    "anytime": "verdicts hold whenever they are read (anytime p and interval)",
+    "planned": "verdicts hold for a number of seeds fixed beforehand and looked at once "
+    "(Student's t)",
+}
 
 
 def sentence(contrast: Contrast) -> str:
     """Return who is better by how much, on what grounds, and what is missing."""
     who = f"{contrast.arm} against {contrast.baseline}{at(contrast.label)}"
     parts = [f"{who}: {_judgement(contrast)} ({_grounds(contrast)})"]
-    if contrast.n_pairs and contrast.n_pairs < FEWEST_PAIRS:
-        parts.append(
-            f"{count(contrast.n_pairs, 'pair')} can show no p below {contrast.smallest_p:g}"
-        )
-    elif _out_of_reach(contrast):
-        parts.append(
-            f"no {count(contrast.n_pairs, 'pair')} can pass Holm's first hurdle of "
-            f"{contrast.family_size} contrasts, {contrast.alpha / contrast.family_size:.2g}; "
-            f"{stats.fewest_pairs(contrast.alpha / contrast.family_size)} could"
-        )
     if contrast.verdict == "undecided":
-        parts.append(_missing(contrast))
+        parts += _missing(contrast)
     return "; ".join([*parts, *contrast.notes]) + "."
 
 
 def _judgement(contrast: Contrast) -> str:
-    difference = f"{number(contrast.mean_difference, contrast.unit)} {contrast.unit}".strip()
+    difference = f"{number(contrast, contrast.mean_difference)} {contrast.unit}".strip()
     seen = f"{difference} {interval(contrast)}"
     if contrast.verdict == "undecided":
         return f"undecided, {seen}"
@@ -69,8 +78,7 @@ def _judgement(contrast: Contrast) -> str:
         equal = f"equal within {contrast.margin:.2g} {contrast.unit}".strip()
         cost = "" if contrast.time_ratio is None else f" at {contrast.time_ratio:.2g} x the time"
         return f"{equal}{cost}, {seen}"
-    enough = (contrast.n_pairs or min(contrast.n_arm, contrast.n_baseline)) >= FEWEST_PAIRS
-    word = f"significantly {contrast.verdict}" if enough else contrast.verdict
+    word = f"significantly {contrast.verdict}"
     if contrast.margin is None or abs(contrast.mean_difference) >= contrast.margin:
         return f"{word}, {seen}"
     return f"{word}, {seen}, which is inside the margin of {contrast.margin:.2g}"
@@ -81,35 +89,51 @@ def _grounds(contrast: Contrast) -> str:
         runs = count(contrast.n_pairs, "pair")
     else:
         runs = f"{contrast.n_arm} and {contrast.n_baseline} runs, unpaired"
-    if contrast.p is None:
+    anytime = contrast.rule == "anytime"
+    p = contrast.anytime_p if anytime else contrast.t_p
+    if p is None:
         return runs
+    name = "anytime p" if anytime else "p"
     if contrast.family_size == 1:
-        return f"{runs}, p = {p_value(contrast.p)}"
+        return f"{runs}, {name} = {p_value(p)}"
     return (
-        f"{runs}, p = {p_value(contrast.p)}, {p_value(contrast.p_adjusted)} after Holm over "
+        f"{runs}, {name} = {p_value(p)}, {p_value(adjusted_p(contrast))} after Holm over "
         f"{contrast.family_size} contrasts"
     )
 
 
-def _out_of_reach(contrast: Contrast) -> bool:
-    smallest = contrast.smallest_p
-    return (
-        contrast.verdict == "undecided"
-        and smallest is not None
-        and smallest * contrast.family_size >= contrast.alpha
-    )
+def _missing(contrast: Contrast) -> list[str]:
+    """Return what an undecided contrast lacks."""
+    if contrast.why_undecided:
+        return [contrast.why_undecided]
+    if not contrast.n_pairs:
+        if contrast.rule == "planned":
+            return []
+        return ["unpaired runs decide only by --planned, at a number of seeds fixed beforehand"]
+    low, high = contrast.anytime_low, contrast.anytime_high
+    if contrast.rule == "anytime" and low is not None and high is not None and low > high:
+        return ["its earlier and its later seeds contradict each other: see whether all ran alike"]
+    parts = []
+    if contrast.probability_better is not None:
+        good = contrast.probability_better >= (contrast.probability_worse or 0)
+        chance = contrast.probability_better if good else contrast.probability_worse
+        parts.append(f"{'better' if good else 'worse'} with a probability of {_percent(chance)}")
+    return [*parts, more_seeds(contrast)]
 
 
-def _missing(contrast: Contrast) -> str:
-    if contrast.seeds_needed is None:
-        return f"no number of seeds up to {stats.MOST_SEEDS:,} would settle a difference like this"
-    more = (
-        "1 further seed"
-        if contrast.seeds_needed == 1
-        else f"{contrast.seeds_needed:,} further seeds"
-    )
-    if contrast.sd_difference is None:
-        return f"it takes at least {more} to show anything"
-    if contrast.seeds_needed_for == "equality":
-        return f"about {more} would likely show it equal, were this the true difference"
-    return f"about {more} would likely show it, were this the true difference"
+def _percent(share: float | None) -> str:
+    percent = 100 * (share or 0)
+    return "over 99 %" if percent > 99 else f"{percent:.0f} %"
+
+
+def more_seeds(contrast: Contrast) -> str:
+    """Return how many more seeds it takes, as a range of the rule's own simulation."""
+    low, high = contrast.seeds_needed_low, contrast.seeds_needed_high
+    if low is None:
+        return "how many more seeds it takes cannot be told"
+    if high is None:
+        return f"it takes {count(low, 'more seed')} at least"
+    if low > CAP:
+        return f"{CAP:,} more seeds would likely not decide it"
+    upper = f"over {CAP:,}" if high > CAP else f"{high:,}"
+    return f"{low:,} to {upper} more seeds would likely decide it (80 %)"

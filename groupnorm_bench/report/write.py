@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from groupnorm_bench.compare.ask import Runs, chosen_runs
+from groupnorm_bench.compare.ask import Runs, chosen_runs, compare_table
 from groupnorm_bench.compare.rows import RunTable
-from groupnorm_bench.compare.verdicts import compare_runs
 from groupnorm_bench.datasets.place import default_data_dir
 from groupnorm_bench.errors import RunFolderError
 from groupnorm_bench.files import write_atomic
@@ -37,14 +36,12 @@ def report(
     *,
     output: Format = "html",
     figures: str | Path | None = None,
-    baseline: str | None = None,
-    metric: str = "test/accuracy",
     where: str | None = None,
     choose: Iterable[str] = (),
-    alpha: float = 0.05,
-    margin: float | None = None,
+    choose_seeds: Collection[int] = (),
     data_dir: Path | None = None,
     command: str = "groupnorm_bench.report(...)",
+    **asked: Any,
 ) -> Written:
     """Write one self-contained page on runs: verdicts, figures, most-missed images, provenance.
 
@@ -53,16 +50,17 @@ def report(
         out: the file; None for the text alone.
         output: a page, or Markdown.
         figures: a folder for the figures as PNG and SVG.
-        baseline, metric, where, choose, alpha, margin: see `groupnorm_bench.compare`.
+        where, choose, choose_seeds: see `groupnorm_bench.compare`.
         data_dir: where the gallery looks for test images; nothing is fetched.
         command: what makes this report again, for the reader.
+        asked: whatever else `groupnorm_bench.compare` takes, as `baseline` and `margin`.
 
     Raises:
         CompareError: there is nothing to compare, or an argument is not valid.
         RunFolderError, TrackingError: a source cannot be read, or a file not written.
     """
-    table = chosen_runs(runs, where, choose)
-    comparison = compare_runs(table, baseline=baseline, metric=metric, alpha=alpha, margin=margin)
+    table = chosen_runs(runs, where, choose, choose_seeds)
+    comparison = compare_table(table, runs, **asked)
     content = build(
         table,
         comparison,

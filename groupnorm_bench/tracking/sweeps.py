@@ -34,6 +34,12 @@ class SweepRecord:
     """Names of its run folders."""
     wandb: dict[str, Any] = field(default_factory=dict)
     """`entity`, `project`, `sweep_id`, `url`, once W&B has the sweep."""
+    question: dict[str, Any] = field(default_factory=dict)
+    """What it is to answer, as `compare.question.Question.to_dict` gives it."""
+    contrasts: int = 0
+    """How many contrasts it asks for: the size of their family, known before the first run."""
+    file: str = ""
+    """The sweep file, as it was typed."""
 
     def path_in(self, runs_dir: Path) -> Path:
         stem = re.sub(r"[^\w.-]+", "-", self.name).strip("-.") or "sweep"
@@ -68,6 +74,9 @@ class SweepRecord:
                 config=dict(document["config"]),
                 runs=tuple(map(str, document["runs"])),
                 wandb=dict(document["wandb"]),
+                question=dict(document.get("question") or {}),
+                contrasts=int(document.get("contrasts") or 0),
+                file=str(document.get("file") or ""),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunFolderError(f"{path} is not a sweep's record: {error}") from error

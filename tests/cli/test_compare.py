@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ import pytest
 
 from groupnorm_bench.cli import app as cli_app
 from groupnorm_bench.cli.app import run
+from groupnorm_bench.tracking.sweeps import SweepRecord
 from tests.support.run_folders import arms, config_of, make_run, make_runs, result_of, write_run
 
 
@@ -36,15 +38,20 @@ def compare(capsys, *args):
 def test_the_table_has_a_row_per_cell_and_a_sentence_per_contrast(capsys, runs):
     code, out, err = compare(capsys, runs)
     assert (code, err) == (0, "")
-    head, table, sentences = out.strip().split("\n\n")
+    head, table, over_settings, sentences, notes = out.strip().split("\n\n")
     assert head.startswith("test/accuracy in points, against batch; epochs=3")
+    assert head.endswith("verdicts hold whenever they are read (anytime p and interval)")
     lines = table.splitlines()
     assert " ".join(lines[0].split()) == (
-        "batch_size arm n mean sd diff 95 % interval p Holm verdict s/epoch images/s MB"
+        "batch_size arm n mean sd diff 95 % interval p Holm "
+        "worse/equal/better % verdict s/epoch images/s MB"
     )
     assert len(lines) == 1 + 6
     assert len({line.index(" 8  9") for line in lines[1:]}) == 1  # n and mean stand in columns
+    assert over_settings.startswith("over 2 settings")
+    assert len(over_settings.splitlines()) == 1 + 3
     assert len(sentences.splitlines()) == 4
+    assert notes == "note: more seeds until decided: gnbench sweep FILE --until-decided"
     assert "group-g8 against batch at batch_size=2: significantly better, +" in sentences
     assert "\x1b" not in out
 
@@ -56,6 +63,8 @@ def test_json_is_one_document_with_the_promised_keys(capsys, runs):
     assert len(document["contrasts"]) == 4
     promised = {"arm", "baseline", "setting", "n_pairs", "mean_difference", "ci_low", "ci_high"}
     promised |= {"p", "p_adjusted", "correlation", "verdict", "seeds_needed"}
+    promised |= {"t_p", "t_p_adjusted", "e_value", "anytime_p", "anytime_p_adjusted"}
+    promised |= {"anytime_low", "anytime_high", "rule"}
     assert promised <= set(document["contrasts"][0])
     assert document["contrasts"][0]["setting"]["batch_size"] == 2
     assert compare(capsys, runs, "--format", "json")[1] == out
@@ -74,10 +83,11 @@ def test_csv_carries_the_numbers_of_json_with_every_digit(capsys, runs):
 
 def test_markdown_is_a_table_and_a_list(capsys, runs):
     _, out, _ = compare(capsys, runs, "--format", "md")
-    table = [line for line in out.splitlines() if line.startswith("|")]
-    assert len(table) == 2 + 6
-    assert len({line.count("|") for line in table}) == 1
-    assert sum(line.startswith("- ") for line in out.splitlines()) == 4
+    table, over_settings = out.split("\n\n")[1:3]
+    assert len(table.splitlines()) == 2 + 6
+    assert len({line.count("|") for line in table.splitlines()}) == 1
+    assert len(over_settings.splitlines()) == 2 + 3
+    assert sum(line.startswith("- ") for line in out.splitlines()) == 4 + 1
 
 
 def test_where_baseline_metric_and_margin_are_honoured(capsys, runs):
@@ -247,3 +257,39 @@ def test_runs_on_wandb_give_the_numbers_of_their_folders(capsys, wandb_env, wand
     )
     assert ours == theirs
     assert ours[0]["seeds"] == [0, 1, 2]
+
+
+def test_planned_all_pairs_and_seeds_to_choose_by_are_options(capsys, runs):
+    planned = json.loads(compare(capsys, runs, "--planned", "--json")[1])
+    assert {c["rule"] for c in planned["contrasts"]} == {"planned"}
+    _, out, _ = compare(capsys, runs, "--all-pairs")
+    assert "letters at batch_size=2" in out
+    code, _, err = compare(capsys, runs, "--choose-seeds", "1-2")
+    assert (code, "without --choose" in err) == (2, True)
+    code, _, err = compare(capsys, runs, "--choose", "lr", "--choose-seeds", "x")
+    assert (code, "choose-seeds='x' is not clear" in err) == (2, True)
+    code, _, err = compare(capsys, runs, "--claim", "group-g8 > batch", "--all-pairs")
+    assert (code, "--all-pairs has no use beside --claim" in err) == (2, True)
+
+
+def test_what_a_sweep_asked_is_answered_from_its_record(capsys, runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "runs")
+    names = [path.name for path in (tmp_path / "runs").iterdir() if "group" not in path.name]
+    record = SweepRecord(
+        name="norm",
+        config={},
+        runs=tuple(names),
+        question={"baseline": "none", "alpha": 0.01},
+        contrasts=7,
+        file="sweeps/norm.yaml",
+    )
+    record.write(tmp_path / "runs")
+    document = json.loads(compare(capsys, tmp_path / "runs", "--json")[1])
+    assert (document["baseline"], document["alpha"]) == ("none", 0.01)
+    families = {c["arm"]: (c["family"], c["family_size"]) for c in document["contrasts"]}
+    assert families == {"batch": ("norm", 7), "group-g8": ("not asked", 2)}
+    assert any("gnbench sweep sweeps/norm.yaml --until-decided" in n for n in document["notes"])
+    override = json.loads(
+        compare(capsys, tmp_path / "runs", "--json", "--baseline", "batch", "--alpha", "0.05")[1]
+    )
+    assert (override["baseline"], override["alpha"]) == ("batch", 0.05)

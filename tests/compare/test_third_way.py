@@ -13,6 +13,8 @@ from tests.support.run_folders import arms, make_runs
 from tests.support.third_way import contrasts
 
 NUMBERS = ("mean_difference", "ci_low", "ci_high", "p", "p_adjusted", "correlation")
+NUMBERS += ("t_p", "t_p_adjusted")
+INTEGRATED = ("e_value", "anytime_p", "anytime_p_adjusted", "anytime_low", "anytime_high")
 
 
 def assert_agree(capsys, runs):
@@ -28,6 +30,8 @@ def assert_agree(capsys, runs):
         assert contrast["verdict"] == row["verdict"]
         for name in NUMBERS:
             assert contrast[name] == pytest.approx(row[name], abs=1e-9), name
+        for name in INTEGRATED:
+            assert contrast[name] == pytest.approx(row[name], rel=1e-6, abs=1e-6), name
     return ours
 
 
