@@ -1,0 +1,471 @@
+"""The crash campaign: a fault at each call that changes the runs folder, then the command again.
+
+    python -m tests.reliability.campaign train|sweep|sync [--all] [--only SCENE:KILL@17]
+
+A scene is a runs folder as a command may find it, and the command. It is run once in peace, which
+tells how many calls there are and what should come out; then once for each fault at each call.
+After a fault nothing that was settled may be lost or changed, undone work may not exit 0, and an
+error is one line with a remedy. Then the same command without a fault must end with exactly what
+the undisturbed one left, having trained no epoch whose checkpoint or result was there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import os
+import queue
+import random
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.reliability import faults
+from tests.reliability.faults import DEATHS, ERRORS, Fault
+from tests.reliability.zygote import HUNG, Done, Zygote
+
+TIMES = ("perf/", "train_seconds", "images_per_second", "peak_memory_mb", "seconds")
+SETTLED = ("finished", "diverged", "pruned")
+SETTINGS = ("--dataset", "mnist-5k", "--train-limit", "64", "--batch_size", "32", "--epochs", "2")
+TRAIN = ("train", "--norm", "none", *SETTINGS, "--out", "runs", "--wandb", "disabled")
+SWEEP_FILE = """
+name: faults
+method: grid
+metric: {name: val/accuracy, goal: maximize}
+parameters:
+  norm: {values: [none, group]}
+  batch_size: {value: 32}
+  dataset: {value: mnist-5k}
+  train_limit: {value: 64}
+  epochs: {value: 2}
+"""
+SWEEP = (
+    *("sweep", "sweep.yaml", "--out", "runs", "--wandb", "disabled", "--workers", "1"),
+    *("--seeds", "1", "--json"),
+)
+NEIGHBOUR = ("train", "--norm", "batch", *SETTINGS, "--out", "runs", "--wandb", "disabled")
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A runs folder as a command may find it, and the command."""
+
+    name: str
+    command: tuple[str, ...]
+    before: tuple[tuple[str, ...], ...] = ()
+    """Commands that make the folder."""
+    cut: str = ""
+    """The last of them is killed at the first call whose path has this in it, and see `skip`."""
+    skip: int = 0
+    """How many such calls go well before that."""
+    retrains: bool = False
+    """The command trains what is settled, since it was told to."""
+
+
+SCENES = {
+    "train": (
+        Scene("fresh", TRAIN),
+        Scene("half-done", TRAIN, before=(NEIGHBOUR, TRAIN), cut="/.checkpoint.pt", skip=1),
+        Scene("forced", (*TRAIN, "--force"), before=(TRAIN,), retrains=True),
+    ),
+    "sweep": (
+        Scene("fresh", SWEEP),
+        Scene("half-done", SWEEP, before=(NEIGHBOUR, TRAIN), cut="/.checkpoint.pt", skip=1),
+    ),
+}
+
+
+@dataclass(slots=True)
+class Place:
+    """A temporary folder in which a case happens."""
+
+    path: Path
+
+    @property
+    def runs(self) -> Path:
+        return self.path / "runs"
+
+    def environment(self, fault: Fault | None = None) -> dict[str, str]:
+        told = faults.bare_environment(self.path / "home")
+        told["NUMBA_CACHE_DIR"] = os.environ.get("NUMBA_CACHE_DIR", str(self.path / "numba"))
+        return told | faults.environment(self.runs, self.path, fault)
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        """Return by folder what each `result.json` says; a torn one says that it is torn."""
+        found = {}
+        for path in sorted(self.runs.glob("*/result.json")):
+            try:
+                found[path.parent.name] = json.loads(path.read_bytes())
+            except ValueError:
+                found[path.parent.name] = {"status": "torn"}
+        return found
+
+    def settled(self) -> dict[str, tuple[bytes, bytes]]:
+        """Return by folder the bytes of each settled result and of its hits."""
+        kept = {}
+        for name, result in self.results().items():
+            if result["status"] in SETTLED:
+                folder = self.runs / name
+                hits = folder / "test_hits.npy"
+                content = hits.read_bytes() if hits.exists() else b""
+                kept[name] = ((folder / "result.json").read_bytes(), content)
+        return kept
+
+    def tree(self) -> set[str]:
+        """Return the paths under the runs folder, less what W&B keeps in a run's folder."""
+        return {
+            str(path.relative_to(self.runs))
+            for path in self.runs.rglob("*")
+            if "wandb" not in path.relative_to(self.runs).parts[1:]
+        }
+
+    def scratch(self) -> list[str]:
+        """Return what is left in the folder of temporary files."""
+        return sorted(path.name for path in (self.path / "home" / "tmp").iterdir())
+
+    def epochs(self) -> Counter[str]:
+        """Return by folder how many epochs its checkpoint holds."""
+        import torch
+
+        held: Counter[str] = Counter()
+        for path in self.runs.glob("*/checkpoint.pt"):
+            with contextlib.suppress(Exception):
+                held[path.parent.name] = len(torch.load(path, weights_only=True)["history"])
+        return held
+
+    def checkpoints(self) -> Counter[str]:
+        """Return by folder how many checkpoints the last command put in place."""
+        return Counter(
+            call.path.parent.name
+            for call in faults.calls(self.path)
+            if call.name == "rename" and call.path.name == "checkpoint.pt"
+        )
+
+
+def essence(place: Place) -> dict[str, Any]:
+    """Return what the runs folder holds but for times, places and W&B's ids."""
+
+    def lasting(row: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in row.items() if not key.startswith(TIMES)}
+
+    hits = {name: content for name, (_, content) in place.settled().items()}
+    return {
+        name: {
+            "config": result["config"],
+            "status": result["status"],
+            "history": [lasting(row) for row in result["history"]],
+            "summary": lasting(result["summary"]),
+            "hits": hits.get(name),
+        }
+        for name, result in place.results().items()
+        if result["status"] != "torn"
+    }
+
+
+@dataclass(slots=True)
+class Reference:
+    """What a scene's command does when nothing goes wrong."""
+
+    scene: Scene
+    template: Path
+    calls: list[faults.Call]
+    essence: dict[str, Any]
+    tree: set[str]
+    checkpoints: Counter[str]
+
+    def faults(self) -> list[Fault]:
+        """Return every fault at every call; a write can be torn, the others cannot."""
+        found = []
+        for call in self.calls:
+            deaths = [kind for kind in DEATHS if kind != "TORN" or call.name == "write"]
+            found += [Fault(kind, call.number) for kind in deaths]
+            for kind, stays in itertools.product(ERRORS, (False, True)):
+                found.append(Fault(kind, call.number, stays))
+        return found
+
+
+def prepare(scene: Scene, zygote: Zygote, folder: Path) -> Reference:
+    """Make a scene's folder once, and run its command in peace.
+
+    Raises:
+        AssertionError: even that goes wrong.
+    """
+    place = Place(folder / scene.name)
+    place.path.mkdir(parents=True)
+    (place.path / "sweep.yaml").write_text(SWEEP_FILE)
+    for number, command in enumerate(scene.before):
+        fault = None
+        if scene.cut and number == len(scene.before) - 1:
+            fault = _cut(scene, command, zygote, place)
+        done = zygote.run(command, cwd=place.path, env=place.environment(fault))
+        assert done.code == (-9 if fault else 0), done.err
+    template = folder / f"{scene.name}.template"
+    shutil.copytree(place.path, template, symlinks=True)
+    done = zygote.run(scene.command, cwd=place.path, env=place.environment())
+    assert done.code == 0, done.err
+    counted = faults.calls(place.path)
+    assert [call.number for call in counted] == list(range(1, len(counted) + 1))
+    return Reference(scene, template, counted, essence(place), place.tree(), place.checkpoints())
+
+
+def _cut(scene: Scene, command: Sequence[str], zygote: Zygote, place: Place) -> Fault:
+    """Return the fault that leaves the folder as `scene` has it, found on a copy of it."""
+    trial = Place(place.path.with_suffix(".trial"))
+    shutil.copytree(place.path, trial.path, symlinks=True)
+    zygote.run(command, cwd=trial.path, env=trial.environment())
+    found = [call.number for call in faults.calls(trial.path) if scene.cut in str(call.path)]
+    shutil.rmtree(trial.path)
+    opened = [n for n in found if n - 1 not in found]  # a file's open, write, fsync in a row
+    return Fault("KILL", opened[scene.skip])
+
+
+@dataclass(slots=True)
+class Case:
+    """A fault in a scene, and what was wrong after it."""
+
+    scene: str
+    fault: Fault
+    call: faults.Call
+    lost: list[str] = field(default_factory=list)
+    twice: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+    """Exit codes and messages."""
+
+    @property
+    def problems(self) -> list[str]:
+        return [*self.lost, *self.twice, *self.left, *self.told]
+
+    def __str__(self) -> str:
+        where = f"{self.call.name} {'/'.join(self.call.path.parts[-2:])}"
+        return f"{self.scene}:{self.fault} ({where}): " + "; ".join(self.problems)
+
+
+def play(reference: Reference, fault: Fault, zygote: Zygote, folder: Path) -> Case:
+    """Play a case in `folder` and judge it."""
+    scene = reference.scene
+    case = Case(scene.name, fault, reference.calls[fault.at - 1])
+    place = Place(folder)
+    shutil.copytree(reference.template, folder, symlinks=True)
+    before = place.settled()
+    done = zygote.run(scene.command, cwd=folder, env=place.environment(fault))
+    if not wait_for_processes(done.session):
+        case.left.append(f"processes {processes(done.session)}")
+    _judge_fault(case, reference, place, done, before)
+    kept, epochs = place.settled(), place.epochs()
+    done = zygote.run(scene.command, cwd=folder, env=place.environment())
+    _judge_repeat(case, reference, place, done, kept, epochs)
+    if not wait_for_processes(done.session):
+        case.left.append(f"processes {processes(done.session)} after the second command")
+    return case
+
+
+def _judge_fault(
+    case: Case,
+    reference: Reference,
+    place: Place,
+    done: Done,
+    before: dict[str, tuple[bytes, bytes]],
+) -> None:
+    if done.code == HUNG:
+        case.told.append("hangs")
+    if "Traceback" in done.err:
+        case.told.append("a traceback: " + done.err.strip().splitlines()[-1])
+    now = essence(place)
+    whole = now == reference.essence
+    if done.code == 0 and not whole:
+        case.told.append("exit 0 with work undone")
+    if done.code not in (0, HUNG) and not (done.code == -9 and case.fault.kind in DEATHS):
+        _judge_error(case, done)
+    if not reference.scene.retrains:
+        after = place.settled()
+        case.lost += [f"{name} was settled" for name in before if after.get(name) != before[name]]
+    for name, told in now.items():
+        if told["status"] in SETTLED and told != reference.essence.get(name):
+            case.lost.append(f"{name} is settled with another result")
+
+
+def _judge_error(case: Case, done: Done) -> None:
+    errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    if done.code not in (2, 3):
+        case.told.append(f"exit code {done.code}")
+    if len(errors) != 1:
+        case.told.append(f"{len(errors)} error lines")
+    elif ";" not in errors[0]:
+        case.told.append(f"no remedy: {errors[0]}")
+
+
+def _judge_repeat(
+    case: Case,
+    reference: Reference,
+    place: Place,
+    done: Done,
+    kept: dict[str, tuple[bytes, bytes]],
+    epochs: Counter[str],
+) -> None:
+    if done.code != 0:
+        last = (done.err.strip().splitlines() or ["nothing"])[-1]
+        case.told.append(f"the second command ends with {done.code}: {last}")
+    if "Traceback" in done.err:
+        case.told.append("a traceback of the second command")
+    now = essence(place)
+    for name, told in reference.essence.items():
+        if now.get(name) != told:
+            case.lost.append(f"{name} is not what an undisturbed command leaves")
+    trained = place.checkpoints()
+    if not reference.scene.retrains:
+        after = place.settled()
+        for name, content in kept.items():
+            if after.get(name) != content:
+                case.lost.append(f"{name} was settled and is changed")
+        for name in trained:
+            if name in kept:
+                case.twice.append(f"{name} was settled and is trained again")
+            # A run of two epochs in all; those that its checkpoint holds are done.
+            elif trained[name] > 2 - epochs[name]:
+                case.twice.append(f"{name}: {epochs[name]} epochs done, {trained[name]} trained")
+    aside = {"result.1.json", "result.2.json"} if reference.scene.retrains else set()
+    extra = {path for path in place.tree() - reference.tree if Path(path).name not in aside}
+    case.left += [f"{path} too many" for path in sorted(extra)]
+    case.lost += [f"{path} is missing" for path in sorted(reference.tree - place.tree())]
+    case.left += [f"{name} in the temporary folder" for name in place.scratch()]
+
+
+def processes(session: int) -> list[int]:
+    """Return the processes that are left of a session."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            words = (entry / "stat").read_text().rpartition(")")[2].split()
+            if int(words[3]) == session and words[0] != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def wait_for_processes(session: int, seconds: float = 15) -> bool:
+    """Wait until nothing is left of a session; end what does not end, and return False then."""
+    deadline = time.monotonic() + seconds
+    while left := processes(session):
+        if time.monotonic() > deadline:
+            for number in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(number, 9)
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def chosen(
+    references: Sequence[Reference], sample: int | None, only: str | None, seed: int = 0
+) -> list[tuple[Reference, Fault]]:
+    """Return the cases to play: all, `sample` of them drawn with `seed`, or the one named."""
+    cases = [(reference, fault) for reference in references for fault in reference.faults()]
+    if only is not None:
+        return [(r, f) for r, f in cases if f"{r.scene.name}:{f}" == only]
+    if sample is not None and sample < len(cases):
+        return random.Random(seed).sample(cases, sample)
+    return cases
+
+
+def run_campaign(
+    what: str,
+    *,
+    sample: int | None = None,
+    only: str | None = None,
+    jobs: int = 2,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[list[Case], list[Reference]]:
+    """Play the campaign of a command; return its cases and the undisturbed runs."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="campaign-")))
+        zygotes = [stack.enter_context(Zygote()) for _ in range(jobs)]
+        references = [prepare(scene, zygotes[0], folder) for scene in SCENES[what]]
+        for reference in references:
+            say(f"{what} {reference.scene.name}: {len(reference.calls)} calls")
+        cases = chosen(references, sample, only)
+        done = list(_play_all(cases, zygotes, folder, say))
+    return done, references
+
+
+def _play_all(
+    cases: Sequence[tuple[Reference, Fault]],
+    zygotes: Sequence[Zygote],
+    folder: Path,
+    say: Callable[[str], None],
+) -> Iterator[Case]:
+    waiting = iter(enumerate(cases))
+    lock, ended = threading.Lock(), queue.SimpleQueue[Case | BaseException | None]()
+
+    def work(zygote: Zygote) -> None:
+        try:
+            while True:
+                with lock:
+                    number, (reference, fault) = next(waiting, (0, (None, None)))
+                if reference is None or fault is None:
+                    return
+                place = folder / f"case-{number}"
+                ended.put(play(reference, fault, zygote, place))
+                shutil.rmtree(place, ignore_errors=True)
+        except BaseException as error:
+            ended.put(error)
+        finally:
+            ended.put(None)
+
+    threads = [threading.Thread(target=work, args=(zygote,), daemon=True) for zygote in zygotes]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        while (case := ended.get()) is not None:
+            if isinstance(case, BaseException):
+                raise case
+            if case.problems:
+                say(str(case))
+            yield case
+    for thread in threads:
+        thread.join()
+
+
+def summary(what: str, cases: Sequence[Case], references: Sequence[Reference]) -> str:
+    """Return the line that a campaign ends with."""
+    calls = sum(len(reference.calls) for reference in references)
+    counts = {
+        "lost": sum(bool(case.lost) for case in cases),
+        "trained twice": sum(bool(case.twice) for case in cases),
+        "left over": sum(bool(case.left) for case in cases),
+        "wrongly told": sum(bool(case.told) for case in cases),
+    }
+    told = ", ".join(f"{number} {word}" for word, number in counts.items())
+    return f"{what}: {calls} calls, {len(cases)} faults: {told}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=sorted(SCENES))
+    parser.add_argument("--all", action="store_true", help="every fault at every call")
+    parser.add_argument("--sample", type=int, default=30, help="faults drawn (default 30)")
+    parser.add_argument("--only", help="one case, as a line of the output names it")
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args()
+    started = time.monotonic()
+    cases, references = run_campaign(
+        options.what,
+        sample=None if options.all else options.sample,
+        only=options.only,
+        jobs=options.jobs,
+        say=lambda line: print(line, flush=True),
+    )
+    print(summary(options.what, cases, references), f"in {time.monotonic() - started:.0f} s")
+    sys.exit(any(case.problems for case in cases))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""Runs `gnbench` many times without paying for the import of torch each time.
+
+A process that has imported what commands import waits for requests and forks: the child becomes
+the leader of a session of its own, takes the request's folder and environment, arms the fault
+counter and runs `gnbench` to the end of its interpreter. From there on every line of code is the
+one that a person's command runs. A sweep's workers are forked as well, where Python would start a
+new interpreter and import torch: with nothing inherited but the handles that a new interpreter
+gets, and with its first function. What is skipped is Python's own start, nothing of ours.
+
+The bundled data set is cut to 250 digits, by another entry in the table of data sets: three parts
+of four of such a small run went into reading and scoring the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from tests.reliability import faults
+
+IMPORTS = (
+    *("groupnorm_bench.cli", "groupnorm_bench.sweep.executors.local.shared"),
+    *("optuna", "scipy.stats", "rich.progress", "rich.table", "rich.live"),
+)
+HUNG = -1000
+"""The exit code of a command that was killed for taking too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    """Negative: the signal that killed it; `HUNG`."""
+    out: str
+    err: str
+    session: int
+    """Its process group: whatever is left of it has this session."""
+
+
+class Zygote:
+    """The requester's end; use it in a `with`."""
+
+    def __enter__(self) -> Self:
+        environment = os.environ | {"LD_PRELOAD": str(faults.library()), "OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.reliability.zygote"],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def run(
+        self, args: Sequence[str], *, cwd: Path, env: dict[str, str], seconds: float = 60
+    ) -> Done:
+        """Run `gnbench *args` in `cwd` with exactly `env`; kill it after `seconds`."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        out, err = cwd / "stdout.txt", cwd / "stderr.txt"
+        request = {"args": list(args), "cwd": str(cwd), "env": env, "seconds": seconds}
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+        answer = json.loads(self._process.stdout.readline())
+        return Done(
+            answer["code"],
+            out.read_text(errors="replace"),
+            err.read_text(errors="replace"),
+            answer["session"],
+        )
+
+
+def serve() -> dict[str, Any]:
+    """Answer requests; return one, in the child that is to run it."""
+    for line in sys.stdin:
+        request = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            return request
+        code = _wait(child, time.monotonic() + request["seconds"])
+        print(json.dumps({"code": code, "session": child}), flush=True)
+    os._exit(0)
+
+
+def _wait(child: int, deadline: float) -> int:
+    pause = 0.002
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > deadline:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return HUNG
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.05)
+
+
+def become(request: dict[str, Any]) -> list[str]:
+    """Turn this fork into the command that was asked for; return its arguments."""
+    os.setsid()
+    os.chdir(request["cwd"])
+    for name in set(os.environ) - set(request["env"]):
+        del os.environ[name]
+    os.environ.update(request["env"])
+    for number, name, flags in (
+        (0, os.devnull, os.O_RDONLY),
+        (1, "stdout.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+        (2, "stderr.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+    ):
+        handle = os.open(name, flags, 0o644)
+        os.dup2(handle, number)
+        os.close(handle)
+    import tempfile
+
+    tempfile.tempdir = None  # it was looked up in the zygote's environment
+    ctypes.CDLL(None).fault_arm()
+    _fork_workers()
+    sys.argv = ["gnbench", *request["args"]]
+    return list(request["args"])
+
+
+def _fork_workers() -> None:
+    """Have multiprocessing fork where it would start a new interpreter for a worker."""
+    from multiprocessing import util
+
+    start_interpreter = util.spawnv_passfds
+
+    def start(path: Any, args: Sequence[Any], passed: Sequence[int]) -> int:
+        command = next((str(arg) for arg in args if "spawn_main" in str(arg)), None)
+        if command is None:  # multiprocessing's resource tracker
+            return start_interpreter(path, args, passed)
+        child = os.fork()
+        if child:
+            return child
+        with contextlib.suppress(BaseException):
+            _keep_only([0, 1, 2, *passed])
+            ctypes.CDLL(None).fault_arm()  # its log was closed with the rest
+            for number in signal.valid_signals():
+                if callable(signal.getsignal(number)):
+                    signal.signal(number, signal.SIG_DFL)
+            sys.argv = [*sys.argv[:1], "--multiprocessing-fork"]
+            exec(command, {})
+        os._exit(1)
+
+    util.spawnv_passfds = start
+
+
+def _keep_only(handles: list[int]) -> None:
+    kept = sorted(set(handles))
+    for low, high in zip(kept, [*kept[1:], 65536], strict=True):
+        os.closerange(low + 1, high)
+
+
+def _cut_the_digits() -> None:
+    from groupnorm_bench.datasets import DATASETS, Counts
+    from groupnorm_bench.datasets.files import Arrays
+
+    spec = DATASETS["mnist-5k"]
+    whole = spec.load(Path())
+    few = Arrays(whole.images[::20].copy(), whole.labels[::20].copy())  # they lie by class
+    counts = Counts(train=122, val=64, test=64)
+    DATASETS["mnist-5k"] = dataclasses.replace(spec, counts=counts, load=lambda _: few)
+
+
+if __name__ == "__main__":
+    import importlib
+
+    for module in IMPORTS:
+        importlib.import_module(module)
+    _cut_the_digits()
+    args = become(serve())
+    from groupnorm_bench.cli.app import main
+
+    main(args)
