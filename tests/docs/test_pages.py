@@ -66,3 +66,10 @@ def test_the_python_of_the_readme_runs(capsys):
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
     assert 0.5 < float(capsys.readouterr().out) <= 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_of_the_repository_that_a_page_names_is_there(page):
+    text = page.read_text(encoding="utf-8")
+    for path in re.findall(r"\b(?:tests|docs|benchmarks|groupnorm_bench|sweeps)/[\w/.-]*\w", text):
+        assert (ROOT / path).exists(), f"{page.name} names {path}"

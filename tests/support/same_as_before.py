@@ -120,7 +120,8 @@ class Side:
                     text = path.read_bytes().decode(errors="surrogateescape")
                     given[str(path.relative_to(self.home))] = text
         if case.args[0] == "sync" and "--dry-run" not in case.args:
-            given["the server's runs"] = json.dumps(self._uploaded(), indent=1)
+            # sorted: W&B's client sends maps in whatever order
+            given["the server's runs"] = json.dumps(self._uploaded(), indent=1, sort_keys=True)
         return given
 
     def _uploaded(self) -> list[dict[str, Any]]:
