@@ -64,6 +64,7 @@ def run_trial(
     with folder.claim():
         found = _read_or_set_aside(folder, hooks.say)
         if found is not None and found.status in SETTLED and not force:
+            folder.tidy()  # what a kill right after the result left
             return found
         if force:
             folder.set_aside()
@@ -214,17 +215,23 @@ class _Trial:
 
     def _settle(self, status: Any, summary: dict[str, Any]) -> None:
         """Write the final result; the checkpoint goes after it, so that neither is ever missing."""
-        self.result = self.result.replace(
+        result = self.result.replace(
             status=status,
             history=list(self.training.history),
             summary={**summary, "status": status},
         )
-        self.folder.write(self.result)
-        self.folder.checkpoint_path.unlink(missing_ok=True)
-        self.folder.traceback_path.unlink(missing_ok=True)  # of an attempt that failed before
+        self.folder.write(result)
+        self.result = result  # settled only once it is on disk
+        for line in self.folder.tidy():
+            self.hooks.say(line)
 
     def _fail(self, text: str) -> None:
-        """Record a run that raised; its checkpoint stays, so that it can be tried again."""
+        """Record a run that raised; its checkpoint stays, so that it can be tried again.
+
+        One that raised after its result was written stays what it is.
+        """
+        if self.result.status in SETTLED:
+            return
         write_atomic(self.folder.traceback_path, text.encode())
         last = text.strip().splitlines()[-1]
         self.result = self.result.replace(

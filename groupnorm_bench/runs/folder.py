@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import math
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,30 +13,15 @@ from typing import Any
 import numpy as np
 
 from groupnorm_bench.errors import RunFolderError
-from groupnorm_bench.files import write_atomic
-from groupnorm_bench.runs.result import RunResult
+from groupnorm_bench.files import read_bounded, remove_temporaries, sync_folder, write_atomic
+from groupnorm_bench.runs import lock
+from groupnorm_bench.runs.result import SETTLED, RunResult
 from groupnorm_bench.settings.config import TrainConfig
 
-_LOCK_SECONDS = 0.2
-
-
-def _lock(handle: int, path: Path) -> None:
-    """Take a folder's lock; try for a moment, since `is_claimed` holds it for an instant.
-
-    Raises:
-        RunFolderError: another process holds it.
-    """
-    deadline = time.monotonic() + _LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except OSError as error:
-            if time.monotonic() > deadline:
-                raise RunFolderError(
-                    f"{path} is in use by another process; wait for it or stop it"
-                ) from error
-            time.sleep(_LOCK_SECONDS / 20)
+MAX_BYTES = 64 * 2**20
+"""Of a result.json; 3,000 epochs with every metric take 2 MB."""
+_MAX_HEADER = 4096
+_NPY = b"\x93NUMPY"
 
 
 class RunFolder:
@@ -51,6 +34,10 @@ class RunFolder:
     def of(cls, runs_dir: Path, config: TrainConfig) -> RunFolder:
         """Return the folder that `config`'s run has under `runs_dir`, made or not."""
         return cls(runs_dir / config.name)
+
+    @property
+    def name(self) -> str:
+        return self.path.name or self.path.resolve().name  # of `.`, too
 
     @property
     def result_path(self) -> Path:
@@ -69,67 +56,118 @@ class RunFolder:
         """Where a run that failed leaves its traceback."""
         return self.path / "traceback.txt"
 
+    @property
+    def lock_path(self) -> Path:
+        return self.path / "lock"
+
     @contextlib.contextmanager
     def claim(self) -> Iterator[None]:
         """Hold the folder: made if need be, locked by flock, so a killed process lets go.
 
+        What killed writers left in it is removed.
+
         Raises:
-            RunFolderError: another process holds it, or it cannot be made.
+            RunFolderError: another process holds it, or it cannot be made or locked.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+            self._make()
+            handle = lock.take(self.lock_path)
         except OSError as error:
-            raise RunFolderError(
-                f"{self.path}: cannot be made: {error.strerror}; choose another --out"
-            ) from error
+            raise RunFolderError(f"{self.path}: {self._why_not(error)}") from error
         try:
-            _lock(handle, self.path)
+            remove_temporaries(self.path)
             yield
         finally:
             os.close(handle)
 
+    def _make(self) -> None:
+        """Make the folder, and have the disk keep its name."""
+        made = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        self.path.mkdir(parents=True, exist_ok=True)
+        for path in made:
+            sync_folder(path.parent)
+
+    def _why_not(self, error: OSError) -> str:
+        if error.filename == str(self.lock_path) and not isinstance(error, PermissionError):
+            return f"its lock cannot be used: {error.strerror}; remove {self.lock_path}"
+        owner = _other_owner(self.path)
+        if isinstance(error, PermissionError) and owner:
+            return f"belongs to another user ({owner}); have it shared, or choose another --out"
+        return f"cannot be made: {error.strerror}; choose another --out"
+
     def is_claimed(self) -> bool:
         """Return whether some process holds the folder now."""
-        try:
-            handle = os.open(self.path / "lock", os.O_RDONLY)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        finally:
-            os.close(handle)
-        return False
+        return lock.is_held(self.lock_path)
+
+    def holder(self) -> str:
+        """Return who holds the folder, as `process 123 on laptop`; "" if that is not known."""
+        return lock.holder(self.lock_path)
 
     def set_aside(self) -> Path | None:
         """Rename `result.json`, and drop the checkpoint, so that the run starts anew.
 
         Returns:
             what the old result is called now, or None where there was none.
+
+        Raises:
+            RunFolderError: the folder cannot be written.
         """
-        self.checkpoint_path.unlink(missing_ok=True)
         number = 1
-        while (kept := self.path / f"result.{number}.json").exists():
+        while os.path.lexists(kept := self.path / f"result.{number}.json"):
             number += 1
         try:
+            self.checkpoint_path.unlink(missing_ok=True)
             os.replace(self.result_path, kept)
+            sync_folder(self.path)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise RunFolderError(
+                f"{self.path}: cannot be started again: {error.strerror}; choose another --out"
+            ) from error
         return kept
 
     def remove_empty(self) -> None:
         """Remove the folder, and the folder of runs, where they hold nothing but the lock."""
-        if [entry.name for entry in self.path.iterdir()] == ["lock"]:
-            (self.path / "lock").unlink()
-            self.path.rmdir()
-            with contextlib.suppress(OSError):  # it holds other runs
+        with contextlib.suppress(OSError):  # it holds something, or the disk refuses
+            if [entry.name for entry in self.path.iterdir()] == ["lock"]:
+                self.lock_path.unlink()
+                self.path.rmdir()
                 self.path.parent.rmdir()
 
+    def tidy(self) -> list[str]:
+        """Remove what a settled run needs no more: checkpoint, traceback.
+
+        Returns:
+            a line for each that could not be removed; the run is settled all the same.
+        """
+        problems = []
+        for path in (self.checkpoint_path, self.traceback_path):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                problems.append(f"{path} cannot be removed: {error.strerror}; it is not needed")
+        return problems
+
     def write(self, result: RunResult) -> None:
-        """Replace `result.json` whole."""
+        """Replace `result.json` whole.
+
+        Raises:
+            RunFolderError: it cannot be written, or holds a settled result and this is none.
+        """
+        if result.status not in SETTLED and self._is_settled():
+            raise RunFolderError(
+                f"{self.path} holds a result already, and {result.status!r} is none; --force sets "
+                "it aside"
+            )
         write_atomic(self.result_path, result.to_json().encode())
+
+    def _is_settled(self) -> bool:
+        try:
+            found = self.read()
+        except RunFolderError:
+            return False
+        return found is not None and found.status in SETTLED
 
     def write_hits(self, hits: np.ndarray[Any, Any]) -> None:
         """Save which test images were right: booleans in the test set's order, packed to bits."""
@@ -143,11 +181,14 @@ class RunFolder:
         Raises:
             RunFolderError: the file is missing, foreign or of another length.
         """
+        expected = math.ceil(num_images / 8)
         try:
-            packed = np.load(self.hits_path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise RunFolderError(f"{self.hits_path} is not readable: {error}") from error
-        if packed.dtype != np.uint8 or packed.shape != (math.ceil(num_images / 8),):
+            content = read_bounded(self.hits_path, expected + _MAX_HEADER)
+            packed = _bytes_of(content)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+            raise RunFolderError(f"{self.hits_path} is not readable: {reason}") from error
+        if packed.size != expected:
             raise RunFolderError(f"{self.hits_path} does not hold {num_images} test images")
         return np.unpackbits(packed, count=num_images).astype(bool)
 
@@ -155,16 +196,42 @@ class RunFolder:
         """Return what the folder tells, or None where no result was written yet.
 
         Raises:
-            RunFolderError: `result.json` is half-written, foreign or unreadable.
+            RunFolderError: `result.json` is half-written, foreign, unreadable or of another run.
         """
         try:
-            with open(os.path.join(self.path, "result.json"), encoding="utf-8") as file:
-                text = file.read()  # half the time of Path.read_text, and there may be 10,000
+            content = read_bounded(os.path.join(self.path, "result.json"), MAX_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, UnicodeDecodeError) as error:
-            raise RunFolderError(f"{self.result_path} is not readable: {error}") from error
+        except OSError as error:
+            raise RunFolderError(f"{self.result_path} is not readable: {error.strerror}") from error
         try:
-            return RunResult.from_json(text)
+            return RunResult.from_json(content, self.name)
         except RunFolderError as error:
             raise RunFolderError(f"{self.result_path} {error}") from error
+
+
+def _bytes_of(content: bytes) -> np.ndarray[Any, Any]:
+    """Return the bytes of a .npy file that holds a row of them and nothing else.
+
+    Raises:
+        ValueError: it is of another kind or shape, or cut short.
+    """
+    if not content.startswith(_NPY):
+        raise ValueError("it is no .npy file")
+    file = io.BytesIO(content)
+    np.lib.format.read_magic(file)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=_MAX_HEADER)
+    packed = np.frombuffer(content, dtype=np.uint8, offset=file.tell())
+    if dtype != np.uint8 or shape != packed.shape:
+        raise ValueError("it holds no row of bytes")
+    return packed
+
+
+def _other_owner(path: Path) -> str:
+    """Return the user that a path belongs to, or its nearest parent; "" if that is this one."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    with contextlib.suppress(OSError, KeyError):
+        if path.stat().st_uid != os.geteuid():
+            return path.owner()
+    return ""

@@ -202,8 +202,7 @@ class TrainConfig:
     @property
     def name(self) -> str:
         """The run's name and its folder's: the cell's with the seed before the hash."""
-        live = self.cell_settings
-        return f"{self._stem(live)}-s{self.seed}-{_digest(live)}"
+        return run_name(self.cell, self.seed)
 
     def _stem(self, live: Mapping[str, Any]) -> str:
         parts = [self.arm, f"b{self.batch_size}"]
@@ -212,6 +211,12 @@ class TrainConfig:
                 value = live[name]
                 parts.append(spec.part + ("" if value is True else setting_value(value)))
         return "-".join(parts)
+
+
+def run_name(cell: str, seed: int) -> str:
+    """Return the name of a cell's run: the seed goes before the hash."""
+    stem, _, digest = cell.rpartition("-")
+    return f"{stem}-s{seed}-{digest}"
 
 
 def without_new_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -218,7 +218,7 @@ def test_compare_loads_without_torch_wandb_and_slow_libraries():
 
 def test_runs_copied_from_another_machine_keep_their_identity(tmp_path):
     folder = write_run(tmp_path / "a", result_of("group-g8", 0.9, seed=1))
-    shutil.copytree(folder.path, tmp_path / "b" / "renamed")
+    shutil.copytree(folder.path, tmp_path / "b" / folder.path.name)
     (row,) = load_runs([tmp_path / "b"]).rows
     assert row.name == "group-g8-b64-mnist-5k-e2-s1-" + row.cell[-8:]
     assert row.code == f"0.1.0@{ENVIRONMENT['commit'][:12]}, torch {ENVIRONMENT['torch']}"

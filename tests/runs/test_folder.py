@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import io
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -104,11 +108,6 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 100
 
 
-def test_a_file_is_readable_by_others(tmp_path: Path):
-    write_atomic(tmp_path / "x", b"x")
-    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o644
-
-
 HOLD = """
 import sys
 from pathlib import Path
@@ -131,7 +130,10 @@ def test_a_folder_is_held_by_one_process_and_let_go_when_it_is_killed(tmp_path: 
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         assert folder.is_claimed()
-        with pytest.raises(RunFolderError, match="in use by another process"), folder.claim():
+        with (
+            pytest.raises(RunFolderError, match=f"in use by process {holder.pid} on "),
+            folder.claim(),
+        ):
             pass
         assert folder.is_claimed(), "to be refused, or to look, takes nothing from the holder"
         os.kill(holder.pid, signal.SIGKILL)
@@ -187,16 +189,35 @@ def changed(**changes: object) -> str:
         (changed(history={}), "is not a gnbench result"),
         (changed(history=[1]), "is not a gnbench result"),
         (changed(summary=[]), "is not a gnbench result"),
+        (changed(seed=4), "says seed 4 but its config is 3"),
+        (changed(arm="batch"), "says arm 'batch' but its config is group-g8"),
+        (changed(status=["finished"]), "unknown status"),
+        (changed(history=[{"images_seen": "x"}]), "images_seen='x' in its history"),
+        (changed(history=[{"epoch": 1.5, "val/accuracy": 0.5}]), r"epoch=1\.5 in its history"),
+        (changed(history=[{"epoch": True}]), "epoch=True in its history"),
+        (changed(history=[{"step": -1}]), "step=-1 in its history"),
+        (changed(history=[{"val/accuracy": [0.5]}]), r"val/accuracy=\[0.5\] in its history"),
+        (changed(history=[{"val/accuracy": 1.5}]), "val/accuracy=1.5, not between 0 and 1"),
+        (changed(summary={"test/accuracy": "0.9"}), "test/accuracy='0.9' in its summary"),
+        (changed(summary={"test/accuracy": -3}), "test/accuracy=-3, not between"),
+        (changed(summary={"x": 1}).replace("1}", "1e999}"), "not readable"),
+        (changed(environment={"version": ["<b>"]}), r"version=\['<b>'\] in its environment"),
+        (changed(wandb={"id": "../../x"}), r"id='../../x' under wandb"),
+        (changed(wandb={"id": "*"}), r"id='\*' under wandb"),
+        (changed(wandb={"id": ""}), "id='' under wandb"),
+        (changed(wandb={"id": "a" * 200}), "under wandb; an id is of letters"),
+        (changed(wandb={"sweep_id": "a/b"}), "sweep_id='a/b' under wandb"),
+        (changed(wandb={"project": {"a": 1}}), r"project=\{'a': 1\} under wandb"),
     ],
 )
 def test_a_foreign_or_half_written_result_is_told_and_left(tmp_path: Path, text: str, says: str):
-    folder = folder_with(tmp_path / "runs" / "a", text)
+    folder = folder_with(tmp_path / "runs" / CONFIG.name, text)
     with pytest.raises(RunFolderError, match=says):
         folder.read()
     runs, problems = find_runs([tmp_path / "runs"])
     assert runs == []
     assert len(problems) == 1
-    assert says in problems[0]
+    assert re.search(says, problems[0])
     assert problems[0].endswith("; skipped")
     assert folder.result_path.read_text() == text
 
@@ -225,3 +246,146 @@ def test_find_runs_takes_run_folders_and_folders_of_them(tmp_path: Path):
     assert [run.result.seed for run in alone] == [1]
     with pytest.raises(RunFolderError, match="train one: gnbench train"):
         find_runs([tmp_path / "nowhere"])
+
+
+def test_a_result_of_another_run_is_not_this_runs_answer(tmp_path: Path):
+    other = CONFIG.replace(norm="batch")
+    folder = folder_with(tmp_path / CONFIG.name, RESULT.replace(config=other).to_json())
+    with pytest.raises(RunFolderError, match=f"is of another run, {other.name}"):
+        folder.read()
+    runs, problems = find_runs([tmp_path])
+    assert runs == []
+    assert "is of another run" in problems[0]
+
+
+def test_a_folder_of_a_run_knows_its_name_from_inside(tmp_path: Path, monkeypatch):
+    folder = folder_with(tmp_path / CONFIG.name, RESULT.to_json())
+    monkeypatch.chdir(folder.path)
+    assert RunFolder(Path()).read() == RESULT
+
+
+def test_a_result_is_never_downgraded(tmp_path: Path):
+    folder = RunFolder.of(tmp_path, CONFIG)
+    with folder.claim():
+        folder.write(RESULT)
+        for status in ("failed", "interrupted"):
+            with pytest.raises(RunFolderError, match=f"'{status}' is none; --force sets it aside"):
+                folder.write(RESULT.replace(status=status))
+        folder.write(RESULT.replace(status="diverged"))
+        folder.set_aside()
+        folder.write(RESULT.replace(status="failed"))
+
+
+def test_what_cannot_be_tidied_is_told_and_ends_nothing(tmp_path: Path):
+    folder = RunFolder.of(tmp_path, CONFIG)
+    with folder.claim():
+        folder.checkpoint_path.mkdir()  # cannot be unlinked, whoever one is
+        folder.traceback_path.touch()
+        (line,) = folder.tidy()
+        assert line.startswith(f"{folder.checkpoint_path} cannot be removed: ")
+        assert not folder.traceback_path.exists()
+
+
+def npy(array: np.ndarray, **header: object) -> bytes:
+    """Return a .npy file, with parts of its header as someone made them up."""
+    buffer = io.BytesIO()
+    told = np.lib.format.header_data_from_array_1_0(array) | header
+    np.lib.format.write_array_header_1_0(buffer, told)
+    return buffer.getvalue() + array.tobytes()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        npy(np.zeros(1, np.uint8), shape=(10**15,)),
+        npy(np.zeros((1, 1), np.uint8)),
+        npy(np.zeros(1, np.int8)),
+        npy(np.zeros(1, np.uint8)) + b"more",
+        npy(np.zeros(1, np.uint8))[:-1],
+        b"PK\x03\x04" + bytes(100),
+        npy(np.zeros(1, np.uint8)) + bytes(100_000),
+    ],
+)
+def test_hits_of_another_shape_or_size_are_told_without_being_loaded(tmp_path: Path, content):
+    folder = RunFolder(tmp_path)
+    folder.hits_path.write_bytes(content)
+    with pytest.raises(RunFolderError, match="not readable"):
+        folder.read_hits(8)
+
+
+@pytest.mark.parametrize("name", ["result.json", "test_hits.npy", "lock"])
+def test_a_pipe_in_a_run_folder_holds_nobody_up(tmp_path: Path, name: str):
+    folder = RunFolder.of(tmp_path, CONFIG)
+    folder.path.mkdir()
+    os.mkfifo(folder.path / name)
+    assert not folder.is_claimed()
+    use = {
+        "result.json": folder.read,
+        "test_hits.npy": lambda: folder.read_hits(8),
+        "lock": folder.claim().__enter__,
+    }
+    with pytest.raises(RunFolderError, match=f"{name}.* not a regular file|lock cannot be used"):
+        use[name]()
+
+
+def test_a_lock_that_is_a_symbolic_link_leaves_its_target_alone(tmp_path: Path):
+    folder = RunFolder.of(tmp_path, CONFIG)
+    folder.path.mkdir()
+    (tmp_path / "precious").write_text("content")
+    folder.lock_path.symlink_to(tmp_path / "precious")
+    with pytest.raises(RunFolderError, match="its lock cannot be used"), folder.claim():
+        pass
+    assert (tmp_path / "precious").read_text() == "content"
+
+
+def test_a_disk_without_locks_is_told_at_once_not_taken_for_a_held_one(tmp_path, monkeypatch):
+    def no_locks(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    folder = RunFolder.of(tmp_path, CONFIG)
+    with pytest.raises(RunFolderError, match=r"no locks .*choose an --out on a local disk"):
+        folder.claim().__enter__()
+    assert not folder.is_claimed()
+
+
+def test_who_signed_a_lock_is_told_only_where_it_is_a_signature(tmp_path: Path):
+    folder = RunFolder.of(tmp_path, CONFIG)
+    with folder.claim():
+        assert folder.holder().startswith(f"process {os.getpid()} on ")
+    for foreign in (b"", b"\xff\x00", b"\xb2 host", b"no number", b"\x1b[31m 1"):
+        folder.lock_path.write_bytes(foreign)
+        assert folder.holder() == ""
+    folder.lock_path.write_bytes(b"12 ho\x1b[31mst\n" + bytes(10**6))
+    assert folder.holder() == "process 12 on ho[31mst"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_folder_of_another_user_is_told_as_such(tmp_path: Path):
+    folder = RunFolder.of(tmp_path, CONFIG)
+    with folder.claim():
+        pass
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)
+    code = f"""
+import os
+from pathlib import Path
+from groupnorm_bench.runs import RunFolder
+os.setuid(65534)
+with RunFolder(Path({str(folder.path)!r})).claim():
+    print("held, though another's")
+RunFolder(Path({str(tmp_path / "new")!r})).claim().__enter__()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "held, though another's\n"
+    assert "belongs to another user (root); have it shared" in done.stderr
+
+
+def test_a_new_folders_name_is_kept_by_the_disk(tmp_path: Path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))
+    )
+    with RunFolder.of(tmp_path / "runs", CONFIG).claim():
+        assert synced == [str(tmp_path / "runs"), str(tmp_path)]
