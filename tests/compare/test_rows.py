@@ -162,7 +162,7 @@ BAD_WHERE = [
     ("norm in 3", "where a list"),
     ("32 < batch_size", "where a name should stand"),
     ("norm == and", "where a value should stand"),
-    ("batch_size==7", "leaves none of 1 runs"),
+    ("batch_size==7", "leaves none of 1 run"),
     ("(" * 200 + "norm==group" + ")" * 200, "nested over 50 deep"),
     ("not " * 20_000 + "norm==group", "characters; shorten"),
     ("norm==group and " * 500 + "x", "unknown name 'x'"),

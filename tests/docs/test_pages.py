@@ -12,6 +12,8 @@ from groupnorm_bench.cli import app
 from tests.support import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NEW = {"groupnorm_bench/sweep/executors/here.py"}
+"""What docs/extending.md has a person make."""
 PLACEHOLDERS = {"ENTITY/PROJECT/SWEEP", "NAME", "URL"}
 
 
@@ -72,4 +74,4 @@ def test_the_python_of_the_readme_runs(capsys):
 def test_every_file_of_the_repository_that_a_page_names_is_there(page):
     text = page.read_text(encoding="utf-8")
     for path in re.findall(r"\b(?:tests|docs|benchmarks|groupnorm_bench|sweeps)/[\w/.-]*\w", text):
-        assert (ROOT / path).exists(), f"{page.name} names {path}"
+        assert (ROOT / path).exists() or path in NEW, f"{page.name} names {path}"

@@ -365,7 +365,7 @@ def test_a_folder_of_another_user_is_told_as_such(tmp_path: Path):
     folder = RunFolder.of(tmp_path, CONFIG)
     with folder.claim():
         pass
-    for path in (tmp_path, *tmp_path.parents[:2]):
+    for path in (tmp_path, *tmp_path.parents[:3]):
         path.chmod(0o755)
     code = f"""
 import os
