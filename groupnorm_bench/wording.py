@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 
@@ -34,3 +35,42 @@ def setting_value(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def printable(text: str, limit: int = 300) -> str:
+    r"""Return foreign text so that a terminal only shows it: one line, no control characters.
+
+    >>> printable("1.0\x1b[2J\nnext"), printable("räume 2")
+    ('1.0\\x1b[2J next', 'räume 2')
+    """
+    line = " ".join(text.split())
+    shown = line if len(line) <= limit else line[: limit - 3] + "..."
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for c in shown
+    )
+
+
+_MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*|<>&"})
+_BLOCK = re.compile(r"[#+=~\[-]")
+
+
+def markdown(text: str, *, in_cell: bool = False) -> str:
+    r"""Return text that Markdown shows as it stands, as a line of its own or in a table's cell.
+
+    >>> markdown("a|b <img> [x](http://y)"), markdown("[0.1, 0.2] of batch_size")
+    ('a\\|b \\<img\\> [x]\\(http://y)', '\\[0.1, 0.2] of batch_size')
+    """
+    line = " ".join(text.split()).translate(_MARKDOWN).replace("](", "]\\(")
+    line = re.sub(r"(?<!\w)_|_(?!\w)", r"\_", line)
+    return f"\\{line}" if _BLOCK.match(line) and not in_cell else line
+
+
+def csv_cell(value: Any) -> Any:
+    """Return a cell that no spreadsheet takes for a formula: such text gets a quote in front.
+
+    >>> [csv_cell(value) for value in ("=HYPERLINK(1)", "-1", -1.5, "batch")]
+    ["'=HYPERLINK(1)", "'-1", -1.5, 'batch']
+    """
+    is_formula = isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r")
+    return f"'{value}" if is_formula else value

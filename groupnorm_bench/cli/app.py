@@ -15,6 +15,7 @@ from typer.main import get_command
 
 import groupnorm_bench
 from groupnorm_bench.errors import GnbenchError
+from groupnorm_bench.wording import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -106,6 +107,5 @@ def _tell_agent(error: GnbenchError) -> None:
 
 
 def _fail(message: str, exit_code: int) -> int:
-    line = " ".join(message.split())
-    print(f"error: {line}", file=sys.stderr, flush=True)
+    print(f"error: {printable(message, limit=2_000)}", file=sys.stderr, flush=True)
     return exit_code

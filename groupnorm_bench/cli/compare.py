@@ -23,6 +23,7 @@ from groupnorm_bench.cli.comparing import (
     seeds_of,
 )
 from groupnorm_bench.errors import CompareError, nearest
+from groupnorm_bench.wording import markdown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -114,7 +115,8 @@ def _print_comparison(comparison: Comparison, output: str) -> None:
         for note in comparison.notes:
             typer.echo(f"note: {note}", err=True)
         return
-    typer.echo(render.headline(comparison))
+    shown = markdown if output == "md" else str
+    typer.echo(shown(render.headline(comparison)))
     for table in (render.table_of(comparison), *render.extras(comparison)):
         typer.echo()
         if output == "md":
@@ -126,9 +128,9 @@ def _print_comparison(comparison: Comparison, output: str) -> None:
     bullet = "- " if output == "md" else ""
     lines = [contrast.sentence for contrast in comparison.contrasts]
     lines = lines or ["One arm alone: there is nothing to compare it with."]
-    typer.echo("\n" + "\n".join(bullet + line for line in lines))
+    typer.echo("\n" + "\n".join(bullet + shown(line) for line in lines))
     if comparison.notes:
-        typer.echo("\n" + "\n".join(f"{bullet}note: {note}" for note in comparison.notes))
+        typer.echo("\n" + "\n".join(bullet + shown(f"note: {note}") for note in comparison.notes))
 
 
 _STYLES = {"better": "green", "worse": "red", "equal": "cyan", "undecided": "yellow"}

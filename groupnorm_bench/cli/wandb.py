@@ -18,6 +18,7 @@ from groupnorm_bench.cli.app import (
 )
 from groupnorm_bench.datasets.place import default_data_dir
 from groupnorm_bench.errors import CompareError, RunFolderError, RunsFailed, TrackingError
+from groupnorm_bench.wording import markdown
 
 if TYPE_CHECKING:
     from groupnorm_bench.runs import RunResult
@@ -235,6 +236,6 @@ def _verdict(places: list[Path]) -> str | None:
         say(f"no verdict: {error}")
         return None
     heads, rows = render.table_of(comparison)
-    lines = [render.headline(comparison), "", render.to_markdown(heads, rows), ""]
-    lines += [f"- {contrast.sentence}" for contrast in comparison.contrasts]
+    lines = [markdown(render.headline(comparison)), "", render.to_markdown(heads, rows), ""]
+    lines += [f"- {markdown(contrast.sentence)}" for contrast in comparison.contrasts]
     return "\n".join(lines)

@@ -9,6 +9,7 @@ from pathlib import Path
 from groupnorm_bench.compare.rows import RunRow, RunTable
 from groupnorm_bench.errors import CompareError, TrackingError
 from groupnorm_bench.runs import find_runs
+from groupnorm_bench.wording import printable
 
 _WANDB_PATH = re.compile(r"\w[\w.-]*/\w[\w.-]*(/(sweeps/)?\w+)?")
 
@@ -42,7 +43,8 @@ def load_runs(sources: Sequence[str | Path], where: str | None = None) -> RunTab
         for row in found:
             key = str(row.folder.path.resolve()) if row.folder else row.source
             rows.setdefault(key, row)
-    table = RunTable(rows=tuple(rows.values()), problems=tuple(dict.fromkeys(problems)))
+    told = dict.fromkeys(printable(problem) for problem in problems)
+    table = RunTable(rows=tuple(rows.values()), problems=tuple(told))
     if not table.rows:
         places = ", ".join(str(source) for source in sources) or "no folder"
         raise CompareError(f"{places} holds no runs; train some: gnbench sweep")

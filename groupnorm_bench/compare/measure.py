@@ -169,6 +169,8 @@ def _chance(metric: str, row: RunRow) -> float | None:
 
 
 def _time_ratio(ours: Sequence[RunRow], theirs: Sequence[RunRow]) -> float | None:
+    if len({(row.device, row.threads) for row in (*ours, *theirs)}) > 1:
+        return None  # it would tell of the machines
     middles = []
     for rows in (ours, theirs):
         seconds = [row.seconds_per_epoch for row in rows]

@@ -11,6 +11,7 @@ from groupnorm_bench.compare.cells import CellSummary
 from groupnorm_bench.compare.contrast import Comparison, Contrast
 from groupnorm_bench.compare.order import describe, setting_key, varying
 from groupnorm_bench.metrics import metric_spec
+from groupnorm_bench.wording import csv_cell, markdown
 
 CSV_COLUMNS = (
     "arm",
@@ -141,9 +142,10 @@ def to_text(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def to_markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table for a README."""
+    """Return a table for a README; what stands in a cell is text, whatever a run was told."""
     rule = ["---:" if is_number_column(head) else "---" for head in heads]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *rows))
+    written = [[markdown(cell, in_cell=True) for cell in row] for row in (heads, *rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (written[0], rule, *written[1:]))
 
 
 def to_csv(comparison: Comparison) -> str:
@@ -152,11 +154,12 @@ def to_csv(comparison: Comparison) -> str:
     names = list(varying(contrast.setting for contrast in contrasts)) or ["batch_size"]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*names, "metric", *CSV_COLUMNS, "code"])
+    writer.writerow([csv_cell(head) for head in (*names, "metric", *CSV_COLUMNS, "code")])
     for contrast in contrasts:
         settings = [contrast.setting.get(name) for name in names]
         numbers = [getattr(contrast, column) for column in CSV_COLUMNS]
-        writer.writerow([*settings, contrast.metric, *numbers, contrast.code])
+        cells = [*settings, contrast.metric, *numbers, contrast.code]
+        writer.writerow([csv_cell(cell) for cell in cells])
     return buffer.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -19,7 +20,16 @@ from groupnorm_bench.metrics import EpochRow, metric_spec
 from groupnorm_bench.runs import RunFolder, RunResult
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import ARM_SETTINGS, SETTINGS
-from groupnorm_bench.wording import count
+from groupnorm_bench.wording import printable
+
+
+def _number(value: Any) -> float | None:
+    """Return what a file told, if it is a finite number; a bool is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    with contextlib.suppress(OverflowError):  # of 5,000 digits
+        return float(value) if math.isfinite(value) else None
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,18 +88,22 @@ class RunRow:
         told = self.result.environment
         commit = str(told.get("commit") or "")[:12]
         version = str(told.get("version") or "unknown")
-        return f"{version}{'@' + commit if commit else ''}, torch {told.get('torch', 'unknown')}"
+        at = f"@{commit}" if commit else ""
+        return printable(f"{version}{at}, torch {told.get('torch', 'unknown')}")
+
+    @property
+    def threads(self) -> int | None:
+        """Threads it trained on; None where it does not tell."""
+        told = self.result.environment.get("threads")
+        return told if type(told) is int and told > 0 else None
 
     @property
     def device(self) -> str:
-        return str(self.result.environment.get("device") or self.config.device)
+        return printable(str(self.result.environment.get("device") or self.config.device))
 
     def metric(self, name: str) -> float | None:
         """Return a summary metric, or None where it is missing or not finite."""
-        value = self.result.summary.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return None
-        return float(value) if math.isfinite(value) else None
+        return _number(self.result.summary.get(name))
 
     def printed(self, name: str) -> float | None:
         """Return a summary metric in the unit that people read: accuracies in per cent."""
@@ -102,7 +116,7 @@ class RunRow:
         seconds = self.metric("train_seconds")
         if seconds is None or not self.history:
             return None
-        first, last = (self.history[i].get("images_seen") for i in (0, -1))
+        first, last = (_number(self.history[i].get("images_seen")) for i in (0, -1))
         return seconds * first / last if first and last else seconds / len(self.history)
 
     def value(self, name: str) -> Any:
@@ -191,7 +205,5 @@ class RunTable:
         keeps = parse_where(expression, sorted({*SETTINGS, *_NAMES, *summary_keys}))
         rows = tuple(row for row in self.rows if keeps(row.value))
         if not rows:
-            raise CompareError(
-                f"where={expression!r} leaves none of {count(len(self.rows), 'run')}; loosen it"
-            )
+            raise CompareError(f"where={expression!r} leaves no run of {len(self.rows)}; loosen it")
         return replace(self, rows=rows)

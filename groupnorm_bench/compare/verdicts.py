@@ -296,6 +296,12 @@ def _mixture_notes(groups: list[Group]) -> list[str]:
             f"runs come from {len(devices)} devices ({', '.join(devices)}): "
             "times are not comparable between them"
         )
+    threads = sorted({row.threads for group in groups for row in _rows(group) if row.threads})
+    if len(threads) > 1:
+        notes.append(
+            f"runs were trained on {' and '.join(map(str, threads))} threads: times and images/s "
+            "are not comparable between them"
+        )
     return notes
 
 

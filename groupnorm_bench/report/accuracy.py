@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from groupnorm_bench import wording
 from groupnorm_bench.compare.order import arm_order
 from groupnorm_bench.compare.rows import RunRow
 from groupnorm_bench.compare.series import estimate_metric
@@ -261,8 +262,8 @@ def by_seconds(rows: Sequence[RunRow], metric: str) -> Figure:
     )
     machines: dict[str, list[RunRow]] = {}
     for row in rows:
-        threads = row.result.environment.get("threads")
-        machine = f"{row.device}, {threads} threads" if threads else row.device
+        threads = "" if row.threads is None else f", {wording.count(row.threads, 'thread')}"
+        machine = f"{row.device}{threads}"
         machines.setdefault(f"{row.config.dataset} on {machine}", []).append(row)
     views, table = [], []
     for label, members in machines.items():

@@ -18,7 +18,7 @@ from groupnorm_bench.report.diagnostics import activations, eval_gap, learning_c
 from groupnorm_bench.report.gallery import Gallery, gallery
 from groupnorm_bench.report.importance import importance
 from groupnorm_bench.report.parallel import parallel
-from groupnorm_bench.wording import count
+from groupnorm_bench.wording import count, printable
 
 HEADLINE_ITEMS = 6
 _ORDER: tuple[Verdict, ...] = ("better", "worse", "equal", "undecided")
@@ -182,16 +182,16 @@ def origins(rows: Sequence[RunRow]) -> list[Origin]:
     groups: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
         told = row.result.environment
-        machine = ", ".join(
-            str(told[key]) for key in ("host", "device_name", "device", "platform") if told.get(key)
-        )
-        threads = told.get("threads")
+        known = ("host", "device_name", "device", "platform")
+        machine = [printable(str(told[name])) for name in known if told.get(name)] or ["unknown"]
+        if row.threads is not None:
+            machine.append(count(row.threads, "thread"))
         key = (
-            f"gnbench {row.code}, python {told.get('python', 'unknown')}",
-            f"{machine or 'unknown'}{f', {threads} threads' if threads else ''}",
+            f"gnbench {row.code}, python {printable(str(told.get('python', 'unknown')))}",
+            ", ".join(machine),
             _command(told.get("command")),
         )
-        groups.setdefault(key, []).append(str(told.get("started") or ""))
+        groups.setdefault(key, []).append(printable(str(told.get("started") or "")))
     found = [
         Origin(runs=len(starts), code=code, machine=machine, command=command, when=_span(starts))
         for (code, machine, command), starts in groups.items()
@@ -205,8 +205,8 @@ def _command(command: Any) -> str:
         import shlex
 
         words = [str(word) for word in command]
-        return shlex.join([Path(words[0]).name, *words[1:]])
-    return str(command) if command else "unknown"
+        return printable(shlex.join([Path(words[0]).name, *words[1:]]), limit=2_000)
+    return printable(str(command), limit=2_000) if command else "unknown"
 
 
 def _span(starts: Sequence[str]) -> str:

@@ -171,7 +171,7 @@ BAD = [
     (["--metric", "test/acc"], "metric='test/acc' is in no finished run; did you mean"),
     (["--where", "batch_size <"], "where='batch_size <' is not clear at its end"),
     (["--where", "batchsize==2"], "unknown name 'batchsize'; did you mean 'batch_size'"),
-    (["--where", "batch_size==3"], "leaves none of 48 runs"),
+    (["--where", "batch_size==3"], "leaves no run of 48;"),
     (["--format", "xml"], "format='xml' is unknown"),
     (["--format", "cvs"], "format='cvs' is unknown; did you mean 'csv'"),
     (["--alpha", "0"], "alpha=0.0 is not between 0 and 1"),
