@@ -28,6 +28,10 @@ from groupnorm_bench.settings.yamlfile import read_yaml
 from groupnorm_bench.wording import setting_value
 
 MAX_SEED = 2**32 - 1
+MAX_COUNT = 10**9
+"""Of epochs, steps or images; beyond it nothing ends, and JSON's readers lose digits."""
+MAX_ARM = 100
+"""Letters of an arm's name; with the rest of a run's name it must fit a folder's 255 bytes."""
 
 _CHOICES = {name: spec.choices for name, spec in SETTINGS.items() if spec.choices}
 _COUNTS = tuple(name for name, spec in SETTINGS.items() if spec.at_least_one)
@@ -83,6 +87,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name}={value} is too small; set {name} to 1 or more")
+            if value is not None and value > MAX_COUNT:
+                raise ConfigError(f"{name}={value} is too large; {MAX_COUNT:,} is the most")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ConfigError(f"lr={self.lr} is not a positive number; try lr=0.001")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
@@ -94,6 +100,11 @@ class TrainConfig:
 
     def _check_norm(self) -> None:
         spec = self.norm_spec
+        if len(self.norm) > MAX_ARM:
+            raise ConfigError(
+                f"norm={self.norm!r} has {len(self.norm)} letters, which no folder's name can "
+                f"hold; import it under a name of at most {MAX_ARM}, in a module of your own"
+            )
         if spec.reads_groups:
             name = "num_groups" if self.group_size is None else "group_size"
             value = getattr(self, name)
@@ -258,8 +269,18 @@ def setting_name(key: str) -> str:
     name = str(key).replace("-", "_")
     name = _ALIASES.get(name, name)
     if name not in _field_types():
-        raise ConfigError(f"unknown setting {key!r}{nearest(name, _field_types())}")
+        raise ConfigError(f"unknown setting {key!r}{_hint(name)}")
     return name
+
+
+def _hint(name: str) -> str:
+    """Offer the setting that other people's files call `name`, else the nearest one."""
+    own = name.rpartition(".")[2]  # `model.lr` is how nested settings are flattened elsewhere
+    squeezed = own.lower().replace("_", "")
+    for setting, spec in SETTINGS.items():
+        if squeezed in (setting.replace("_", ""), *spec.elsewhere):
+            return f"; did you mean {setting!r}?"
+    return nearest(own, _field_types())
 
 
 def setting_help(name: str) -> str:

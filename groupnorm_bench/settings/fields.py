@@ -35,6 +35,8 @@ class SettingSpec:
     """A count: 1 or more."""
     alias: str | None = None
     """A shorter spelling, as in `--groups`."""
+    elsewhere: tuple[str, ...] = ()
+    """What other people's files call it, lower case, without `_`: told as a hint, not taken."""
     gate: str | None = None
     """The setting whose value decides whether this one is read."""
     is_read_under: Callable[[Any], bool] = bool
@@ -54,26 +56,49 @@ def _reads_groups(norm: str) -> bool:
 
 
 SETTINGS: dict[str, SettingSpec] = {  # in the order of a run's name
-    "norm": SettingSpec(in_arm=True),
+    "norm": SettingSpec(
+        in_arm=True, elsewhere=("normalization", "normalisation", "normlayer", "normtype")
+    ),
     "num_groups": SettingSpec(
-        alias="groups", in_arm=True, gate="norm", is_read_under=_reads_groups
+        alias="groups",
+        in_arm=True,
+        gate="norm",
+        is_read_under=_reads_groups,
+        elsewhere=("ngroups", "g"),
     ),
     "group_size": SettingSpec(
-        in_arm=True, gate="norm", is_read_under=_reads_groups, instead_of="num_groups"
+        in_arm=True,
+        gate="norm",
+        is_read_under=_reads_groups,
+        instead_of="num_groups",
+        elsewhere=("channelspergroup",),
     ),
-    "batch_size": SettingSpec(at_least_one=True),  # in every name, at its default too
-    "dataset": SettingSpec(part="", choices=(AUTO, *DATASETS)),
-    "epochs": SettingSpec(part="e", at_least_one=True),
-    "max_steps": SettingSpec(part="steps", at_least_one=True, instead_of="epochs"),
-    "lr": SettingSpec(part="lr"),
-    "optimizer": SettingSpec(part="", choices=OPTIMIZERS),
-    "weight_decay": SettingSpec(part="wd"),
+    "batch_size": SettingSpec(
+        at_least_one=True, elsewhere=("batch", "bs", "trainbatchsize")
+    ),  # in every name, at its default too
+    "dataset": SettingSpec(part="", choices=(AUTO, *DATASETS), elsewhere=("data", "datasetname")),
+    "epochs": SettingSpec(
+        part="e", at_least_one=True, elsewhere=("epoch", "numepochs", "nepochs", "maxepochs")
+    ),
+    "max_steps": SettingSpec(
+        part="steps",
+        at_least_one=True,
+        instead_of="epochs",
+        elsewhere=("steps", "numsteps", "iterations", "maxiter", "numtrainingsteps"),
+    ),
+    "lr": SettingSpec(part="lr", elsewhere=("learningrate", "learnrate", "baselr", "eta")),
+    "optimizer": SettingSpec(part="", choices=OPTIMIZERS, elsewhere=("optimiser", "optim", "opt")),
+    "weight_decay": SettingSpec(part="wd", elsewhere=("wd", "l2", "decay")),
     "weight_decay_all": SettingSpec(part="wdall", gate="weight_decay"),
-    "schedule": SettingSpec(part="", choices=SCHEDULES),
-    "train_limit": SettingSpec(part="n", at_least_one=True),
-    "precision": SettingSpec(part="", choices=PRECISIONS),
+    "schedule": SettingSpec(
+        part="", choices=SCHEDULES, elsewhere=("scheduler", "lrscheduler", "lrschedule")
+    ),
+    "train_limit": SettingSpec(
+        part="n", at_least_one=True, elsewhere=("ntrain", "numtrain", "trainsize", "limit")
+    ),
+    "precision": SettingSpec(part="", choices=PRECISIONS, elsewhere=("dtype", "amp")),
     "compile": SettingSpec(part="compile-", choices=COMPILE),
-    "seed": SettingSpec(in_cell=False),
+    "seed": SettingSpec(in_cell=False, elsewhere=("randomseed", "rngseed", "randomstate")),
     "device": SettingSpec(in_cell=False),
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from groupnorm_bench.errors import ConfigError
+from groupnorm_bench.files import read_bounded
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 100_000
@@ -68,17 +69,16 @@ def read_yaml(path: Path) -> YamlFile:
 
 def _read_text(path: Path) -> str:
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise ConfigError(
-                f"{path} has {size:,} bytes; a file of settings has at most {MAX_BYTES:,}"
-            )
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not a text file; give a YAML file") from error
+        content = read_bounded(path, MAX_BYTES)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give the path of a YAML file") from error
-    return text
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if b"\0" in content and not content.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise ConfigError(f"{path} is not a text file; give a YAML file") from error
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}:{line} is not in UTF-8; save the file as UTF-8") from error
 
 
 def _count_nodes(path: Path, root: yaml.Node) -> None:
@@ -113,6 +113,11 @@ def _walk(
             for _ in _walk(path, item, prefix):
                 pass
         return
+    if isinstance(node, yaml.ScalarNode) and node.tag.endswith(":int") and len(node.value) > 40:
+        raise ConfigError(
+            f"{path}:{node.start_mark.line + 1} has a number of {len(node.value):,} digits; "
+            "write a smaller one"
+        )
     if not isinstance(node, yaml.MappingNode):
         return
     seen: set[str] = set()

@@ -189,6 +189,8 @@ class Session:
         """
         _make(self._options.runs)
         self._note(headline(self.plan))
+        for line in self.plan.spec.notes:
+            self._note(line)
         if not self.plan.num_todo:
             return
         executor, tracking = choose_executor(self._options.executor, self._tracking, self._say)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from groupnorm_bench.errors import ConfigError
 from groupnorm_bench.norms import NORMS
 from groupnorm_bench.settings.config import (
+    MAX_COUNT,
     MAX_SEED,
     TrainConfig,
     read_settings,
@@ -192,3 +193,64 @@ def test_num_groups_of_a_layer():
     by_size = TrainConfig(group_size=4)
     assert [by_size.num_groups_for(channels) for channels in (32, 64)] == [8, 16]
     assert [TrainConfig(num_groups=4).num_groups_for(channels) for channels in (32, 64)] == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("learning_rate", "lr"),
+        ("learning-rate", "lr"),
+        ("LearningRate", "lr"),
+        ("model.lr", "lr"),
+        ("optim.weight_decay", "weight_decay"),
+        ("optimizer.wd", "weight_decay"),
+        ("batchsize", "batch_size"),
+        ("BATCH_SIZE", "batch_size"),
+        ("num_epochs", "epochs"),
+        ("random_seed", "seed"),
+        ("lr_scheduler", "schedule"),
+        ("normalization", "norm"),
+        ("nrom", "norm"),
+    ],
+)
+def test_what_other_peoples_files_call_a_setting_is_told_as_a_hint(theirs: str, ours: str):
+    with pytest.raises(ConfigError, match=f"unknown setting .*; did you mean '{ours}'\\?"):
+        setting_name(theirs)
+
+
+def test_no_hint_is_a_setting_or_stands_twice():
+    hints = [hint for spec in SETTINGS.values() for hint in spec.elsewhere]
+    own = {name.replace("_", "") for name in SETTINGS}
+    assert len(hints) == len(set(hints))
+    assert own.isdisjoint(hints)
+    assert all(hint == hint.lower().replace("_", "") for hint in hints)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "epochs", "max_steps", "train_limit"])
+def test_a_count_has_an_end(name: str):
+    assert getattr(TrainConfig(**{name: MAX_COUNT}), name) == MAX_COUNT
+    for value in (MAX_COUNT + 1, 10**30, "1e300"):
+        with pytest.raises(ConfigError, match=f"^{name}=\\d+ is too large; 1,000,000,000 is the m"):
+            TrainConfig(**{name: value})
+
+
+def test_a_norm_whose_folder_no_disk_can_hold_is_refused_by_its_own_name():
+    with pytest.raises(ConfigError, match=r"^norm='m+:make' has 205 letters, .* at most 100"):
+        TrainConfig(norm="m" * 200 + ":make")
+    longest = TrainConfig(
+        norm="m" * 95 + ":make",
+        group_size=16,
+        batch_size=MAX_COUNT,
+        dataset="fashion-mnist",
+        max_steps=MAX_COUNT,
+        lr=1.234567e-300,
+        optimizer="adamw",
+        weight_decay=1.234567e-300,
+        weight_decay_all=True,
+        schedule="one-cycle",
+        train_limit=MAX_COUNT,
+        precision="bf16",
+        compile="off",
+        seed=MAX_SEED,
+    )
+    assert len(longest.name) <= 255

@@ -7,6 +7,7 @@ which a slow test holds them against.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -37,6 +38,7 @@ UNSUPPORTED = {
     "beta": "no setting of ours is spread like that; use uniform",
     "q_beta": "no setting of ours is spread like that; use q_uniform",
 }
+_NUMBERS = ("min", "max", "q", "mu", "sigma")
 _LOG = ("log_uniform_values", "inv_log_uniform_values", "q_log_uniform_values")
 
 
@@ -161,6 +163,7 @@ def read_distribution(
     Raises:
         SweepError: a key or a distribution is unknown or unsupported, or a value does not fit.
     """
+    given = with_numbers(given)
     kind = _kind(name, given, where)
     needed, optional = KEYS[kind]
     allowed = (*needed, *optional, "distribution")
@@ -179,6 +182,14 @@ def read_distribution(
     if "values" in given or "value" in given:
         return _categorical(name, kind, given, where)
     return _numeric(name, kind, given, where)
+
+
+def with_numbers(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an entry of `parameters` with its numbers as numbers, where they were text."""
+    read = {key: as_number(value) if key in _NUMBERS else value for key, value in given.items()}
+    if isinstance(read.get("probabilities"), list):
+        read["probabilities"] = [as_number(share) for share in read["probabilities"]]
+    return read
 
 
 def _kind(name: str, given: Mapping[str, Any], where: Callable[..., str]) -> str:
@@ -240,11 +251,10 @@ def _categorical(
 def _numeric(
     name: str, kind: str, given: Mapping[str, Any], where: Callable[..., str]
 ) -> Distribution:
-    for key in ("min", "max", "q", "mu", "sigma"):
+    for key in _NUMBERS:
         if key in given and not _is_number(given[key]):
             raise SweepError(
-                f"{where(key)} {name}: {key}={given[key]!r} is not a number"
-                f"{_as_written(given[key])}"
+                f"{where(key)} {name}: {key}={given[key]!r} is not a number; write one"
             )
     fields = {
         "low": given.get("min", 0.0),
@@ -279,9 +289,17 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _as_written(value: Any) -> str:
-    """Say why YAML does not take `1e-3` for a number, where that is what was written."""
-    try:
-        return f"; YAML takes it for text, write {float(value)!r}" if isinstance(value, str) else ""
-    except ValueError:
-        return "; write one"
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def as_number(value: Any) -> Any:
+    """Return text that is a number as that number, anything else as it is.
+
+    YAML 1.1, which W&B reads too, takes `1e-5` for text: it wants a point and a sign, `1.0e-5`.
+
+    >>> as_number("1e-5"), as_number("64"), as_number("fast")
+    (1e-05, 64, 'fast')
+    """
+    if not isinstance(value, str) or len(value) > 40 or not _NUMBER.fullmatch(value):
+        return value
+    return int(value) if value.lstrip("+-").isdigit() else float(value)

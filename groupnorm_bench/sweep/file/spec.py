@@ -5,6 +5,8 @@ Nothing is ignored: a key that W&B knows and we do not serve is refused, as is a
 
 from __future__ import annotations
 
+import bisect
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +14,10 @@ from typing import Any, Literal, cast
 
 from groupnorm_bench.errors import ConfigError, SweepError, nearest
 from groupnorm_bench.metrics import METRICS, metric_spec
-from groupnorm_bench.settings.config import setting_name
+from groupnorm_bench.settings.config import MAX_COUNT, setting_name
 from groupnorm_bench.settings.yamlfile import YamlFile, read_yaml
 from groupnorm_bench.sweep.file.axes import Axis, read_axes
+from groupnorm_bench.sweep.file.distributions import as_number, with_numbers
 
 Method = Literal["grid", "random", "bayes"]
 METHODS = ("grid", "random", "bayes")
@@ -61,11 +64,13 @@ class Metric:
 class Hyperband:
     """W&B's `early_terminate`: at each band of epochs the best 1/eta of the runs go on."""
 
-    min_iter: int
-    """The first band, in epochs; the next are `min_iter * eta**k`."""
-    max_iter: int | None = None
-    """No band from this epoch on."""
+    bands: tuple[int, ...]
+    """Epochs, ascending: `min_iter * eta**k` from 0 on, or `max_iter // eta**k` from 1 to s."""
     eta: int = 3
+
+    def band(self, epoch: int) -> int:
+        """Return how many bands lie at or before an epoch."""
+        return bisect.bisect_right(self.bands, epoch)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +92,9 @@ class SweepSpec:
     project: str | None
     entity: str | None
     raw: Mapping[str, Any]
-    """The file as YAML reads it: what W&B is sent."""
+    """The file as YAML reads it, text that is a number as that number: what W&B is sent."""
+    notes: tuple[str, ...] = ()
+    """What of the file does nothing here, a line each."""
 
     @property
     def settings(self) -> frozenset[str]:
@@ -123,8 +130,23 @@ def read_spec(path: Path) -> SweepSpec:
         description=data.get("description"),
         project=data.get("project"),
         entity=data.get("entity"),
-        raw=data,
+        raw=_as_sent(data),
+        notes=_for_agents_alone(document),
     )
+
+
+def _as_sent(data: Mapping[str, Any]) -> dict[str, Any]:
+    def entry(given: Mapping[str, Any]) -> dict[str, Any]:
+        if "parameters" not in given:
+            return with_numbers(given)
+        inner = {name: entry(value) for name, value in given["parameters"].items()}
+        return {**given, "parameters": inner}
+
+    sent = entry(data)
+    for key in ("metric", "early_terminate"):
+        if key in sent:
+            sent[key] = {name: as_number(value) for name, value in sent[key].items()}
+    return sent
 
 
 def _check_keys(document: YamlFile) -> None:
@@ -137,26 +159,58 @@ def _check_keys(document: YamlFile) -> None:
             raise SweepError(f"{document.where(key)} unknown key {key!r}{nearest(key, KEYS)}")
         if key in _TEXTS and (not isinstance(value, str) or not value):
             raise SweepError(f"{document.where(key)} {key}={value!r} is not text; write a word")
-    if "command" in document.data:
-        _check_command(document, document.data["command"])
 
 
-def _check_command(document: YamlFile, command: Any) -> None:
-    """Refuse a setting that only W&B's agents would see: the same file would mean two sweeps."""
+_MACRO = re.compile(r"\$\{(env|interpreter|program|args\w*|envvar:\w+)\}")
+_OURS = frozenset(
+    ("gnbench", "train", "python", "python3", "-m", "groupnorm_bench", "-q", "--quiet")
+)
+
+
+def _for_agents_alone(document: YamlFile) -> tuple[str, ...]:
+    """Refuse settings that only W&B's agents would see; tell what else is for them alone.
+
+    The same file would otherwise mean two sweeps.
+    """
+    notes = []
+    program, command = document.data.get("program"), document.data.get("command", [])
+    if program not in (None, "gnbench"):
+        notes.append(f"program={program!r} is for W&B's agents; gnbench trains the runs itself")
     where = document.where("command")
     if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
         raise SweepError(f"{where} command={command!r} is not a list of words")
-    for word in command:
-        option = word.removeprefix("--").partition("=")[0]
-        if word.startswith("--") and option:
-            try:
-                name = setting_name(option)
-            except ConfigError:
-                continue  # an option that is no setting, such as --out
-            raise SweepError(
-                f"{where} command has {word!r}, which only W&B's agents would see; write "
-                f"`{name}: {{value: ...}}` under parameters"
-            )
+    others = []
+    for place, word in enumerate(command):
+        for part in word.split() or [word]:
+            _check_word(where, part, command[place + 1] if place + 1 < len(command) else "")
+        if not _MACRO.fullmatch(word) and word not in (*_OURS, "--config", program):
+            others.append(word)
+    if others:
+        notes.append(
+            f"command: {' '.join(others)} is for W&B's agents; here the options of gnbench sweep "
+            "count"
+        )
+    return tuple(notes)
+
+
+def _check_word(where: str, word: str, following: str) -> None:
+    option, has_value, value = word.lstrip("-").partition("=")
+    if not word.startswith("-") and not has_value:
+        return
+    is_file = option == "config" and (value or following) == "${args_json_file}"
+    if word.startswith("--") and option in ("config", "set") and not is_file:
+        raise SweepError(
+            f"{where} command has {word!r}, whose settings only W&B's agents would see; write "
+            "them under parameters"
+        )
+    try:
+        name = setting_name(option)
+    except ConfigError:
+        return  # an option that is no setting, such as --out
+    raise SweepError(
+        f"{where} command has {word!r}, which only W&B's agents would see; write "
+        f"`{name}: {{value: ...}}` under parameters"
+    )
 
 
 def _method(document: YamlFile) -> Method:
@@ -234,7 +288,7 @@ def _mapping(document: YamlFile, key: str, allowed: tuple[str, ...]) -> tuple[di
             raise SweepError(
                 f"{where(inner)} {key}: unknown key {inner!r}{nearest(inner, allowed)}"
             )
-    return given, where
+    return {inner: as_number(value) for inner, value in given.items()}, where
 
 
 def _early_terminate(document: YamlFile, metric: Metric | None) -> Hyperband | None:
@@ -261,38 +315,48 @@ def _early_terminate(document: YamlFile, metric: Metric | None) -> Hyperband | N
             f"{where('strict')} early_terminate strict={given['strict']!r} is not supported; leave "
             "it out, which is strict"
         )
-    for key, least in (("min_iter", 1), ("max_iter", 1), ("s", 1), ("eta", 2)):
-        if key in given and (type(given[key]) is not int or given[key] < least):
+    for key, least, most in (
+        *(("min_iter", 1, MAX_COUNT), ("max_iter", 1, MAX_COUNT)),
+        *(("s", 1, 100), ("eta", 2, MAX_COUNT)),
+    ):
+        if key in given and (type(given[key]) is not int or not least <= given[key] <= most):
             raise SweepError(
                 f"{where(key)} early_terminate {key}={given[key]!r} is not a whole number from "
-                f"{least} on"
+                f"{least} to {most:,}"
             )
     return _bands(given, where)
 
 
 def _bands(given: Mapping[str, Any], where: Any) -> Hyperband:
     eta = given.get("eta", 3)
-    if "max_iter" in given and "s" in given:
-        bands = [b for b in (given["max_iter"] // eta**k for k in range(1, given["s"] + 1)) if b]
-        if not bands or any(b != bands[-1] * eta**k for k, b in enumerate(reversed(bands))):
-            raise SweepError(
-                f"{where('max_iter')} early_terminate max_iter={given['max_iter']} with eta={eta} "
-                f"has bands {sorted(bands)}, which are not powers of eta apart; make max_iter a "
-                "power of eta, or write min_iter"
-            )
-        return Hyperband(min_iter=bands[-1], max_iter=given["max_iter"], eta=eta)
-    if "min_iter" not in given:
-        raise SweepError(f"{where()} early_terminate needs min_iter, or max_iter and s")
-    if "s" in given or "max_iter" in given:
-        extra = "s" if "s" in given else "max_iter"
+    extra = next((key for key in ("max_iter", "s") if key in given), None)
+    if "min_iter" in given and extra is not None:
         raise SweepError(
-            f"{where(extra)} early_terminate {extra} does nothing beside min_iter; leave it out"
+            f"{where('min_iter')} early_terminate takes min_iter, or max_iter and s, but not "
+            f"min_iter and {extra}; leave one of them out"
         )
-    return Hyperband(min_iter=given["min_iter"], eta=eta)
+    if "min_iter" in given:
+        return Hyperband(bands=_powers(given["min_iter"], eta), eta=eta)
+    if "max_iter" not in given or "s" not in given:
+        raise SweepError(f"{where()} early_terminate needs min_iter, or max_iter and s")
+    bands = {given["max_iter"] // eta**k for k in range(1, given["s"] + 1)} - {0}
+    if not bands:
+        raise SweepError(
+            f"{where('max_iter')} early_terminate max_iter={given['max_iter']} with eta={eta} has "
+            "no band; make max_iter eta or more"
+        )
+    return Hyperband(bands=tuple(sorted(bands)), eta=eta)
+
+
+def _powers(first: int, eta: int) -> tuple[int, ...]:
+    bands = [first]
+    while bands[-1] < MAX_COUNT:
+        bands.append(bands[-1] * eta)
+    return tuple(bands)
 
 
 def _run_cap(document: YamlFile) -> int | None:
-    cap = document.data.get("run_cap")
+    cap = as_number(document.data.get("run_cap"))
     if "run_cap" in document.data and (type(cap) is not int or cap < 1):
         raise SweepError(
             f"{document.where('run_cap')} run_cap={cap!r} is not a number of runs; use 1 or more"

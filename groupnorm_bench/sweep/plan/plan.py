@@ -202,6 +202,7 @@ def build_plan(
     axes = tuple(resolved(axis, resolve_dataset) for axis in spec.axes)
     spec = dataclasses.replace(spec, axes=axes)
     shape = _SHAPES[spec.method](spec, base, repeats, cap, search_seed)
+    shape["notes"] = (*spec.notes, *shape.get("notes", ()))
     plan = Plan(
         spec=spec,
         base=base,

@@ -51,9 +51,10 @@ class Watch:
 class Pruner:
     """W&B's hyperband by Optuna's successive halving (asynchronous; Li et al. 2018, ASHA).
 
-    W&B's hyperband is one bracket: at `min_iter * eta**k` epochs a run goes on if it is among the
-    best 1/eta of all that came that far. Optuna's `SuccessiveHalvingPruner` is the same rule;
-    its `HyperbandPruner` would add brackets in which runs pass bands unjudged.
+    W&B's hyperband is one bracket: at each band of epochs a run goes on if it is among the best
+    1/eta of all that came that far. Optuna's `SuccessiveHalvingPruner` is the same rule with bands
+    at eta**k, so it is told the number of the band; its `HyperbandPruner` would add brackets in
+    which runs pass bands unjudged.
     """
 
     def __init__(self, bands: Hyperband, metric: Metric) -> None:
@@ -62,24 +63,22 @@ class Pruner:
         self._study = optuna.create_study(
             direction=metric.goal,
             pruner=optuna.pruners.SuccessiveHalvingPruner(
-                min_resource=bands.min_iter, reduction_factor=bands.eta
+                min_resource=1, reduction_factor=bands.eta
             ),
         )
         self._trials: dict[str, Any] = {}
-        self._epochs: dict[str, int] = {}
+        self._judged: dict[str, int] = {}
 
     def report(self, config: TrainConfig, row: Mapping[str, float]) -> bool:
         """Take one epoch's row; return whether the run is to stop. A repeated epoch is ignored."""
-        value, epoch = row.get(self._metric.name), int(row["epoch"])
-        if value is None or epoch <= self._epochs.get(config.name, 0):
-            return False
-        if self._bands.max_iter is not None and epoch >= self._bands.max_iter:
+        value, band = row.get(self._metric.name), self._bands.band(int(row["epoch"]))
+        if value is None or band <= self._judged.get(config.name, 0):
             return False
         if config.name not in self._trials:
             self._trials[config.name] = self._study.ask()
         trial = self._trials[config.name]
-        self._epochs[config.name] = epoch
-        trial.report(value, epoch)
+        self._judged[config.name] = band
+        trial.report(value, self._bands.eta ** (band - 1))
         return trial.should_prune()
 
 

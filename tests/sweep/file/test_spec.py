@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 import tracemalloc
@@ -59,6 +60,26 @@ BAD = [
     (
         GRID + LR + "command: [gnbench, train, --epochs=3, '${args}']\n",
         "s.yaml:4 command has '--epochs=3', which only W&B's agents would see; write `epochs:",
+    ),
+    (
+        GRID + LR + "command: [gnbench, train, '--epochs 1', '${args}']\n",
+        "s.yaml:4 command has '--epochs', which only W&B's agents would see; write `epochs:",
+    ),
+    (
+        GRID + LR + "command: [gnbench, train, --set, lr=3, '${args}']\n",
+        "s.yaml:4 command has '--set', whose settings only W&B's agents would see; write them",
+    ),
+    (
+        GRID + LR + "command: [gnbench, train, '--config=other.yaml', '${args}']\n",
+        "s.yaml:4 command has '--config=other.yaml', whose settings only W&B's agents would see",
+    ),
+    (
+        GRID + LR + "command: [gnbench, train, --config, other.yaml]\n",
+        "s.yaml:4 command has '--config', whose settings only W&B's agents would see",
+    ),
+    (
+        GRID + LR + "command: [python, train.py, batch_size=3, '${args_no_hyphens}']\n",
+        "s.yaml:4 command has 'batch_size=3', which only W&B's agents would see; write `batch_",
     ),
     # parameters
     (GRID + "  nrom: {values: [none]}\n", "s.yaml:3 unknown setting 'nrom'; did you mean 'norm'?"),
@@ -132,7 +153,8 @@ BAD = [
     ),
     (RANDOM + "  lr: {min: 0.2, max: 0.1}\n", "s.yaml:4 lr: min=0.2 is not below max=0.1; swap"),
     (RANDOM + "  lr: {min: 0.1}\n", "s.yaml:4 lr: uniform needs 'max'; add it"),
-    (RANDOM + "  lr: {min: 1e-3, max: 0.1}\n", "s.yaml:4 lr: min='1e-3' is not a number; YAML tak"),
+    (RANDOM + "  lr: {min: fast, max: 0.1}\n", "s.yaml:4 lr: min='fast' is not a number; write"),
+    (RANDOM + "  lr: {min: 1e-, max: 0.1}\n", "s.yaml:4 lr: min='1e-' is not a number; write one"),
     (RANDOM + "  lr: {min: .inf, max: 0.1}\n", "s.yaml:4 lr: min=inf is not a number"),
     (RANDOM + "  lr: {min: -0.1, max: 0.1}\n", "s.yaml:4 lr: lr=-0.1 is not a positive number"),
     (
@@ -219,11 +241,11 @@ BAD = [
     (GRID + LR + METRIC + STOP + "{type: hyperband}\n", "s.yaml:5 early_terminate needs min_iter"),
     (
         GRID + LR + METRIC + STOP + "{type: hyperband, min_iter: 0}\n",
-        "s.yaml:5 early_terminate min_iter=0 is not a whole number from 1 on",
+        "s.yaml:5 early_terminate min_iter=0 is not a whole number from 1 to",
     ),
     (
         GRID + LR + METRIC + STOP + "{type: hyperband, min_iter: 1, eta: 1.5}\n",
-        "s.yaml:5 early_terminate eta=1.5 is not a whole number from 2 on",
+        "s.yaml:5 early_terminate eta=1.5 is not a whole number from 2 to",
     ),
     (
         GRID + LR + METRIC + STOP + "{type: hyperband, min_iter: 1, strict: false}\n",
@@ -231,11 +253,19 @@ BAD = [
     ),
     (
         GRID + LR + METRIC + STOP + "{type: hyperband, min_iter: 1, s: 2}\n",
-        "s.yaml:5 early_terminate s does nothing beside min_iter",
+        "s.yaml:5 early_terminate takes min_iter, or max_iter and s, but not min_iter and s; leave",
     ),
     (
-        GRID + LR + METRIC + STOP + "{type: hyperband, max_iter: 25, s: 2}\n",
-        "s.yaml:5 early_terminate max_iter=25 with eta=3 has bands [2, 8], which are not powers",
+        GRID + LR + METRIC + STOP + "{type: hyperband, min_iter: 7, max_iter: 18, s: 2}\n",
+        "s.yaml:5 early_terminate takes min_iter, or max_iter and s, but not min_iter and max_iter",
+    ),
+    (
+        GRID + LR + METRIC + STOP + "{type: hyperband, max_iter: 2, s: 2}\n",
+        "s.yaml:5 early_terminate max_iter=2 with eta=3 has no band; make max_iter eta or more",
+    ),
+    (
+        GRID + LR + METRIC + STOP + "{type: hyperband, max_iter: 9}\n",
+        "s.yaml:5 early_terminate needs min_iter, or max_iter and s",
     ),
     (
         GRID + LR + "metric: {name: train_seconds}\n" + STOP + "{type: hyperband, min_iter: 1}\n",
@@ -257,8 +287,11 @@ def test_a_bad_file_is_refused_by_line_name_and_remedy(tmp_path, text, message):
         lambda path: None,
         lambda path: path.mkdir(),
         lambda path: path.write_bytes(b"\xff\xfe\x00\x01"),
+        lambda path: path.write_bytes(b"method: grid # \xe9t\xe9\n"),
+        lambda path: path.symlink_to("/dev/zero"),
+        os.mkfifo,
     ],
-    ids=["missing", "a folder", "not text"],
+    ids=["missing", "a folder", "not text", "Latin-1", "endless", "a pipe"],
 )
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path, make):
     path = tmp_path / "s.yaml"
@@ -299,7 +332,7 @@ def test_a_file_of_50_mb_is_refused_unread(tmp_path):
     path = tmp_path / "s.yaml"
     with path.open("wb") as file:
         file.truncate(50_000_000)
-    refused_within(path, "has 50,000,000 bytes; a file of settings has at most 1,000,000", 1)
+    refused_within(path, r"s\.yaml: is larger than 1,000,000 bytes; give the path", 1)
 
 
 def test_a_deeply_nested_file_is_refused(tmp_path):
@@ -322,8 +355,68 @@ def test_everything_a_file_can_say_is_read(tmp_path):
     assert (spec.name, spec.description, spec.project, spec.entity) == ("n", "d", "p", "e")
     assert (spec.method, spec.run_cap, spec.seeds) == ("bayes", 9, (3, 4, 5))
     assert spec.metric == Metric(name="val/loss", goal="minimize", target=0.01)
-    assert spec.early_terminate == Hyperband(min_iter=3, max_iter=27, eta=3)
+    assert spec.early_terminate == Hyperband(bands=(3, 9), eta=3)
     assert spec.settings == {"lr"}
+
+
+NUMBERS = """\
+method: random
+run_cap: "7"
+metric: {name: val/loss, goal: minimize, target: 1e-2}
+early_terminate: {type: hyperband, min_iter: "2"}
+parameters:
+  lr: {min: 1e-5, max: 1e-1}
+  optim: {parameters: {weight_decay: {distribution: normal, mu: 1e-3, sigma: "1e-4"}}}
+  norm: {values: [batch, none], probabilities: ["0.25", 75e-2]}
+"""
+
+
+def test_text_that_is_a_number_is_that_number_here_and_for_wandb(tmp_path):
+    """YAML 1.1 takes `1e-5` for text; W&B's own server would refuse it."""
+    spec = read(tmp_path, NUMBERS)
+    lr, decay, norm = (axis.distribution for axis in spec.axes)
+    assert (lr.kind, lr.low, lr.high) == ("uniform", 1e-5, 0.1)
+    assert (decay.mu, decay.sigma, norm.probabilities) == (1e-3, 1e-4, (0.25, 0.75))
+    assert (spec.run_cap, spec.metric.target, spec.early_terminate.bands[:2]) == (7, 0.01, (2, 6))
+    sent = spec.raw["parameters"]
+    assert sent["lr"] == {"min": 1e-5, "max": 0.1}
+    assert sent["optim"]["parameters"]["weight_decay"]["mu"] == 1e-3
+    assert spec.raw["metric"]["target"] == 0.01
+
+
+@pytest.mark.parametrize(
+    ("text", "bands"),
+    [
+        ("max_iter: 150, s: 4", (1, 5, 16, 50)),
+        ("max_iter: 10, s: 3, eta: 2", (1, 2, 5)),
+        ("max_iter: 30, s: 9", (1, 3, 10)),
+    ],
+)
+def test_the_bands_of_any_max_iter_are_wandbs(tmp_path, text, bands):
+    stop = STOP + f"{{type: hyperband, {text}}}\n"
+    assert read(tmp_path, GRID + LR + METRIC + stop).early_terminate.bands == bands
+
+
+def test_what_is_for_wandbs_agents_alone_is_told(tmp_path):
+    text = (
+        GRID + LR + "program: train.py\ncommand: ['${env}', gnbench, train, --out, x, '${args}']\n"
+    )
+    assert read(tmp_path, text).notes == (
+        "program='train.py' is for W&B's agents; gnbench trains the runs itself",
+        "command: --out x is for W&B's agents; here the options of gnbench sweep count",
+    )
+    ours = "program: gnbench\ncommand: [gnbench, train, --quiet, --config, '${args_json_file}']\n"
+    assert read(tmp_path, GRID + LR + ours).notes == ()
+
+
+@pytest.mark.parametrize("name", ["seed", "batch_size", "num_groups", "epochs", "max_steps"])
+def test_a_number_of_thousands_of_digits_is_refused_by_its_line(tmp_path, name):
+    for digits in ("0x" + "f" * 5000, "9" * 5000, "0b" + "1" * 5000, "-" + "7" * 99):
+        text = GRID + f"  {name}:\n    values:\n      - {digits}\n"
+        with pytest.raises(SweepError, match=r"s\.yaml:5 has a number of [\d,]+ digits; write"):
+            read(tmp_path, text)
+    with pytest.raises(SweepError, match=r"s\.yaml:3 .*(too large|out of range|does not divide)"):
+        read(tmp_path, GRID + f"  {name}: {{values: [{'9' * 30}]}}\n")
 
 
 def test_a_file_is_named_for_itself_and_has_one_seed(tmp_path):

@@ -263,12 +263,13 @@ def reports(pruner: Pruner, seed: int, *accuracies: float) -> int:
 
 
 @given(
-    values=st.lists(st.lists(st.integers(0, 50), min_size=9, max_size=9), min_size=1, max_size=12)
+    values=st.lists(st.lists(st.integers(0, 50), min_size=9, max_size=9), min_size=1, max_size=12),
+    at=st.sampled_from([(1, 3, 9), (1, 5), (2, 3, 8)]),
 )
 @settings(max_examples=40, deadline=None)
-def test_hyperband_keeps_the_best_third_of_those_that_came_to_a_band(values):
-    pruner = Pruner(Hyperband(min_iter=1, eta=3), ACCURACY)
-    bands: dict[int, list[float]] = {1: [], 3: [], 9: []}
+def test_hyperband_keeps_the_best_third_of_those_that_came_to_a_band(values, at):
+    pruner = Pruner(Hyperband(bands=at, eta=3), ACCURACY)
+    bands: dict[int, list[float]] = {band: [] for band in at}
     for seed, row in enumerate(values):
         expected = len(row)
         for band, seen in bands.items():
@@ -280,14 +281,14 @@ def test_hyperband_keeps_the_best_third_of_those_that_came_to_a_band(values):
 
 
 def test_hyperband_has_no_band_from_max_iter_on():
-    pruner = Pruner(Hyperband(min_iter=1, max_iter=3, eta=3), ACCURACY)
+    pruner = Pruner(Hyperband(bands=(1,), eta=3), ACCURACY)
     assert reports(pruner, 0, 0.5, 0.9, 0.9) == 3
     assert reports(pruner, 1, 0.6, 0.1, 0.1) == 3
     assert reports(pruner, 2, 0.4, 0.9, 0.9) == 1
 
 
 def test_an_epoch_that_is_told_again_changes_nothing():
-    pruner = Pruner(Hyperband(min_iter=1, eta=3), ACCURACY)
+    pruner = Pruner(Hyperband(bands=(1, 3, 9), eta=3), ACCURACY)
     row = {"epoch": 1, "val/accuracy": 0.5}
     assert [pruner.report(TrainConfig(), row) for _ in range(3)] == [False] * 3
     assert pruner.report(TrainConfig(seed=1), row | {"val/accuracy": 0.4})
