@@ -92,7 +92,7 @@ def compare_command(
         decide=decide,
         **asked,
     )
-    print_comparison(comparison, output)
+    _print_comparison(comparison, output)
     return 0
 
 
@@ -104,8 +104,7 @@ def _print_answer(answer: Answer, output: str) -> None:
         typer.echo(answer.sentence)
 
 
-def print_comparison(comparison: Comparison, output: str) -> None:
-    """Print a comparison to stdout, in one of `FORMATS`."""
+def _print_comparison(comparison: Comparison, output: str) -> None:
     from groupnorm_bench.compare import render
 
     if output == "json":

@@ -16,7 +16,7 @@ from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import SETTINGS
 
 
-def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+def with_settings(command: Callable[..., int | None]) -> Callable[..., int | None]:
     """Give a command's `config` parameter an option for every setting.
 
     Options are text, so that files, `--set` and options are judged by the same rules, and each
@@ -25,10 +25,12 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """
 
     @functools.wraps(command)
-    def wrapper(*, config_file: Path | None, assignments: list[str] | None, **options: Any) -> None:
+    def wrapper(
+        *, config_file: Path | None, assignments: list[str] | None, **options: Any
+    ) -> int | None:
         given = {field.name: options.pop(field.name) for field in dataclasses.fields(TrainConfig)}
         config = _merge(config_file, assignments or [], given)
-        command(config=config, **options)
+        return command(config=config, **options)
 
     own = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)

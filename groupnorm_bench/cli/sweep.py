@@ -30,12 +30,10 @@ if TYPE_CHECKING:
     from groupnorm_bench.sweep.session import Session, SweepOutcome
     from groupnorm_bench.tracking.options import Mode
 
-SweepFile = Annotated[
-    Path,
-    typer.Argument(
-        metavar="FILE", help="A W&B sweep file, or the name of one of ours: norm, groups, ..."
-    ),
-]
+UNDECIDED = 5
+"""Exit code where `max_seeds` came before every contrast was decided."""
+
+SweepFile = Annotated[Path, typer.Argument(metavar="FILE", help="A W&B sweep file.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the plan and its cost; run nothing.")
 ]
@@ -67,6 +65,16 @@ SweepProject = Annotated[
 ]
 
 
+UntilDecided = Annotated[
+    bool,
+    typer.Option("--until-decided", help="Add seeds where the verdict is open; grids only."),
+]
+MaxSeeds = Annotated[
+    int | None,
+    typer.Option(min=1, help="The most seeds per arm of --until-decided.", show_default="40"),
+]
+
+
 @app.command("sweep")
 @with_settings
 def sweep_command(
@@ -85,17 +93,18 @@ def sweep_command(
     retry_failed: RetryFailed = False,
     max_failures: MaxFailures = 5,
     trial_timeout: TrialTimeout = None,
+    until_decided: UntilDecided = False,
+    max_seeds: MaxSeeds = None,
     wandb: WandbMode = "auto",
     project: SweepProject = None,
     entity: Entity = None,
     yes: Yes = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
-) -> None:
+) -> int:
     """Plan a sweep, then train what is missing; typed again, it goes on. Settings given as
     options hold for every run of it."""
     from groupnorm_bench.cli.views.training import say
-    from groupnorm_bench.sweep.file.shipped import find_sweep
     from groupnorm_bench.sweep.session import Session, SweepOptions
 
     options = SweepOptions(
@@ -114,19 +123,22 @@ def sweep_command(
         wandb=cast("Mode", wandb),
         project=project,
         entity=entity,
+        until_decided=until_decided,
+        max_seeds=max_seeds,
     )
     note = (lambda line: None) if quiet else say
-    session = Session(find_sweep(file), config, options, say=say, note=note)
+    session = Session(file, config, options, say=say, note=note)
     if dry_run:
         _print_plan(session, as_json)
-        return
+        return 0
     if session.plan.is_large and not yes:
         _confirm(session)
     session.open()
     with StopSignal() as stop:
-        outcome = run_watched(session, stop, quiet)
+        outcome = _run(session, stop, quiet)
         _print_outcome(outcome, out, as_json, quiet)
-        raise_what_remains(outcome, out, stop)
+        _raise_what_remains(outcome, out, stop)
+    return UNDECIDED if outcome.standing and outcome.standing.open else 0
 
 
 def _print_plan(session: Session, as_json: bool) -> None:
@@ -156,13 +168,13 @@ def _confirm(session: Session) -> None:
     typer.confirm(f"{todo:,} runs to do{hours}; start?", abort=True, err=True)
 
 
-def run_watched(session: Session, stop: StopSignal, quiet: bool) -> SweepOutcome:
+def _run(session: Session, stop: StopSignal, quiet: bool) -> SweepOutcome:
     """Work the plan off while a person watches."""
     from groupnorm_bench.cli.views.sweep import Board, make_view
     from groupnorm_bench.sweep.plan.pruner import metric_value
 
     plan, metric = session.plan, session.metric
-    if not plan.num_todo:
+    if not session.has_work:
         return session.run()
     board = Board(
         total=plan.num_runs - plan.num_failed,
@@ -175,6 +187,8 @@ def run_watched(session: Session, stop: StopSignal, quiet: bool) -> SweepOutcome
     with make_view(board, quiet=quiet) as view:
 
         def watch(event: SweepEvent) -> None:
+            if session.deciding is not None:
+                board.total = max(board.total, session.deciding.num_asked)
             board.hear(event)
             view.hear(event)
 
@@ -189,6 +203,8 @@ def _print_outcome(outcome: SweepOutcome, out: Path, as_json: bool, quiet: bool)
     from groupnorm_bench.cli.views.sweep import clock
 
     print_drawn(draw_ranking(outcome.ranking()))
+    if outcome.closing:
+        typer.echo("\n" + "\n".join(outcome.closing))
     if not quiet:
         typer.echo(
             f"\n{len(outcome.trained):,} runs trained in {clock(outcome.seconds)}, "
@@ -217,13 +233,28 @@ def _as_data(outcome: SweepOutcome) -> dict[str, object]:
         **{state: outcome.count(state) for state in states},
         "seconds": round(outcome.seconds, 2),
         "ranking": as_data(outcome.ranking()),
+        **_verdicts_of(outcome),
         "failures": [
             {"run": failure.run.name, "reason": failure.reason} for failure in outcome.failures
         ],
     }
 
 
-def raise_what_remains(outcome: SweepOutcome, out: Path, stop: StopSignal) -> None:
+def _verdicts_of(outcome: SweepOutcome) -> dict[str, object]:
+    """Return what `--json` adds where the sweep was run until decided."""
+    standing = outcome.standing
+    if standing is None:
+        return {}
+    comparison = standing.comparison
+    return {
+        "decided": len(standing.decided),
+        "undecided": len(standing.open),
+        "contrasts": comparison.to_dict()["contrasts"] if comparison else [],
+        "closing": list(outcome.closing),
+    }
+
+
+def _raise_what_remains(outcome: SweepOutcome, out: Path, stop: StopSignal) -> None:
     """End with the exit code of what did not come to a good end.
 
     Raises:

@@ -72,8 +72,11 @@ def compare_runs(
     contrasts: list[Contrast] = []
     for arm, baseline in _arm_pairs(present, chosen, question, all_pairs, others):
         parts, apart = _at_each_setting(groups, arm, baseline, question, rule, cells)
-        contrasts += _over_settings(parts, question) if question.decide != "each" else []
-        contrasts += [contrast for contrast, _ in parts]
+        each = [contrast for contrast, _ in parts]
+        if question.decide != "each":  # then only what they come to over the settings is asked
+            contrasts += _over_settings(parts, question)
+            each = [dataclasses.replace(contrast, family=NOT_ASKED) for contrast in each]
+        contrasts += each
         notes += apart
     order = {group.label: place for place, group in enumerate(groups)}
     contrasts.sort(key=lambda c: (c.decide == "each", order.get(c.label, -1)))
@@ -126,8 +129,6 @@ def _at_each_setting(
             continue
         contrast, pairs = measure(group, arm, baseline, question, rule)
         family = _family_of(group, arm, baseline, question, families)
-        if question.decide != "each":
-            family = NOT_ASKED  # asked is what they come to over the settings
         parts.append((dataclasses.replace(contrast, family=family), pairs))
     return parts, notes
 
@@ -161,8 +162,9 @@ def _over_settings(parts: list[tuple[Contrast, Pairs]], question: Question) -> l
         CompareError: a slope has no one number that it could run over.
     """
     found = []
-    for code in dict.fromkeys(contrast.code for contrast, _ in parts):
-        same = [part for part in parts if part[0].code == code]
+    asked = [part for part in parts if part[0].family != NOT_ASKED] or parts
+    for code in dict.fromkeys(contrast.code for contrast, _ in asked):
+        same = [part for part in asked if part[0].code == code]
         if len(same) < 2:
             continue
         names = varying(contrast.setting for contrast, _ in same)
@@ -180,7 +182,8 @@ def _over_settings(parts: list[tuple[Contrast, Pairs]], question: Question) -> l
         if contrast is not None:
             word = "slope per doubling of" if question.decide == "slope" else "mean over"
             label = f"{word} {over} ({len(same)} settings)"
-            found.append(dataclasses.replace(contrast, label=label, code=code))
+            family = same[0][0].family
+            found.append(dataclasses.replace(contrast, label=label, code=code, family=family))
     return found
 
 

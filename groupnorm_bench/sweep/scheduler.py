@@ -27,7 +27,7 @@ from groupnorm_bench.sweep.executors.protocol import (
     Started,
     Stopped,
 )
-from groupnorm_bench.sweep.plan.sources import Source
+from groupnorm_bench.sweep.plan.sources import Later, Source
 
 ATTEMPTS = 2
 """A run that fails this often is recorded as `failed`."""
@@ -148,7 +148,10 @@ class Scheduler:
             if self._is_open(run := self._again.popleft()):
                 return run
         while not self._dry:
-            if (fresh := self._source.next()) is None:
+            fresh = self._source.next()
+            if isinstance(fresh, Later):
+                break
+            if fresh is None:
                 self._dry = True
             elif self._is_open(fresh):
                 return fresh

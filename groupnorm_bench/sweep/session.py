@@ -15,11 +15,19 @@ from groupnorm_bench.runs import FoundRun, RunResult, find_runs
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.sweep.executors import AUTO, EXECUTORS, EngineOptions
 from groupnorm_bench.sweep.executors.local.devices import slots_for
+from groupnorm_bench.sweep.executors.protocol import Ended
 from groupnorm_bench.sweep.file.spec import Metric, SweepSpec, read_spec
+from groupnorm_bench.sweep.plan.deciding import (
+    MAX_SEEDS,
+    DecidingSource,
+    Standing,
+    asked_by,
+    closing,
+)
 from groupnorm_bench.sweep.plan.describe import Cost, cost_of, headline, sample_todo
 from groupnorm_bench.sweep.plan.plan import Plan, build_plan
 from groupnorm_bench.sweep.plan.sources import make_source
-from groupnorm_bench.sweep.scheduler import Failed, ScheduleOutcome, Scheduler, SweepEvent
+from groupnorm_bench.sweep.scheduler import Failed, Reused, ScheduleOutcome, Scheduler, SweepEvent
 from groupnorm_bench.tracking.options import DEFAULT_PROJECT, Mode, Say, TrackingOptions
 
 if TYPE_CHECKING:
@@ -47,6 +55,10 @@ class SweepOutcome:
     stopped: bool
     """Asked to stop before all was done."""
     seconds: float
+    standing: Standing | None = None
+    """How its question stands, where it was run until decided."""
+    closing: tuple[str, ...] = ()
+    """The verdicts in words, and what they cost, likewise."""
 
     @property
     def results(self) -> list[RunResult]:
@@ -94,6 +106,8 @@ class SweepOptions:
     wandb: Mode = "auto"
     project: str | None = None
     entity: str | None = None
+    until_decided: bool = False
+    max_seeds: int | None = None
 
 
 class Session:
@@ -153,9 +167,30 @@ class Session:
             resolve_dataset=lambda name: resolve_dataset(name, data_dir, say),
         )
         self.metric = self.plan.spec.metric or Metric(name="val/accuracy", goal="maximize")
-        self.slots = min(self._slots, max(self.plan.num_todo, 1))
+        self.deciding = self._decide()
+        most = max(self.plan.num_todo, 1 if self.deciding is None else self.plan.num_cells)
+        self.slots = min(self._slots, most)
         self._engine: Executor | None = None
         self._shown: LocalSweep | None = None
+
+    def _decide(self) -> DecidingSource | None:
+        """Return the source that adds seeds until it is decided, where that was asked for."""
+        question = self.plan.spec.question
+        if question is not None:
+            asked_by(self.plan)  # refuses arms that are not there
+        most = self._options.max_seeds
+        if not (self._options.until_decided or (question and question.until_decided)):
+            if most is not None:
+                raise ConfigError(f"max_seeds={most} does nothing without --until-decided")
+            return None
+        if most is None:
+            most = (question and question.max_seeds) or MAX_SEEDS
+        return DecidingSource(self.plan, self._found, most)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything is left to train."""
+        return self.plan.num_todo > 0 if self.deciding is None else self.deciding.has_more
 
     @property
     def reused(self) -> list[RunResult]:
@@ -191,15 +226,17 @@ class Session:
         self._note(headline(self.plan))
         for line in self.plan.spec.notes:
             self._note(line)
-        if not self.plan.num_todo:
+        if not self.has_work:
             return
         executor, tracking = choose_executor(self._options.executor, self._tracking, self._say)
+        from groupnorm_bench.sweep.executors.wandb.local_sweep import LocalSweep, record_of
+
         spec = EXECUTORS[executor]
         if not spec.needs_wandb and tracking.mode != "disabled":
-            from groupnorm_bench.sweep.executors.wandb.local_sweep import LocalSweep
-
             self._shown = LocalSweep(self.plan, self._options.runs, tracking, self._say)
             tracking = self._shown.begin()
+        elif not spec.needs_wandb and self.plan.spec.method == "grid":
+            record_of(self.plan, {}).write(self._options.runs)  # for `compare`: what was asked
         options = EngineOptions(
             runs_dir=self._options.runs,
             data_dir=self._data_dir,
@@ -228,12 +265,12 @@ class Session:
         work = ScheduleOutcome()
         if self._engine is not None:
             work = Scheduler(
-                self._engine.source or make_source(self.plan, self._found),
+                self._engine.source or self.deciding or make_source(self.plan, self._found),
                 self._engine,
                 self._options.runs,
                 should_stop=should_stop,
                 max_failures=self._options.max_failures,
-                watch=watch,
+                watch=lambda event: self._tell(event, watch),
             ).run()
         if self._shown is not None:
             is_done = not (work.stopped or work.gave_up)
@@ -248,7 +285,15 @@ class Session:
             gave_up=work.gave_up,
             stopped=work.stopped,
             seconds=time.monotonic() - started,
+            standing=self.deciding.standing if self.deciding else None,
+            closing=tuple(closing(self.deciding)) if self.deciding else (),
         )
+
+    def _tell(self, event: SweepEvent, watch: Watch) -> None:
+        watch(event)
+        if self.deciding is not None and isinstance(event, Ended | Reused):
+            for line in self.deciding.news():
+                self._note(line)
 
 
 def sweep(
@@ -274,7 +319,8 @@ def sweep(
             `search_seed`, `executor` (a name in `EXECUTORS`, or `auto`), `workers`,
             `workers_per_device`, `threads` of each worker, `retry_failed`, `max_failures` in a
             row that end it, `trial_timeout` in seconds, `data_dir`, `wandb` (a mode), `project`
-            and `entity`.
+            and `entity`; `until_decided` and `max_seeds` to add seeds until each contrast is
+            decided.
 
     Returns:
         all results, with what failed and what remains; runs that fail raise nothing here.

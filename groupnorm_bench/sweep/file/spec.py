@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from groupnorm_bench.compare.question import Question
 from groupnorm_bench.errors import ConfigError, SweepError, nearest
 from groupnorm_bench.metrics import METRICS, metric_spec
 from groupnorm_bench.settings.config import MAX_COUNT, setting_name
 from groupnorm_bench.settings.yamlfile import YamlFile, read_yaml
 from groupnorm_bench.sweep.file.axes import Axis, read_axes
 from groupnorm_bench.sweep.file.distributions import as_number, with_numbers
+from groupnorm_bench.sweep.file.question import read_question
 
 Method = Literal["grid", "random", "bayes"]
 METHODS = ("grid", "random", "bayes")
@@ -34,6 +36,7 @@ KEYS = (
     *("project", "entity", "program", "command", "kind", "apiVersion"),
 )
 UNSUPPORTED = {
+    "question": "W&B warns of it; write it into a file beside this one, NAME.question.yaml",
     "controller": "gnbench is the controller here",
     "job": "it is for W&B Launch",
     "image_uri": "it is for W&B Launch",
@@ -91,6 +94,8 @@ class SweepSpec:
     description: str | None
     project: str | None
     entity: str | None
+    question: Question | None
+    """From the file beside it; None where there is none."""
     raw: Mapping[str, Any]
     """The file as YAML reads it, text that is a number as that number: what W&B is sent."""
     notes: tuple[str, ...] = ()
@@ -132,6 +137,7 @@ def read_spec(path: Path) -> SweepSpec:
         entity=data.get("entity"),
         raw=_as_sent(data),
         notes=_for_agents_alone(document),
+        question=read_question(path),
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from groupnorm_bench.compare.question import Question
 from groupnorm_bench.compare.stats import EXACT_PAIRS, smallest_p
 from groupnorm_bench.errors import ConfigError
 from groupnorm_bench.settings.config import TrainConfig
@@ -78,14 +79,24 @@ def cost_of(
 
 
 def count_contrasts(plan: Plan) -> int | None:
-    """Return how many contrasts the plan's cells make: each arm against one, at each setting.
+    """Return how many contrasts the plan asks for: each arm against one, at each setting.
 
-    None for a search, whose cells are not known, and for plans of over 5,000 cells.
+    Of its question only the arms that it names, and one contrast an arm where it decides over the
+    settings. None for a search, whose cells are not known, and for plans of over 5,000 cells.
     """
     if plan.spec.method == "bayes" or plan.num_cells > _COUNTED_CELLS:
         return None
-    settings = {_setting(plan.runs[i]) for i in range(plan.num_cells)}
-    return plan.num_cells - len(settings)
+    question = plan.spec.question or Question()
+    cells = [plan.runs[i] for i in range(plan.num_cells)]
+    named = {config.arm for config in cells if config.arm in (question.arms or ())}
+    if question.arms is None:
+        settings = {_setting(config) for config in cells}
+        contrasts = len(cells) - len(settings)
+        named = {config.arm for config in cells}
+        arms = len(named) - 1
+    else:
+        contrasts, arms = sum(config.arm in named for config in cells), len(named)
+    return contrasts if question.decide == "each" else arms
 
 
 def _setting(config: TrainConfig) -> tuple[tuple[str, Any], ...]:

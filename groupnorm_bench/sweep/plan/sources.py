@@ -12,6 +12,13 @@ from groupnorm_bench.sweep.plan.plan import Plan
 from groupnorm_bench.sweep.plan.pruner import Watch
 
 
+class Later:
+    """No run now, but there may be one once a run under way has ended."""
+
+
+LATER = Later()
+
+
 class Source(Protocol):
     """Hands out runs and learns from them; one process and one thread call it.
 
@@ -19,8 +26,8 @@ class Source(Protocol):
     is the scheduler's affair: the same config, still not done.
     """
 
-    def next(self) -> TrainConfig | None:
-        """Return the next run to start, or None: no more will come."""
+    def next(self) -> TrainConfig | Later | None:
+        """Return the next run to start; LATER: ask again when a run has ended; None: no more."""
         ...
 
     def report(self, config: TrainConfig, row: Mapping[str, float]) -> bool:

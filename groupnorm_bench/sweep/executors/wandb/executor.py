@@ -12,40 +12,34 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.errors import TrackingError
 from groupnorm_bench.runs import SETTLED, RunResult
-from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.sweep.executors import EngineOptions
 from groupnorm_bench.sweep.executors.local.executor import LocalExecutor, open_local
 from groupnorm_bench.sweep.executors.protocol import Ended, Event, Executor, Judge, Lost, Stopped
-from groupnorm_bench.sweep.executors.wandb.local_sweep import wandb_config_of
+from groupnorm_bench.sweep.executors.wandb.local_sweep import record_of, wandb_config_of
 from groupnorm_bench.sweep.executors.wandb.watch import FolderWatch, SweepWatch
 from groupnorm_bench.sweep.plan.plan import Plan
 from groupnorm_bench.sweep.plan.sources import Source
 from groupnorm_bench.tracking.agent_pool import Agents, SweepStatus, read_sweep
+from groupnorm_bench.tracking.readback import read_wandb
 from groupnorm_bench.tracking.login import require_login
 from groupnorm_bench.tracking.options import Say, TrackingOptions
-from groupnorm_bench.tracking.readback import read_wandb
 from groupnorm_bench.tracking.sweeps import SweepRecord, create_sweep
 
 _TICK = 0.3
 """Seconds between looks at the run folders."""
 
 
-def open_sweep(
-    name: str,
-    config: dict[str, Any],
-    runs: Sequence[str],
-    runs_dir: Path,
-    tracking: TrackingOptions,
-) -> SweepStatus:
+def open_sweep(record: SweepRecord, runs_dir: Path, tracking: TrackingOptions) -> SweepStatus:
     """Return the W&B sweep that an earlier call made of the same plan, or make it.
 
     Raises:
         TrackingError: W&B refuses us or the sweep.
         RunFolderError: what is known of it cannot be written.
     """
-    record = SweepRecord(name=name, config=config, runs=tuple(runs))
+    config = record.config
     path = record.path_in(runs_dir)
     if path.exists():
         known = SweepRecord.read(path)
@@ -53,6 +47,7 @@ def open_sweep(
             place = known.wandb
             sweep = read_sweep(f"{place['entity']}/{place['project']}/{place['sweep_id']}")
             if sweep.state not in ("CANCELED", "CANCELLED"):
+                record.replace(wandb=place).write(runs_dir)  # the question may be another now
                 return sweep
     place = create_sweep(config, project=tracking.project, entity=tracking.entity)
     sweep = read_sweep(f"{place['entity']}/{place['project']}/{place['sweep_id']}")
@@ -69,8 +64,10 @@ def open_plan(plan: Plan, runs_dir: Path, tracking: TrackingOptions, say: Say) -
         TrackingError: W&B refuses us or the sweep.
     """
     require_login()
-    names = [run.name for run in plan.runs] if plan.spec.method == "grid" else []
-    sweep = open_sweep(plan.spec.name, wandb_config_of(plan), names, runs_dir, tracking)
+    record = record_of(plan, wandb_config_of(plan))
+    if plan.spec.method != "grid":
+        record = record.replace(runs=())  # W&B chooses them
+    sweep = open_sweep(record, runs_dir, tracking)
     say(f"W&B sweep: {sweep.url}")
     if sweep.is_open:
         say(f"join it from another machine: gnbench agent {sweep.path}")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from groupnorm_bench.errors import SweepError, TrackingError
 from groupnorm_bench.sweep.executors.wandb.sweep_config import compile_plan, compile_search
+from groupnorm_bench.sweep.plan.describe import count_contrasts
 from groupnorm_bench.sweep.plan.plan import Plan
 from groupnorm_bench.tracking.bounded import run_wandb
 from groupnorm_bench.tracking.options import Say, TrackingOptions
@@ -24,6 +25,19 @@ def wandb_config_of(plan: Plan) -> dict[str, object]:
         return compile_plan(plan.spec, plan.runs)
     cap = None if plan.spec.run_cap == plan.num_runs else plan.num_runs
     return compile_search(plan.spec, plan.base, cap)
+
+
+def record_of(plan: Plan, config: dict[str, object]) -> SweepRecord:
+    """Return a sweep's record before its first run: its runs, and what it is to answer."""
+    question = plan.spec.question
+    return SweepRecord(
+        name=plan.spec.name,
+        config=config,
+        runs=tuple(run.name for run in plan.runs),
+        question=question.to_dict() if question else {},
+        contrasts=count_contrasts(plan) or 0,
+        file=str(plan.spec.path),
+    )
 
 
 class LocalSweep:
@@ -45,13 +59,14 @@ class LocalSweep:
         except SweepError:
             self._record = None  # W&B could not show so many; the runs stand alone there
             return
-        names = tuple(run.name for run in plan.runs)
-        self._record = SweepRecord(name=plan.spec.name, config=config, runs=names)
+        self._record = made = record_of(plan, config)
         path = self._record.path_in(runs_dir)
         if path.exists():
             known = SweepRecord.read(path)
             if known.config == config and known.wandb.get("executor") != "wandb":
-                self._record = known
+                self._record = dataclasses.replace(
+                    made, runs=tuple(dict.fromkeys([*known.runs, *made.runs])), wandb=known.wandb
+                )
 
     def begin(self) -> TrackingOptions:
         """Write the record; online, make the sweep. Return the options for its runs.

@@ -1,1 +1,0 @@
-"""W&B as the engine: its agents train; a local sweep shown by W&B as one."""

@@ -1,0 +1,62 @@
+"""The question beside a sweep file: read with its line, and out of the way of W&B's tools."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from groupnorm_bench.errors import SweepError
+from groupnorm_bench.sweep.file.spec import read_spec
+from groupnorm_bench.sweep.plan.describe import count_contrasts
+from groupnorm_bench.sweep.plan.plan import build_plan
+
+FILE = """
+method: grid
+parameters:
+  norm: {values: [none, batch, group]}
+  batch_size: {values: [8, 32]}
+  dataset: {value: mnist-5k}
+"""
+
+
+def spec_with(tmp_path, question, file=FILE):
+    (tmp_path / "s.yaml").write_text(file)
+    (tmp_path / "s.question.yaml").write_text(question)
+    return read_spec(tmp_path / "s.yaml")
+
+
+def test_a_sweep_without_one_has_none(tmp_path):
+    (tmp_path / "s.yaml").write_text(FILE)
+    assert read_spec(tmp_path / "s.yaml").question is None
+
+
+@pytest.mark.parametrize(
+    ("question", "contrasts"),
+    [
+        ("{margin: 0.2}", 4),
+        ("{arms: [group-g8], baseline: none}", 2),
+        ("{decide: mean}", 2),
+        ("{decide: slope, arms: [group-g8]}", 1),
+    ],
+)
+def test_the_plan_counts_the_contrasts_that_it_asks_for(tmp_path, question, contrasts):
+    assert count_contrasts(build_plan(spec_with(tmp_path, question))) == contrasts
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        ("margin: 0.2\nalpha: 7\n", "s.question.yaml:2 alpha=7 is not between 0 and 1"),
+        ("margim: 0.2\n", "s.question.yaml:1 unknown key 'margim' in question; did you mean"),
+        ("[1]", "s.question.yaml holds a list or one value"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_its_line(tmp_path, question, message):
+    with pytest.raises(SweepError, match=re.escape(message)):
+        spec_with(tmp_path, question)
+
+
+def test_inside_the_sweep_file_it_is_refused_with_the_place_for_it(tmp_path):
+    with pytest.raises(SweepError, match=re.escape("write it into a file beside this one")):
+        spec_with(tmp_path, "{}", FILE + "question: {margin: 0.1}\n")
