@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from groupnorm_bench import compare, report
     from groupnorm_bench.compare.load import load_runs
+    from groupnorm_bench.models.swap import swap_norms
     from groupnorm_bench.norms import NORMS, make_norm
     from groupnorm_bench.settings.config import TrainConfig
     from groupnorm_bench.sweep.session import sweep
@@ -23,6 +24,7 @@ __all__ = [
     "load_runs",
     "make_norm",
     "report",
+    "swap_norms",
     "sweep",
     "train",
 ]
@@ -33,6 +35,7 @@ _HOMES = {
     "load_runs": "compare.load",
     "build_model": "training.build",
     "make_norm": "norms",
+    "swap_norms": "models.swap",
     "train": "training.loop",
 }
 

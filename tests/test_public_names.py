@@ -48,7 +48,7 @@ def test_a_callable_package_shows_its_functions_parameters(house, monkeypatch):
 def test_every_public_name_can_be_had_and_the_list_is_whole():
     assert groupnorm_bench.__all__ == [
         *("NORMS", "TrainConfig", "build_model", "compare", "load_runs", "make_norm", "report"),
-        *("sweep", "train"),
+        *("swap_norms", "sweep", "train"),
     ]
     for name in groupnorm_bench.__all__:
         assert getattr(groupnorm_bench, name) is not None

@@ -6,6 +6,7 @@ from groupnorm_bench.cli import (
     data,
     doctor,
     norms,
+    quick,
     report,
     status,
     sweep,
@@ -17,4 +18,4 @@ from groupnorm_bench.cli.app import app, main
 __all__ = ["app", "main"]
 
 # importing a module registers its commands
-_COMMANDS = (bench, compare, data, doctor, norms, report, status, sweep, train, wandb)
+_COMMANDS = (bench, compare, data, doctor, norms, quick, report, status, sweep, train, wandb)

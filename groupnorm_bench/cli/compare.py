@@ -92,7 +92,7 @@ def compare_command(
         decide=decide,
         **asked,
     )
-    _print_comparison(comparison, output)
+    print_comparison(comparison, output)
     return 0
 
 
@@ -104,7 +104,8 @@ def _print_answer(answer: Answer, output: str) -> None:
         typer.echo(answer.sentence)
 
 
-def _print_comparison(comparison: Comparison, output: str) -> None:
+def print_comparison(comparison: Comparison, output: str) -> None:
+    """Print a comparison to stdout, in one of `FORMATS`."""
     from groupnorm_bench.compare import render
 
     if output == "json":

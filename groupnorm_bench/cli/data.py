@@ -55,8 +55,10 @@ def _look(name: str, data_dir: Path) -> dict[str, object]:
         state, usable = f"not here; fetch it: gnbench data {name}", False
     else:
         try:
-            spec.load(data_dir)
+            read = spec.load(data_dir)
             state, usable = f"{sum(spec.counts):,} images, verified", True
+            if not read.verified:
+                state = f"{sum(spec.counts):,} images, not verified: no archives (.gz) beside them"
         except DataError as error:
             state, usable = str(error), False
     return {"dataset": name, "state": state, "usable": usable}

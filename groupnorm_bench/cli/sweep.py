@@ -33,7 +33,12 @@ if TYPE_CHECKING:
 UNDECIDED = 5
 """Exit code where `max_seeds` came before every contrast was decided."""
 
-SweepFile = Annotated[Path, typer.Argument(metavar="FILE", help="A W&B sweep file.")]
+SweepFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE", help="A W&B sweep file, or the name of one of ours: norm, groups, ..."
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the plan and its cost; run nothing.")
 ]
@@ -105,6 +110,7 @@ def sweep_command(
     """Plan a sweep, then train what is missing; typed again, it goes on. Settings given as
     options hold for every run of it."""
     from groupnorm_bench.cli.views.training import say
+    from groupnorm_bench.sweep.file.shipped import find_sweep
     from groupnorm_bench.sweep.session import Session, SweepOptions
 
     options = SweepOptions(
@@ -127,7 +133,7 @@ def sweep_command(
         max_seeds=max_seeds,
     )
     note = (lambda line: None) if quiet else say
-    session = Session(file, config, options, say=say, note=note)
+    session = Session(find_sweep(file), config, options, say=say, note=note)
     if dry_run:
         _print_plan(session, as_json)
         return 0
@@ -135,9 +141,9 @@ def sweep_command(
         _confirm(session)
     session.open()
     with StopSignal() as stop:
-        outcome = _run(session, stop, quiet)
+        outcome = run_watched(session, stop, quiet)
         _print_outcome(outcome, out, as_json, quiet)
-        _raise_what_remains(outcome, out, stop)
+        raise_what_remains(outcome, out, stop)
     return UNDECIDED if outcome.standing and outcome.standing.open else 0
 
 
@@ -168,7 +174,7 @@ def _confirm(session: Session) -> None:
     typer.confirm(f"{todo:,} runs to do{hours}; start?", abort=True, err=True)
 
 
-def _run(session: Session, stop: StopSignal, quiet: bool) -> SweepOutcome:
+def run_watched(session: Session, stop: StopSignal, quiet: bool) -> SweepOutcome:
     """Work the plan off while a person watches."""
     from groupnorm_bench.cli.views.sweep import Board, make_view
     from groupnorm_bench.sweep.plan.pruner import metric_value
@@ -254,7 +260,7 @@ def _verdicts_of(outcome: SweepOutcome) -> dict[str, object]:
     }
 
 
-def _raise_what_remains(outcome: SweepOutcome, out: Path, stop: StopSignal) -> None:
+def raise_what_remains(outcome: SweepOutcome, out: Path, stop: StopSignal) -> None:
     """End with the exit code of what did not come to a good end.
 
     Raises:

@@ -53,9 +53,9 @@ def _of_torchvision(name: str, folder: str, mean: float, std: float, words: str)
     def load(data_dir: Path) -> Arrays:
         from groupnorm_bench.datasets.files import read_raw
 
-        return read_raw(name, data_dir / folder / "raw", spec)
+        return read_raw(name, data_dir / folder / "raw", DATASETS[name])
 
-    spec = DatasetSpec(
+    return DatasetSpec(
         help=words,
         image_shape=(1, 28, 28),
         num_classes=10,
@@ -65,7 +65,6 @@ def _of_torchvision(name: str, folder: str, mean: float, std: float, words: str)
         load=load,
         torchvision=folder,
     )
-    return spec
 
 
 def _bundled(_: Path) -> Arrays:

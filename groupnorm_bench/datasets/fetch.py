@@ -10,11 +10,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import platform
+import resource
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,12 +25,20 @@ from pathlib import Path
 from groupnorm_bench.datasets import DATASETS
 from groupnorm_bench.datasets.files import FILES
 from groupnorm_bench.errors import DataError
+from groupnorm_bench.files import open_regular
+from groupnorm_bench.wording import printable
 
 FETCHED = {name: spec.torchvision for name, spec in DATASETS.items() if spec.torchvision}
 """Data sets that can be fetched -> torchvision's class, which also names the folder."""
 
+MAX_BYTES = 2**28
+"""On the disk, of all files together, packed and unpacked: three times what the largest needs."""
+MAX_SECONDS = 600.0
+"""Before a fetch is given up, however steadily something arrives."""
 MAX_SILENCE_SECONDS = 10.0
 """Seconds without a single new byte, over all mirrors together, before a fetch is given up."""
+_PAUSE_SECONDS = 1.0
+"""A pause up to this is a slow line's, and is no silence."""
 _SOCKET_SECONDS = 4.0
 """For one answer of one mirror: where the first hangs, there is time for the next."""
 RETRY_AFTER_SECONDS = 3600.0
@@ -75,7 +86,7 @@ def fetch(
                 _fetch_alone(name, data_dir, mirror, say)
     except OSError as error:
         raise DataError(
-            f"{data_dir} cannot be written: {error.strerror}; give another --data-dir, or "
+            f"{error.filename or data_dir}: {error.strerror}; give another --data-dir, or "
             "--dataset mnist-5k"
         ) from error
 
@@ -105,13 +116,32 @@ def _failure_path(name: str, data_dir: Path) -> Path:
 @contextlib.contextmanager
 def _alone(name: str, data_dir: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock on fetching `name`; the kernel frees it when the holder dies."""
-    with (data_dir / f".fetch-{name}.lock").open("w") as lock:
+    handle = open_regular(_lock_path(name, data_dir), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+    try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            say(f"waiting for another process that fetches {name}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = printable(os.pread(handle, 200, 0).decode(errors="replace"))
+            who = f" ({holder})" if holder else ""
+            say(f"waiting for another process{who} that fetches {name} to {data_dir}")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # it holds without its name, too
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{os.getpid()} on {platform.node()}".encode(), 0)
         yield
+    finally:
+        os.close(handle)
+
+
+def _lock_path(name: str, data_dir: Path) -> Path:
+    return data_dir / f".fetch-{name}.lock"
+
+
+def _remember_failure(name: str, data_dir: Path) -> None:
+    path = _failure_path(name, data_dir)
+    handle = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW)
+    os.utime(handle)
+    os.close(handle)
 
 
 def _fetch_alone(name: str, data_dir: Path, mirror: str | None, say: Callable[[str], None]) -> None:
@@ -122,7 +152,7 @@ def _fetch_alone(name: str, data_dir: Path, mirror: str | None, say: Callable[[s
     try:
         problem = _run_child(name, temporary, mirror)
         if problem is not None:
-            _failure_path(name, data_dir).touch()
+            _remember_failure(name, data_dir)
             raise DataError(
                 f"{name} could not be fetched: {problem}; put its raw files into "
                 f"{raw_folder(name, data_dir)}, give --mirror URL to gnbench data, or use "
@@ -138,33 +168,52 @@ def _fetch_alone(name: str, data_dir: Path, mirror: str | None, say: Callable[[s
 
 
 def _run_child(name: str, folder: Path, mirror: str | None) -> str | None:
-    """Run the download; return None, or one line that says what went wrong."""
-    command = [sys.executable, "-m", "groupnorm_bench.datasets.fetch", name, str(folder)]
-    child = subprocess.Popen(
+    """Run the download; return None, or one line that says what went wrong.
+
+    The child reads from us: at the end of that file, which our death brings, it ends as well.
+    """
+    command = [sys.executable, "-P", "-m", "groupnorm_bench.datasets.fetch", name, str(folder)]
+    child = subprocess.Popen(  # -P: nothing is imported from the working directory
         command + ([mirror] if mirror else []),
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
-    arrived, silence, last = 0, 0.0, time.monotonic()
     try:
-        while child.poll() is None:
-            time.sleep(0.1)
-            now, size = time.monotonic(), _bytes_in(folder)
-            if size > arrived:
-                arrived = size
-            elif (folder / "started").exists():  # importing torchvision is not the mirror's fault
-                silence += now - last
-            last = now
-            if silence > MAX_SILENCE_SECONDS:
-                return f"nothing arrived for {MAX_SILENCE_SECONDS:.0f} s"
+        problem = _watch(child, folder)
+        if problem is not None:
+            return problem
         assert child.stderr is not None
         lines = child.stderr.read().strip().splitlines()
         return None if child.returncode == 0 else (lines[-1] if lines else "the download stopped")
     finally:
         child.kill()
         child.communicate()
+
+
+def _watch(child: subprocess.Popen[str], folder: Path) -> str | None:
+    """Wait for the download's end; return why it must not go on, or None."""
+    arrived, silence = 0, 0.0
+    last = grew = time.monotonic()
+    started: float | None = None
+    while child.poll() is None:
+        time.sleep(0.1)
+        now, size = time.monotonic(), _bytes_in(folder)
+        if started is None and (folder / "started").exists():
+            started = grew = now  # importing torchvision is not the mirror's fault
+        if size > arrived:
+            arrived, grew = size, now
+        elif started is not None and now - grew > _PAUSE_SECONDS:
+            silence += now - last
+        last = now
+        if silence > MAX_SILENCE_SECONDS:
+            return f"nothing arrived for {MAX_SILENCE_SECONDS:.0f} s"
+        if size > MAX_BYTES:
+            return f"more than {MAX_BYTES // 2**20} MB arrived, which is no such data set"
+        if started is not None and now - started > MAX_SECONDS:
+            return f"it was not whole after {MAX_SECONDS / 60:.0f} min"
+    return None
 
 
 def _bytes_in(folder: Path) -> int:
@@ -192,6 +241,14 @@ def _download(name: str, folder: str, mirror: str | None) -> str | None:
     return None
 
 
+def _end_with_parent() -> None:
+    """End this process when its parent has gone: stdin is a pipe from it."""
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
 if __name__ == "__main__":
     socket.setdefaulttimeout(_SOCKET_SECONDS)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_BYTES, MAX_BYTES))  # whatever a mirror sends
     sys.exit(_download(sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None))

@@ -30,7 +30,12 @@ def resolve_dataset(name: str, data_dir: Path, say: Callable[[str], None] = lamb
         name: a data set's name or `auto`.
         data_dir: the folder that holds MNIST/raw/..., as torchvision lays it out.
         say: called with a line for the user where the choice is not the full MNIST.
+
+    Raises:
+        DataError: `data_dir` is there, and no folder.
     """
+    if data_dir.exists() and not data_dir.is_dir():
+        raise DataError(f"data_dir={str(data_dir)!r} is not a folder; give another --data-dir")
     if name != AUTO:
         return name
     if is_on_disk("mnist", data_dir):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import gzip
 import hashlib
@@ -24,7 +25,7 @@ import torch
 
 from groupnorm_bench import datasets
 from groupnorm_bench.cli.app import run
-from groupnorm_bench.datasets import DATASETS, fetch, load
+from groupnorm_bench.datasets import DATASETS, Counts, fetch, load
 from groupnorm_bench.datasets.files import FILES
 from groupnorm_bench.datasets.load import load_dataset, resolve_dataset
 from groupnorm_bench.datasets.tensors import Dataset
@@ -63,7 +64,10 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """Return the stand-in's files, which pass for MNIST's in this process."""
     files = stand_in()
     sums = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
-    monkeypatch.setattr(datasets.files, "_MNIST_MD5", sums)
+    monkeypatch.setattr(datasets.files, "MNIST_MD5", sums)
+    small = Counts(train=TRAIN - 5_000, val=5_000, test=TEST)
+    for name in fetch.FETCHED:
+        monkeypatch.setitem(DATASETS, name, dataclasses.replace(DATASETS[name], counts=small))
     return files
 
 
@@ -177,17 +181,61 @@ def test_a_missing_file_is_refused_by_name(known, tmp_path):
         DATASETS["mnist"].load(tmp_path)
 
 
-def test_other_data_sets_are_verified_by_their_archives(tmp_path):
-    files = stand_in()
-    raw = write_raw(tmp_path, files, "KMNIST")
-    for name, content in files.items():
-        (raw / f"{name}.gz").write_bytes(gzip.compress(content, 1))
-    assert len(load_dataset("kmnist", tmp_path).test) == TEST
-    altered = bytearray(files[FILES[0]])
+def test_other_data_sets_are_verified_by_their_archives(known, tmp_path, monkeypatch):
+    raw = write_raw(tmp_path, known, "KMNIST")
+    assert not DATASETS["kmnist"].load(tmp_path).verified
+    archives = {name: gzip.compress(content, 1) for name, content in known.items()}
+    for name, content in archives.items():
+        (raw / f"{name}.gz").write_bytes(content)
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte.gz is not kmnist's"):
+        DATASETS["kmnist"].load(tmp_path)
+    sums = {name: hashlib.md5(content).hexdigest() for name, content in archives.items()}
+    monkeypatch.setitem(datasets.files.ARCHIVE_MD5, "kmnist", sums)
+    assert DATASETS["kmnist"].load(tmp_path).verified
+    altered = bytearray(known[FILES[0]])
     altered[5_000] ^= 255
     (raw / FILES[0]).write_bytes(altered)
     with pytest.raises(DataError, match="truncated or altered"):
         DATASETS["kmnist"].load(tmp_path)
+
+
+def test_gnbench_data_says_what_was_not_verified(known, tmp_path, capsys):
+    write_raw(tmp_path, known, "KMNIST")
+    assert run(["data", "--data-dir", str(tmp_path), "--json"]) == 0
+    rows = {row["dataset"]: row for row in json.loads(capsys.readouterr().out)["datasets"]}
+    assert rows["kmnist"]["state"] == "6,500 images, not verified: no archives (.gz) beside them"
+    (tmp_path / "KMNIST" / "raw" / FILES[0]).write_bytes(idx(np.zeros((15, 28, 28), np.uint8)))
+    (tmp_path / "KMNIST" / "raw" / FILES[1]).write_bytes(idx(np.zeros(15, np.uint8)))
+    assert run(["data", "--data-dir", str(tmp_path), "--json"]) == 0
+    rows = {row["dataset"]: row for row in json.loads(capsys.readouterr().out)["datasets"]}
+    assert "holds 15 and 500 images, which is not kmnist" in rows["kmnist"]["state"]
+    assert rows["kmnist"]["usable"] is False
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "huge", "folder"])
+def test_what_is_no_file_of_that_size_is_refused_at_once(known, tmp_path, kind):
+    raw = write_raw(tmp_path, known)
+    path = raw / FILES[0]
+    path.unlink()
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "huge":
+        with path.open("wb") as file:
+            file.truncate(2**40)
+    else:
+        path.mkdir()
+    with pytest.raises(DataError, match=r"not a regular file|larger than|directory"):
+        DATASETS["mnist"].load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["auto", "mnist", "mnist-5k"])
+def test_a_data_folder_that_is_a_file_is_refused(tmp_path, name):
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(DataError, match="is not a folder; give another --data-dir"):
+        resolve_dataset(name, file)
 
 
 @pytest.mark.parametrize(
@@ -202,8 +250,8 @@ def test_other_data_sets_are_verified_by_their_archives(tmp_path):
         (FILES[1], bytes((0, 0, 8, 1)) + b"\xff" * 4, "truncated"),
     ],
 )
-def test_files_of_another_kind_are_refused(tmp_path, file, content, says):
-    write_raw(tmp_path, stand_in() | {file: content}, "KMNIST")
+def test_files_of_another_kind_are_refused(known, tmp_path, file, content, says):
+    write_raw(tmp_path, known | {file: content}, "KMNIST")
     with pytest.raises(DataError, match=says):
         DATASETS["kmnist"].load(tmp_path)
 
@@ -335,6 +383,128 @@ def test_a_mirror_is_fetched_whole_verified_and_only_once(served, tmp_path, caps
         assert server.asked == []
     assert hidden(data_dir) == [".fetch-mnist.lock"]
     assert len(load_dataset("mnist", data_dir).test) == TEST
+
+
+class Child:
+    """Stands for a download: a process that does what a test says, in the folder it is given."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+        start = subprocess.Popen
+        prelude = "import pathlib, sys, time; folder = pathlib.Path(sys.argv[-1]); "
+        prelude += "(folder / 'started').touch()\n"
+
+        def popen(command: list[str], **options: object) -> subprocess.Popen[str]:
+            self.process = start([sys.executable, "-c", prelude + code, command[5]], **options)
+            return self.process
+
+        monkeypatch.setattr(subprocess, "Popen", popen)
+
+
+@pytest.mark.parametrize(
+    ("code", "limits", "says"),
+    [
+        ("time.sleep(60)", {"MAX_SILENCE_SECONDS": 0.5}, "nothing arrived for 0 s"),
+        (
+            "while True: (folder / str(time.time())).write_bytes(bytes(9_999)); time.sleep(0.01)",
+            {"MAX_BYTES": 2**20},
+            "more than 1 MB arrived, which is no such data set",
+        ),
+        (
+            "while True: (folder / str(time.time())).write_bytes(b'1'); time.sleep(0.05)",
+            {"MAX_SECONDS": 1.0},
+            "it was not whole after 0 min",
+        ),
+        ("sys.exit('a wrong word')", {}, "a wrong word"),
+        ("sys.exit(1)", {}, "the download stopped"),
+    ],
+    ids=["silent", "endless", "dripping", "told", "dead"],
+)
+def test_a_download_that_goes_wrong_is_ended_and_told(tmp_path, monkeypatch, code, limits, says):
+    for name, value in limits.items():
+        monkeypatch.setattr(fetch, name, value)
+    child = Child(monkeypatch, code)
+    with pytest.raises(DataError, match=rf"mnist could not be fetched: {says}; put its raw files"):
+        fetch.fetch("mnist", tmp_path)
+    assert child.process.poll() is not None
+    assert hidden(tmp_path) == [".fetch-mnist.failed", ".fetch-mnist.lock"]
+    assert fetch.recently_failed("mnist", tmp_path) == "mnist could not be fetched 0 min ago"
+
+
+def test_what_arrived_is_moved_in_whole(tmp_path, monkeypatch):
+    Child(
+        monkeypatch,
+        "raw = folder / 'MNIST' / 'raw'; raw.mkdir(parents=True)\n"
+        f"for name in {FILES}: (raw / name).write_text(name)",
+    )
+    said: list[str] = []
+    fetch.fetch("mnist", tmp_path, say=said.append)
+    assert said == [f"fetching mnist to {tmp_path}"]
+    assert fetch.is_on_disk("mnist", tmp_path)
+    assert hidden(tmp_path) == [".fetch-mnist.lock"]
+    fetch.fetch("mnist", tmp_path, say=said.append)
+    assert len(said) == 1
+
+
+def test_an_interrupt_ends_the_download_and_sweeps_up(tmp_path, monkeypatch):
+    child = Child(monkeypatch, "time.sleep(60)")
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        fetch.fetch("mnist", tmp_path)
+    assert child.process.poll() is not None
+    assert hidden(tmp_path) == [".fetch-mnist.lock"]
+
+
+def test_who_holds_the_lock_is_told(tmp_path, monkeypatch):
+    holding = tmp_path / "holds"
+    code = (
+        "import pathlib, sys, time; from groupnorm_bench.datasets import fetch\n"
+        f"with fetch._alone('mnist', pathlib.Path({str(tmp_path)!r}), print):\n"
+        f"    pathlib.Path({str(holding)!r}).touch(); sys.stdin.read()"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+    while not holding.exists():
+        assert other.poll() is None
+        time.sleep(0.05)
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        other.communicate()  # at the end of its input it lets go
+
+    with fetch._alone("mnist", tmp_path, say):
+        pass
+    assert len(said) == 1
+    assert said[0].startswith(f"waiting for another process ({other.pid} on ")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link"])
+def test_a_lock_that_is_no_file_is_refused_and_nothing_is_overwritten(tmp_path, kind):
+    precious = tmp_path / "precious"
+    precious.write_text("kept")
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    lock = data_dir / ".fetch-mnist.lock"
+    if kind == "fifo":
+        os.mkfifo(lock)
+    else:
+        lock.symlink_to(precious)
+    with pytest.raises(DataError, match=r"fetch-mnist.lock: .*give another --data-dir"):
+        fetch.fetch("mnist", data_dir)
+    assert precious.read_text() == "kept"
+
+
+def test_a_module_in_the_working_directory_is_not_imported(served, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "random.py").write_text("open('ran', 'w')")
+    monkeypatch.chdir(here)
+    with mirror(served) as server:
+        fetch.fetch("mnist", tmp_path / "data", mirror=server.url)
+    assert not (here / "ran").exists()
 
 
 @pytest.mark.slow

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +15,12 @@ import pytest
 import torch
 
 from groupnorm_bench import TrainConfig
-from groupnorm_bench.datasets import AUTO, DATASETS, files
+from groupnorm_bench.datasets import AUTO, DATASETS, Counts, files
 from groupnorm_bench.datasets.fetch import FETCHED, is_on_disk, raw_folder
 from groupnorm_bench.datasets.load import load_dataset, read_test
 from groupnorm_bench.errors import DataError
 
-TRAIN, TEST = 5_400, 200
+SMALL = Counts(train=400, val=5_000, test=200)
 """Images of a stand-in for a data set that would have to be fetched."""
 
 
@@ -36,7 +38,9 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = raw_folder(name, root)
         folder.mkdir(parents=True)
         for (images, labels), count in zip(
-            (files.FILES[:2], files.FILES[2:]), (TRAIN, TEST), strict=True
+            (files.FILES[:2], files.FILES[2:]),
+            (SMALL.train + SMALL.val, SMALL.test),
+            strict=True,
         ):
             shape = (count, *spec.image_shape[1:])
             for file, array in (
@@ -49,10 +53,17 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def stand_in_passes_for_mnist(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    raw = raw_folder("mnist", data_dir)
-    sums = {file: hashlib.md5((raw / file).read_bytes()).hexdigest() for file in files.FILES}
-    monkeypatch.setattr(files, "_MNIST_MD5", sums)
+def stand_ins_pass_for_the_real_ones(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sums(name: str, suffix: str) -> dict[str, str]:
+        raw = raw_folder(name, data_dir)
+        contents = {file: (raw / f"{file}{suffix}").read_bytes() for file in files.FILES}
+        return {file: hashlib.md5(content).hexdigest() for file, content in contents.items()}
+
+    monkeypatch.setattr(files, "MNIST_MD5", sums("mnist", ""))
+    for name in FETCHED:
+        small = dataclasses.replace(DATASETS[name], counts=SMALL)
+        monkeypatch.setitem(DATASETS, name, small)
+        monkeypatch.setitem(files.ARCHIVE_MD5, name, sums(name, ".gz"))
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -61,9 +72,8 @@ def test_a_spec_tells_what_its_images_are(name, data_dir):
     data = load_dataset(name, data_dir)
     assert (data.name, data.spec) == (name, spec)
     assert spec.help
-    assert len(data.val) == spec.counts.val
-    if spec.torchvision is None:
-        assert (len(data.train), len(data.val), len(data.test)) == spec.counts
+    assert (len(data.train), len(data.val), len(data.test)) == spec.counts
+    assert spec.load(data_dir).verified
     for part in (data.train, data.val, data.test):
         assert part.images.dtype == torch.uint8
         assert part.images.shape == (len(part), *spec.image_shape)
@@ -106,6 +116,22 @@ def test_one_that_is_fetched_is_missed_by_name(name, tmp_path):
     assert not is_on_disk(name, tmp_path)
     with pytest.raises(DataError, match=f"No such file.*gnbench data {name}"):
         read_test(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", FETCHED)
+def test_files_of_another_data_set_are_refused(name, data_dir, tmp_path):
+    other = next(one for one in FETCHED if one != name)
+    shutil.copytree(raw_folder(other, data_dir), raw_folder(name, tmp_path))
+    with pytest.raises(DataError, match=f"altered|is not {name}'s"):
+        read_test(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", FETCHED)
+def test_too_few_images_are_not_the_data_set(name, data_dir, monkeypatch):
+    more = dataclasses.replace(DATASETS[name], counts=Counts(55_000, 5_000, 10_000))
+    monkeypatch.setitem(DATASETS, name, more)
+    with pytest.raises(DataError, match=f"holds 5,400 and 200 images, which is not {name}"):
+        read_test(name, data_dir)
 
 
 @pytest.mark.parametrize("name", [*DATASETS, AUTO])

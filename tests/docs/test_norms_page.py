@@ -14,6 +14,7 @@ from groupnorm_bench.runs import find_runs
 from tests.support import ROOT
 
 PAGE = (ROOT / "docs" / "norms.md").read_text(encoding="utf-8")
+CODE = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
 
 
 def test_the_table_is_the_table_of_norms():
@@ -29,7 +30,7 @@ def test_the_table_is_the_table_of_norms():
 
 
 def test_a_norm_of_ones_own_trains_as_the_page_says(tmp_path, monkeypatch):
-    (code,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
+    code, _ = CODE
     assert len([line for line in code.splitlines() if line]) <= 10
     (command,) = re.findall(r"^    (gnbench train .*)$", PAGE, re.M)
     (tmp_path / "my_norms.py").write_text(code)
@@ -51,3 +52,10 @@ def test_the_two_meanings_of_g_meet_where_the_page_says(norm):
     features = torch.randn(2, 32, 5, 5)
     expected = make_norm(norm, 32)(features)
     torch.testing.assert_close(make_norm("group", 32, groups)(features), expected)
+
+
+def test_the_norms_of_a_network_are_exchanged_as_the_page_says(capsys):
+    exec(CODE[1], {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 20
+    assert lines[0] == "bn1 64 BatchNorm2d -> GroupNorm scale shift"

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.errors import TrackingError
 from groupnorm_bench.runs import SETTLED, RunResult
+from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.sweep.executors import EngineOptions
 from groupnorm_bench.sweep.executors.local.executor import LocalExecutor, open_local
 from groupnorm_bench.sweep.executors.protocol import Ended, Event, Executor, Judge, Lost, Stopped
@@ -23,9 +23,9 @@ from groupnorm_bench.sweep.executors.wandb.watch import FolderWatch, SweepWatch
 from groupnorm_bench.sweep.plan.plan import Plan
 from groupnorm_bench.sweep.plan.sources import Source
 from groupnorm_bench.tracking.agent_pool import Agents, SweepStatus, read_sweep
-from groupnorm_bench.tracking.readback import read_wandb
 from groupnorm_bench.tracking.login import require_login
 from groupnorm_bench.tracking.options import Say, TrackingOptions
+from groupnorm_bench.tracking.readback import read_wandb
 from groupnorm_bench.tracking.sweeps import SweepRecord, create_sweep
 
 _TICK = 0.3

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.errors import RunFolderError
 from groupnorm_bench.runs import SETTLED, RunFolder, RunResult
+from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.sweep.executors.protocol import Ended, Event, Progress, Started
 
 _ENDED = (*SETTLED, "failed")
