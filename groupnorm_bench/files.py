@@ -12,7 +12,10 @@ import fcntl
 import os
 import re
 import secrets
+import shutil
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from groupnorm_bench.errors import RunFolderError
@@ -153,3 +156,49 @@ def _remove_if_stale(path: str) -> None:
             os.unlink(path)
         finally:
             os.close(handle)
+
+
+@contextlib.contextmanager
+def scratch_folder(prefix: str) -> Iterator[Path]:
+    """Make a folder among the system's temporary files; it goes in the end, with all in it.
+
+    It is locked meanwhile. One of the same prefix and user that nobody holds was left by a killed
+    process, and goes as well.
+    """
+    _remove_abandoned(prefix)
+    while True:
+        folder = tempfile.mkdtemp(prefix=prefix)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):  # no locks here: then nobody takes it for abandoned
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.isdir(folder):  # else: removed by another process, before the lock
+            break
+        os.close(handle)
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def _remove_abandoned(prefix: str) -> None:
+    with contextlib.suppress(OSError):  # it is only tidying
+        for entry in list(os.scandir(tempfile.gettempdir())):
+            if entry.name.startswith(prefix) and entry.is_dir(follow_symlinks=False):
+                _remove_if_abandoned(entry.path)
+
+
+def _remove_if_abandoned(folder: str) -> None:
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | _NO_LINK)
+        try:
+            if os.fstat(handle).st_uid == os.geteuid():
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(handle)
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether a file of this name is one that `write_atomic` has begun."""
+    return _TEMPORARY.fullmatch(name) is not None

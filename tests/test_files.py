@@ -6,13 +6,20 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 from groupnorm_bench.errors import RunFolderError
-from groupnorm_bench.files import open_regular, read_bounded, remove_temporaries, write_atomic
+from groupnorm_bench.files import (
+    open_regular,
+    read_bounded,
+    remove_temporaries,
+    scratch_folder,
+    write_atomic,
+)
 
 
 def make_pipe(path: Path) -> None:
@@ -146,3 +153,21 @@ def test_a_temporary_swept_away_in_the_moment_before_its_lock_is_written_again(
 def test_a_folder_that_is_gone_is_told(tmp_path):
     with pytest.raises(RunFolderError, match="cannot be written: No such file"):
         write_atomic(tmp_path / "gone" / "x", b"x")
+
+
+def test_a_scratch_folder_goes_in_the_end_and_what_a_killed_process_left_goes_as_well(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    abandoned = tmp_path / "gnbench-test-abandoned"
+    abandoned.mkdir()
+    (abandoned / "data.pt").write_text("x")
+    (tmp_path / "another").mkdir()
+    with scratch_folder("gnbench-test-") as mine:
+        (mine / "data.pt").write_text("x")
+        assert not abandoned.exists()
+        with scratch_folder("gnbench-test-") as beside:  # one at work is left alone
+            assert mine.exists()
+        assert not beside.exists()
+        assert (mine / "data.pt").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["another"]

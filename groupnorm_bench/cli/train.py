@@ -102,6 +102,7 @@ def _train(
                 raise stop.stopped(
                     f"{error}, checkpoint in {folder.path}; type the same command to go on"
                 ) from None
+    folder.tidy_if_left()
     if not quiet:
         say(f"{config.name} was trained before; --force trains it again")
     if under_agent():

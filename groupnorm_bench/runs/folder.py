@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 
 from groupnorm_bench.errors import RunFolderError
-from groupnorm_bench.files import read_bounded, remove_temporaries, sync_folder, write_atomic
+from groupnorm_bench.files import (
+    is_temporary,
+    read_bounded,
+    remove_temporaries,
+    sync_folder,
+    write_atomic,
+)
 from groupnorm_bench.runs import lock
 from groupnorm_bench.runs.result import SETTLED, RunResult
 from groupnorm_bench.settings.config import TrainConfig
@@ -149,6 +155,17 @@ class RunFolder:
                 problems.append(f"{path} cannot be removed: {error.strerror}; it is not needed")
         return problems
 
+    def tidy_if_left(self) -> None:
+        """Tidy a settled folder whose process was killed before it could; it may be in use."""
+        needless = {self.checkpoint_path.name, self.traceback_path.name}
+        with contextlib.suppress(OSError, RunFolderError):
+            names = os.listdir(self.path)
+            if needless.isdisjoint(names) and not any(map(is_temporary, names)):
+                return
+            with self.claim():
+                if self._is_settled():
+                    self.tidy()
+
     def write(self, result: RunResult) -> None:
         """Replace `result.json` whole.
 
@@ -182,15 +199,22 @@ class RunFolder:
             RunFolderError: the file is missing, foreign or of another length.
         """
         expected = math.ceil(num_images / 8)
-        try:
-            content = read_bounded(self.hits_path, expected + _MAX_HEADER)
-            packed = _bytes_of(content)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-            raise RunFolderError(f"{self.hits_path} is not readable: {reason}") from error
+        packed = self.read_packed_hits(expected)
         if packed.size != expected:
             raise RunFolderError(f"{self.hits_path} does not hold {num_images} test images")
         return np.unpackbits(packed, count=num_images).astype(bool)
+
+    def read_packed_hits(self, at_most: int = 2**20) -> np.ndarray[Any, Any]:
+        """Return the bytes that `write_hits` packed, for a run that does not say of how many.
+
+        Raises:
+            RunFolderError: the file is missing, foreign or of more than `at_most` bytes.
+        """
+        try:
+            return _bytes_of(read_bounded(self.hits_path, at_most + _MAX_HEADER))
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+            raise RunFolderError(f"{self.hits_path} is not readable: {reason}") from error
 
     def read(self) -> RunResult | None:
         """Return what the folder tells, or None where no result was written yet.

@@ -172,6 +172,7 @@ class Scheduler:
         result = read_settled(folder)
         if result is None:
             return True
+        folder.tidy_if_left()
         self._take(Ended(run, 0, result, 0.0, trained=False))
         return False
 

@@ -223,6 +223,9 @@ class Session:
             RunFolderError: the folder, or the sweep's record in it, cannot be written.
         """
         _make(self._options.runs)
+        for run in self._found:
+            if run.result.config.name in self.plan.settled:
+                run.folder.tidy_if_left()
         self._note(headline(self.plan))
         for line in self.plan.spec.notes:
             self._note(line)

@@ -218,7 +218,17 @@ def test_compare_loads_without_torch_wandb_and_slow_libraries():
 
 def test_runs_copied_from_another_machine_keep_their_identity(tmp_path):
     folder = write_run(tmp_path / "a", result_of("group-g8", 0.9, seed=1))
-    shutil.copytree(folder.path, tmp_path / "b" / "renamed")
+    shutil.copytree(folder.path, tmp_path / "b" / folder.name)
     (row,) = load_runs([tmp_path / "b"]).rows
     assert row.name == "group-g8-b64-mnist-5k-e2-s1-" + row.cell[-8:]
     assert row.code == f"0.1.0@{ENVIRONMENT['commit'][:12]}, torch {ENVIRONMENT['torch']}"
+
+
+def test_a_foreign_file_in_place_of_hits_is_left_out_where_their_number_is_not_told(tmp_path):
+    folder = write_run(tmp_path, result_of(), hits_of(0.97))
+    (row,) = load_runs([str(tmp_path)]).rows
+    assert len(row.hits()) == 1000  # by the share that was right
+    np.savez(folder.path / "hits.npz", a=np.zeros(3))
+    (folder.path / "hits.npz").replace(folder.hits_path)
+    (row,) = load_runs([str(tmp_path)]).rows
+    assert row.hits() is None

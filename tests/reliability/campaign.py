@@ -32,6 +32,7 @@ from typing import Any
 from tests.reliability import faults
 from tests.reliability.faults import DEATHS, ERRORS, Fault
 from tests.reliability.zygote import HUNG, Done, Zygote
+from tests.support.wandb_server import API_KEY, WandbServer
 
 TIMES = ("perf/", "train_seconds", "images_per_second", "peak_memory_mb", "seconds")
 SETTLED = ("finished", "diverged", "pruned")
@@ -52,6 +53,8 @@ SWEEP = (
     *("sweep", "sweep.yaml", "--out", "runs", "--wandb", "disabled", "--workers", "1"),
     *("--seeds", "1", "--json"),
 )
+OFFLINE = ("offline" if word == "disabled" else word for word in SWEEP)
+SYNC = ("sync", "runs")
 NEIGHBOUR = ("train", "--norm", "batch", *SETTINGS, "--out", "runs", "--wandb", "disabled")
 
 
@@ -69,6 +72,8 @@ class Scene:
     """How many such calls go well before that."""
     retrains: bool = False
     """The command trains what is settled, since it was told to."""
+    uploads: bool = False
+    """The command talks to a W&B server: one of its own for each case."""
 
 
 SCENES = {
@@ -81,6 +86,7 @@ SCENES = {
         Scene("fresh", SWEEP),
         Scene("half-done", SWEEP, before=(NEIGHBOUR, TRAIN), cut="/.checkpoint.pt", skip=1),
     ),
+    "sync": (Scene("offline", SYNC, before=(tuple(OFFLINE),), uploads=True),),
 }
 
 
@@ -94,8 +100,13 @@ class Place:
     def runs(self) -> Path:
         return self.path / "runs"
 
+    server: WandbServer | None = None
+
     def environment(self, fault: Fault | None = None) -> dict[str, str]:
         told = faults.bare_environment(self.path / "home")
+        told["WANDB_BASE_URL"] = self.server.url if self.server else "http://127.0.0.1:9"
+        if self.server:
+            told |= {"WANDB_API_KEY": API_KEY, "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1"}
         told["NUMBA_CACHE_DIR"] = os.environ.get("NUMBA_CACHE_DIR", str(self.path / "numba"))
         return told | faults.environment(self.runs, self.path, fault)
 
@@ -129,8 +140,9 @@ class Place:
         }
 
     def scratch(self) -> list[str]:
-        """Return what is left in the folder of temporary files."""
-        return sorted(path.name for path in (self.path / "home" / "tmp").iterdir())
+        """Return what is left in the folder of temporary files; W&B's own programs leave some."""
+        names = sorted(path.name for path in (self.path / "home" / "tmp").iterdir())
+        return [name for name in names if self.server is None or name.startswith("gnbench")]
 
     def epochs(self) -> Counter[str]:
         """Return by folder how many epochs its checkpoint holds."""
@@ -210,11 +222,56 @@ def prepare(scene: Scene, zygote: Zygote, folder: Path) -> Reference:
         assert done.code == (-9 if fault else 0), done.err
     template = folder / f"{scene.name}.template"
     shutil.copytree(place.path, template, symlinks=True)
-    done = zygote.run(scene.command, cwd=place.path, env=place.environment())
-    assert done.code == 0, done.err
+    with served(scene, place):
+        done = zygote.run(scene.command, cwd=place.path, env=place.environment())
+        assert done.code == 0, done.err
+        assert not (lacking := lacking_on_server(place)), lacking
     counted = faults.calls(place.path)
     assert [call.number for call in counted] == list(range(1, len(counted) + 1))
     return Reference(scene, template, counted, essence(place), place.tree(), place.checkpoints())
+
+
+@contextlib.contextmanager
+def served(scene: Scene, place: Place) -> Iterator[None]:
+    """Have a W&B server of its own for a place whose command needs one."""
+    if not scene.uploads:
+        yield
+        return
+    with WandbServer(place.path / "server.sqlite") as place.server:
+        yield
+    place.server = None
+
+
+def lacking_on_server(place: Place) -> list[str]:
+    """Return what the server lacks of the runs folder, none where there is no server."""
+    if place.server is None:
+        return []
+    found = {row["display_name"]: row for row in place.server.runs()}
+    problems = []
+    for name, result in place.results().items():
+        row = found.get(name)
+        if row is None or row["state"] != "finished":
+            problems.append(f"{name} is {'missing' if row is None else row['state']} on W&B")
+            continue
+        epochs = {line.get("epoch") for line in row["history"]} - {None}
+        if epochs != {line["epoch"] for line in result["history"]}:
+            problems.append(f"{name} has the epochs {sorted(epochs)} on W&B")
+        if row["summary"].get("test/accuracy") != result["summary"]["test/accuracy"]:
+            problems.append(f"{name} has no test/accuracy on W&B")
+    return problems
+
+
+def double_on_server(place: Place) -> list[str]:
+    """Return what is on the server more than once."""
+    if place.server is None:
+        return []
+    runs, sweeps = place.server.runs(), place.server.store.all("SELECT * FROM sweeps")
+    problems = [f"{len(runs)} runs on W&B"] if len(runs) != len(place.results()) else []
+    if len(sweeps) != 1:
+        problems.append(f"{len(sweeps)} sweeps on W&B")
+    elif outside := [row["display_name"] for row in runs if row["sweep"] != sweeps[0]["name"]]:
+        problems.append(f"{outside} not in the sweep")
+    return problems
 
 
 def _cut(scene: Scene, command: Sequence[str], zygote: Zygote, place: Place) -> Fault:
@@ -257,15 +314,18 @@ def play(reference: Reference, fault: Fault, zygote: Zygote, folder: Path) -> Ca
     place = Place(folder)
     shutil.copytree(reference.template, folder, symlinks=True)
     before = place.settled()
-    done = zygote.run(scene.command, cwd=folder, env=place.environment(fault))
+    with served(scene, place):
+        done = zygote.run(scene.command, cwd=folder, env=place.environment(fault))
+        if not wait_for_processes(done.session):
+            case.left.append("processes outlive the command")
+        _judge_fault(case, reference, place, done, before)
+        kept, epochs = place.settled(), place.epochs()
+        done = zygote.run(scene.command, cwd=folder, env=place.environment())
+        _judge_repeat(case, reference, place, done, kept, epochs)
+        case.lost += lacking_on_server(place)
+        case.twice += double_on_server(place)
     if not wait_for_processes(done.session):
-        case.left.append(f"processes {processes(done.session)}")
-    _judge_fault(case, reference, place, done, before)
-    kept, epochs = place.settled(), place.epochs()
-    done = zygote.run(scene.command, cwd=folder, env=place.environment())
-    _judge_repeat(case, reference, place, done, kept, epochs)
-    if not wait_for_processes(done.session):
-        case.left.append(f"processes {processes(done.session)} after the second command")
+        case.left.append("processes outlive the second command")
     return case
 
 
@@ -281,7 +341,7 @@ def _judge_fault(
     if "Traceback" in done.err:
         case.told.append("a traceback: " + done.err.strip().splitlines()[-1])
     now = essence(place)
-    whole = now == reference.essence
+    whole = now == reference.essence and not lacking_on_server(place)
     if done.code == 0 and not whole:
         case.told.append("exit 0 with work undone")
     if done.code not in (0, HUNG) and not (done.code == -9 and case.fault.kind in DEATHS):

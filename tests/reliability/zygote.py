@@ -47,6 +47,8 @@ class Done:
     err: str
     session: int
     """Its process group: whatever is left of it has this session."""
+    seconds: float
+    """Of processor time, with those of its children that it waited for."""
 
 
 class Zygote:
@@ -83,6 +85,7 @@ class Zygote:
             out.read_text(errors="replace"),
             err.read_text(errors="replace"),
             answer["session"],
+            answer["seconds"],
         )
 
 
@@ -93,22 +96,23 @@ def serve() -> dict[str, Any]:
         child = os.fork()
         if child == 0:
             return request
-        code = _wait(child, time.monotonic() + request["seconds"])
-        print(json.dumps({"code": code, "session": child}), flush=True)
+        code, used = _wait(child, time.monotonic() + request["seconds"])
+        print(json.dumps({"code": code, "session": child, "seconds": used}), flush=True)
     os._exit(0)
 
 
-def _wait(child: int, deadline: float) -> int:
-    pause = 0.002
+def _wait(child: int, deadline: float) -> tuple[int, float]:
+    """Return the child's exit code and its seconds of processor time; kill it at the deadline."""
+    pause, hung = 0.002, False
     while True:
-        done, status = os.waitpid(child, os.WNOHANG)
+        done, status, used = os.wait4(child, 0 if hung else os.WNOHANG)
         if done:
-            return os.waitstatus_to_exitcode(status)
+            code = HUNG if hung else os.waitstatus_to_exitcode(status)
+            return code, used.ru_utime + used.ru_stime
         if time.monotonic() > deadline:
+            hung = True
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return HUNG
         time.sleep(pause)
         pause = min(pause * 1.5, 0.05)
 

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from groupnorm_bench.errors import RunFolderError
 from groupnorm_bench.runs import RunFolder, RunResult, find_runs, finite, write_atomic
 from groupnorm_bench.settings.config import TrainConfig
+from tests.support.run_folders import result_of, write_run
 
 CONFIG = TrainConfig(dataset="mnist-5k", seed=3)
 RESULT = RunResult(
@@ -389,3 +390,21 @@ def test_a_new_folders_name_is_kept_by_the_disk(tmp_path: Path, monkeypatch):
     )
     with RunFolder.of(tmp_path / "runs", CONFIG).claim():
         assert synced == [str(tmp_path / "runs"), str(tmp_path)]
+
+
+def test_what_a_kill_after_the_result_left_is_removed_unless_the_run_is_open_or_in_use(tmp_path):
+    folder = write_run(tmp_path, result_of())
+    left = (folder.checkpoint_path, folder.path / ".result.json-0123abcd")
+    for path in left:
+        path.write_bytes(b"x")
+    with folder.claim():
+        folder.checkpoint_path.write_bytes(b"x")
+        folder.tidy_if_left()
+        assert folder.checkpoint_path.exists()
+    folder.tidy_if_left()
+    assert sorted(path.name for path in folder.path.iterdir()) == ["lock", "result.json"]
+
+    still_open = write_run(tmp_path, result_of(seed=1, status="interrupted"))
+    still_open.checkpoint_path.write_bytes(b"x")
+    still_open.tidy_if_left()
+    assert still_open.checkpoint_path.exists()

@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
+from groupnorm_bench.files import scratch_folder
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.sweep.executors import EngineOptions
 from groupnorm_bench.sweep.executors.local.worker import (
@@ -105,20 +104,20 @@ class LocalExecutor:
     ) -> Iterator[Event]:
         """See `Executor.submit`."""
         more = True
-        self._scratch = Path(tempfile.mkdtemp(prefix="gnbench-"))
-        try:
-            while True:
-                if should_stop():
-                    more = False
-                    yield from self._wind_down()
-                elif more:
-                    more = self._feed(runs)
-                if not (more or self._busy()):
-                    return
-                yield from self._collect(judge)
-                yield from self._kill_the_hung()
-        finally:
-            self._close()
+        with scratch_folder("gnbench-sweep-") as self._scratch:
+            try:
+                while True:
+                    if should_stop():
+                        more = False
+                        yield from self._wind_down()
+                    elif more:
+                        more = self._feed(runs)
+                    if not (more or self._busy()):
+                        return
+                    yield from self._collect(judge)
+                    yield from self._kill_the_hung()
+            finally:
+                self._close()
 
     def _busy(self) -> list[_Worker]:
         return [worker for worker in self._workers.values() if worker.run is not None]
@@ -265,7 +264,6 @@ class LocalExecutor:
                 worker.process.kill()
                 worker.process.join()
         self._workers.clear()
-        shutil.rmtree(self._scratch, ignore_errors=True)
 
 
 def open_local(plan: Plan, options: EngineOptions, say: Say) -> LocalExecutor:

@@ -10,7 +10,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from groupnorm_bench.errors import TrackingError
 from groupnorm_bench.runs import SETTLED, RunResult
