@@ -7,6 +7,7 @@ executor's. What is in the folders is the truth; what is in memory is only this 
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -31,6 +32,8 @@ from groupnorm_bench.sweep.plan.sources import Later, Source
 
 ATTEMPTS = 2
 """A run that fails this often is recorded as `failed`."""
+_SAY_AFTER = 2.0
+"""Seconds that a run is held by another process before that is said."""
 _LOOK_EVERY = 0.5
 """Seconds between looks at a folder that another process holds."""
 
@@ -111,6 +114,7 @@ class Scheduler:
         self._lost: dict[str, int] = {}
         self._again: deque[TrainConfig] = deque()
         self._held: dict[str, tuple[float, TrainConfig]] = {}
+        self._held_since: dict[str, float] = {}
         self._failed_in_a_row = 0
         self._dry = False
 
@@ -177,7 +181,14 @@ class Scheduler:
         return False
 
     def _hold(self, run: TrainConfig) -> None:
-        self._held[run.name] = (time.monotonic() + _LOOK_EVERY, run)
+        """Look again later; say once for whom the run waits, where that takes its time."""
+        now = time.monotonic()
+        self._held[run.name] = (now + _LOOK_EVERY, run)
+        if now - self._held_since.setdefault(run.name, now) >= _SAY_AFTER:
+            self._held_since[run.name] = math.inf
+            folder = self._folder(run)
+            holder = folder.holder() or "another process"
+            self._watch(Said(run, 0, f"waiting for {folder.path}, in use by {holder}"))
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Started | Progress | Said):

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 from groupnorm_bench.runs import RunFolder, RunResult
 from groupnorm_bench.settings.config import TrainConfig
-from groupnorm_bench.sweep.executors.protocol import Ended, Event, Held, Lost, Started, Stopped
+from groupnorm_bench.sweep.executors.protocol import (
+    Ended,
+    Event,
+    Held,
+    Lost,
+    Said,
+    Started,
+    Stopped,
+)
 from groupnorm_bench.sweep.scheduler import Failed, Retried, Reused, Scheduler
 
 Answer = Callable[[TrainConfig, int], Event]
@@ -145,6 +154,24 @@ def test_a_held_run_is_looked_at_again_until_it_has_a_result(tmp_path, monkeypat
     outcome, kinds, _, _ = schedule([run], answer, tmp_path)
     assert kinds == [Started, Held, Reused]
     assert list(outcome.reused) == [run.name]
+
+
+def test_for_whom_a_held_run_waits_is_said_once(tmp_path, monkeypatch):
+    for name in ("_LOOK_EVERY", "_SAY_AFTER"):
+        monkeypatch.setattr(f"groupnorm_bench.sweep.scheduler.{name}", 0.0)
+    (run,) = seeds(1)
+    folder = RunFolder.of(tmp_path, run)
+    with folder.claim():
+        pass  # signed, and let go of
+    heard = []
+
+    def answer(run, attempt):
+        return Held(run, 0) if attempt < 5 else Ended(run, 0, result_of(run), 1.0)
+
+    Scheduler(Source([run]), Engine(answer), tmp_path, watch=heard.append).run()
+    (said,) = [event for event in heard if isinstance(event, Said)]
+    assert said.text == f"waiting for {folder.path}, in use by {folder.holder()}"
+    assert f"process {os.getpid()} on " in said.text
 
 
 def test_a_stopped_sweep_says_so_and_leaves_the_rest(tmp_path):

@@ -194,7 +194,7 @@ def with_numbers(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _kind(name: str, given: Mapping[str, Any], where: Callable[..., str]) -> str:
     if "distribution" in given:
-        kind = given["distribution"]
+        kind = str(given["distribution"])
         if kind in UNSUPPORTED:
             raise SweepError(
                 f"{where('distribution')} {name}: distribution={kind!r} is not supported: "

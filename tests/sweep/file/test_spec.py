@@ -162,6 +162,10 @@ BAD = [
         "s.yaml:4 lr: distribution='log_unifrom_values' is unknown; did you mean 'log_uniform_va",
     ),
     (
+        RANDOM + "  lr: {distribution: [normal], min: 0.1, max: 1}\n",
+        "s.yaml:4 lr: distribution=\"['normal']\" is unknown",
+    ),
+    (
         RANDOM + "  lr: {distribution: log_uniform, min: -5, max: 0}\n",
         "s.yaml:4 lr: distribution='log_uniform' is not supported: W&B gave it up too; use log_u",
     ),
