@@ -13,7 +13,7 @@ from groupnorm_bench.settings.fields import ARM_SETTINGS, SETTINGS
 
 _FLATTERS = (
     "chosen on the seeds that are reported: an arm that is not better is then called so in 6 to "
-    "9 % of cases instead of 2.5; choose on others (--choose-seeds), or by tune: in the question"
+    "9 % of cases instead of 2.5; choose on others (--choose-seeds)"
 )
 _NOT_CHOSEN = ("norm", "seed", "device", "dataset")
 

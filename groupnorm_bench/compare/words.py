@@ -9,7 +9,7 @@ from groupnorm_bench.metrics import metric_spec
 from groupnorm_bench.wording import count
 
 if TYPE_CHECKING:
-    from groupnorm_bench.compare.contrast import Contrast
+    from groupnorm_bench.compare.contrast import Comparison, Contrast
 
 
 def at(label: str) -> str:
@@ -27,12 +27,16 @@ def p_value(p: float | None) -> str:
     return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"
 
 
-def interval(contrast: Contrast) -> str:
+def interval_of(contrast: Contrast) -> tuple[float | None, float | None]:
     """Return the interval that belongs to the rule in force."""
     if contrast.rule == "anytime":
-        low, high = contrast.anytime_low, contrast.anytime_high
-    else:
-        low, high = contrast.ci_low, contrast.ci_high
+        return contrast.anytime_low, contrast.anytime_high
+    return contrast.ci_low, contrast.ci_high
+
+
+def interval(contrast: Contrast) -> str:
+    """Return the interval of the rule in force, in words."""
+    low, high = interval_of(contrast)
     if low is None or high is None:
         return "no bound yet" if contrast.rule == "anytime" else "no interval"
     return f"[{number(contrast, low)}, {number(contrast, high)}]"
@@ -58,6 +62,24 @@ RULES = {
     "planned": "verdicts hold for a number of seeds fixed beforehand and looked at once "
     "(Student's t)",
 }
+
+
+def promise(comparison: Comparison) -> str:
+    """Return what the verdicts promise, for a report: honest words, with the family's size."""
+    k = max((contrast.family_size for contrast in comparison.contrasts), default=1)
+    which = "this contrast" if k == 1 else f"any of these {k} contrasts"
+    share = f"{100 * comparison.alpha:g} %"
+    if comparison.rule == "planned":
+        return (
+            "The number of seeds was fixed beforehand, and the results were looked at once. Were "
+            "the arms equal and differences between seeds about normal, the chance of calling "
+            f"{which} different would be {share} at most."
+        )
+    return (
+        "Looked at after every seed. Were the arms equal and differences between seeds about "
+        f"normal, the chance that this rule ever calls {which} different would be at most {share}, "
+        "whenever you stop. The mean at the stop flatters the winner; quote the interval."
+    )
 
 
 def sentence(contrast: Contrast) -> str:

@@ -10,6 +10,7 @@ from groupnorm_bench.compare.order import arm_order
 from groupnorm_bench.compare.rows import RunRow
 from groupnorm_bench.compare.series import estimate_metric
 from groupnorm_bench.compare.verdicts import Comparison, Contrast
+from groupnorm_bench.compare.words import RULES, adjusted_p, interval_of
 from groupnorm_bench.metrics import metric_spec
 from groupnorm_bench.models import MODELS
 from groupnorm_bench.report.charts import (
@@ -44,8 +45,10 @@ def differences(comparison: Comparison, rows: Sequence[RunRow]) -> Figure:
         title=f"Difference from {comparison.baseline}",
         caption=(
             f"Each arm minus {comparison.baseline} over paired seeds, with its "
-            f"{1 - comparison.alpha:.0%} interval. To the right of zero the arm has the larger "
-            f"{measured}; inside the shaded margin arms count as equal."
+            f"{1 - comparison.alpha:.0%} intervals: thick for a number of seeds fixed beforehand "
+            f"(Student's t), thin for whenever one looks; {RULES[comparison.rule]}. To "
+            f"the right of zero the arm has the larger "
+            f"{measured}; differences inside a shaded margin count for nothing."
         ),
     )
     if not comparison.contrasts:
@@ -73,20 +76,21 @@ def _forest(
         label = contrast.label if labelled else ""
         ticks.append((place, f"{contrast.arm}, {label}" if label else contrast.arm))
         marks = series.setdefault(
-            contrast.arm, {"x": [], "y": [], "low": [], "high": [], "text": []}
+            contrast.arm,
+            {"x": [], "y": [], "low": [], "high": [], "text": [], "planned": []},
         )
         marks["x"].append(contrast.mean_difference)
         marks["y"].append(place)
-        marks["low"].append(contrast.ci_low)
-        marks["high"].append(contrast.ci_high)
+        marks["low"].append(contrast.anytime_low)
+        marks["high"].append(contrast.anytime_high)
+        marks["planned"].append((contrast.ci_low, contrast.ci_high))
         marks["text"].append(contrast.sentence)
     unit = contrasts[0].unit or contrasts[0].metric
     return Panel(
         x=ChartAxis(title=f"difference ({unit})"),
         y=ChartAxis(title="", ticks=ticks, reversed=True),
         series=[
-            Series(label=arm, arm=arm, style=styles[arm], kind="points", across=True, **marks)
-            for arm, marks in series.items()
+            one for arm, marks in series.items() for one in _both_intervals(arm, styles[arm], marks)
         ],
         height=110 + 24 * max(4, len(contrasts)),
         zero_line="x",
@@ -98,6 +102,25 @@ def _forest(
     )
 
 
+def _both_intervals(arm: str, style: Style, marks: dict[str, Any]) -> list[Series]:
+    """Return an arm's marks with the thin interval, and the thick one behind them."""
+    low, high = zip(*marks.pop("planned"), strict=True)
+    places = {"x": marks["x"], "y": marks["y"]}
+    thick = Series(
+        label=arm,
+        arm=arm,
+        style=style,
+        kind="points",
+        across=True,
+        width=5,
+        low=low,
+        high=high,
+        text=marks["text"],
+        **places,
+    )
+    return [thick, Series(label=arm, arm=arm, style=style, kind="points", across=True, **marks)]
+
+
 def _contrast_table(contrasts: Sequence[Contrast]) -> Table:
     return Table(
         headers=["arm", "setting", "pairs", "difference", "low", "high", "adjusted p", "verdict"],
@@ -107,9 +130,8 @@ def _contrast_table(contrasts: Sequence[Contrast]) -> Table:
                 contrast.label,
                 contrast.n_pairs,
                 contrast.mean_difference,
-                contrast.ci_low,
-                contrast.ci_high,
-                contrast.p_adjusted,
+                *interval_of(contrast),
+                adjusted_p(contrast),
                 contrast.verdict,
             ]
             for contrast in contrasts

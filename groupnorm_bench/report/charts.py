@@ -32,6 +32,8 @@ class Series:
     high: Sequence[Number] | None = None
     band: bool = False
     """Draw low..high as a band, not as bars."""
+    width: float = 1.5
+    """Of the bars from low to high, in pixels."""
     across: bool = False
     """low..high belong to x, not to y."""
     text: Sequence[str] | None = None

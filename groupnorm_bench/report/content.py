@@ -12,6 +12,7 @@ from typing import Any
 from groupnorm_bench.compare.contrast import Comparison, Contrast, Verdict
 from groupnorm_bench.compare.order import arm_order, describe, setting_order, varying
 from groupnorm_bench.compare.rows import RunRow, RunTable
+from groupnorm_bench.compare.words import promise
 from groupnorm_bench.report.accuracy import by_batch_size, by_groups, by_seconds, differences
 from groupnorm_bench.report.charts import Figure
 from groupnorm_bench.report.diagnostics import activations, eval_gap, learning_curves
@@ -173,7 +174,7 @@ def summary_sentence(content: Content) -> str:
     decided = Counter(contrast.verdict != "undecided" for contrast in contrasts)[True]
     return (
         f"{what}: {decided} of {count(len(contrasts), 'contrast')} with {comparison.baseline} "
-        f"{'is' if decided == 1 else 'are'} decided, by {comparison.metric}."
+        f"{'is' if decided == 1 else 'are'} decided, by {comparison.metric}. {promise(comparison)}"
     )
 
 

@@ -243,7 +243,7 @@ def _error(series: Series, low: Sequence[Any], high: Sequence[Any]) -> dict[str,
         "symmetric": False,
         "array": _shorts([up for up, _ in arms]),
         "arrayminus": _shorts([down for _, down in arms]),
-        "thickness": 1.5,
+        "thickness": series.width,
         "width": 3,
         "color": series.style.color,
     }

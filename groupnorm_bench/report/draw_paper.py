@@ -210,7 +210,7 @@ def _draw_marks(axes: Axes, series: Series) -> None:
         )
         return
     errors = _errors(series)
-    axes.errorbar(x, y, **errors, capsize=2, elinewidth=1, **_look(series))
+    axes.errorbar(x, y, **errors, capsize=2, elinewidth=series.width / 1.5, **_look(series))
 
 
 def _errors(series: Series) -> dict[str, Any]:

@@ -10,10 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from groupnorm_bench.compare.stats import smallest_p
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import ARM_SETTINGS
-from groupnorm_bench.sweep.plan.describe import Cost, warnings
+from groupnorm_bench.sweep.plan.describe import Cost, count_contrasts, seeds_needed, warnings
 from groupnorm_bench.sweep.plan.plan import Plan
 from groupnorm_bench.wording import count, duration, setting_value
 
@@ -76,8 +75,10 @@ def _lines(plan: Plan, cost: Cost | None) -> Iterator[str]:
     if cost is not None and plan.num_todo:
         workers = count(cost.workers, "worker")
         yield f"about {duration(cost.total)} with {workers}; a run takes {_each(cost)}"
-    seeds = count(len(plan.seeds), "seed")
-    yield f"smallest p-value that {seeds} can give: {smallest_p(len(plan.seeds)):.2g}"
+    needed = seeds_needed(plan)
+    if needed is not None:
+        contrasts = count(count_contrasts(plan) or 0, "contrast")
+        yield f"{contrasts} to decide, with {count(needed, 'seed')} at the least"
 
 
 def _each(cost: Cost) -> str:

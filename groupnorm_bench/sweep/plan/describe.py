@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from groupnorm_bench.compare.anytime import fewest_pairs
 from groupnorm_bench.compare.question import Question
-from groupnorm_bench.compare.stats import EXACT_PAIRS, smallest_p
+from groupnorm_bench.compare.stats import smallest_p
 from groupnorm_bench.errors import ConfigError
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import ARM_SETTINGS
@@ -18,7 +19,6 @@ from groupnorm_bench.sweep.plan.plan import Plan, draw_share
 from groupnorm_bench.sweep.plan.space import choose_cell
 from groupnorm_bench.wording import count
 
-ALPHA = 0.05
 LISTED_RUNS = 2_000
 """Runs that the JSON lists; a plan may have millions."""
 _SAMPLE = 1_000
@@ -104,29 +104,27 @@ def _setting(config: TrainConfig) -> tuple[tuple[str, Any], ...]:
     return tuple((name, value) for name, value in live.items() if name not in ARM_SETTINGS)
 
 
-def seeds_needed(num_contrasts: int) -> int | None:
-    """Return the fewest seeds with which one of so many contrasts can reach 0.05 after Holm.
+def seeds_needed(plan: Plan) -> int | None:
+    """Return the fewest seeds with which a contrast of the plan can be decided.
 
-    None where even the most seeds with an exact test cannot: above them p is sampled.
+    None where the plan has no contrast to decide.
     """
-    enough = (n for n in range(2, EXACT_PAIRS + 1) if smallest_p(n) * num_contrasts <= ALPHA)
-    return next(enough, None)
+    contrasts = count_contrasts(plan)
+    if not contrasts:
+        return None
+    question = plan.spec.question or Question()
+    return fewest_pairs(question.alpha / contrasts, question.first_look)
 
 
 def warnings(plan: Plan) -> list[str]:
     """Return what the plan cannot show, a line each."""
-    contrasts = count_contrasts(plan)
-    if not contrasts:
+    needed = seeds_needed(plan)
+    if needed is None or len(plan.seeds) >= needed:
         return []
-    seeds, needed = len(plan.seeds), seeds_needed(contrasts)
-    reach = min(1.0, smallest_p(seeds) * contrasts)
-    if reach <= ALPHA:
-        return []
-    remedy = f"--seeds {needed}" if needed else "fewer contrasts"
     return [
-        f"{count(seeds, 'seed')} cannot make any of {count(contrasts, 'contrast')} significant: "
-        f"the smallest p-value is {smallest_p(seeds):.2g}, {reach:.2g} after Holm's correction; "
-        f"{remedy} could reach {ALPHA}"
+        f"{count(len(plan.seeds), 'seed')} can decide none of "
+        f"{count(count_contrasts(plan) or 0, 'contrast')}: where differences are plain it takes "
+        f"--seeds {needed}, where they are small many more"
     ]
 
 
@@ -150,7 +148,7 @@ def plan_to_json(plan: Plan, cost: Cost | None = None) -> dict[str, Any]:
         ],
         "contrasts": contrasts,
         "smallest_p": smallest_p(len(plan.seeds)),
-        "seeds_needed": seeds_needed(contrasts) if contrasts else None,
+        "seeds_needed": seeds_needed(plan),
         "estimated_seconds": None if cost is None else cost.total,
         "workers": None if cost is None else cost.workers,
         "seconds_per_run": None if cost is None else dict(cost.run),

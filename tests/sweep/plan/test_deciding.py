@@ -159,12 +159,6 @@ def test_a_mean_over_settings_needs_seeds_at_all_of_them(tmp_path):
     assert len(set(late.values())) == 1
 
 
-def test_seeds_of_the_tuning_are_never_used(tmp_path):
-    question = "{tune: {settings: {lr: [0.001, 0.003]}, seeds: [3, 4]}}"
-    _, engine, _ = run_until_decided(prepare(tmp_path, question), max_seeds=7)
-    assert {run.seed for run in engine.begun} == {0, 1, 2, 5, 6, 7, 8}
-
-
 def test_an_arm_whose_run_failed_for_good_gets_no_more_seeds(tmp_path):
     path = prepare(tmp_path)
     source, engine, outcome = run_until_decided(path, fails={("layer", 3)}, max_seeds=12)

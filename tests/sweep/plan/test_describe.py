@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 
+import numpy as np
 import pytest
 import yaml
 from rich.console import Console
 
 from groupnorm_bench.cli.views.plan import draw_plan
+from groupnorm_bench.compare.anytime import anytime
 from groupnorm_bench.runs import find_runs
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.sweep.file.spec import read_spec
@@ -19,7 +21,6 @@ from groupnorm_bench.sweep.plan.describe import (
     plan_to_json,
     sample_todo,
     seeds_needed,
-    warnings,
 )
 from groupnorm_bench.sweep.plan.plan import Plan, build_plan
 from tests.support import ROOT
@@ -91,27 +92,28 @@ def test_contrasts_are_arms_against_one_at_each_batch_size():
     assert count_contrasts(norm_plan()) == 7 * 3
 
 
-def test_holm_over_seven_contrasts_takes_nine_pairs():
-    assert seeds_needed(7) == 9
-    assert 7 / 2**8 <= 0.05 < 7 / 2**7  # all flips but two are less extreme: 2 / 2^n
-
-
-def test_a_family_beyond_what_any_number_of_seeds_can_show_ends_in_words(tmp_path):
-    assert seeds_needed(1_638) == 16
-    assert seeds_needed(1_639) is None
-    lrs = ", ".join(f"{i}.0e-5" for i in range(1, 1_701))
-    text = (
-        f"method: grid\nparameters: {{norm: {{values: [none, batch]}}, lr: {{values: [{lrs}]}}}}\n"
-    )
+@pytest.mark.parametrize(("question", "seeds"), [(None, 6), ("{first_look: 4}", 5)])
+def test_the_fewest_seeds_are_those_with_which_a_plain_difference_is_decided(
+    tmp_path, question, seeds
+):
+    text = "method: grid\nparameters: {norm: {values: [none, batch, layer, instance]}}\n"
     (tmp_path / "s.yaml").write_text(text)
-    (warning,) = warnings(build_plan(read_spec(tmp_path / "s.yaml"), seeds=20))
-    assert warning.endswith("0.085 after Holm's correction; fewer contrasts could reach 0.05")
+    if question:
+        (tmp_path / "s.question.yaml").write_text(question)
+    plan = build_plan(read_spec(tmp_path / "s.yaml"))
+    assert seeds_needed(plan) == seeds
+    first_look = 4 if question else 6
+    look = {"first_look": first_look}
+    assert 3 * anytime(np.full(seeds, 0.5), 0.05, **look).p < 0.05
+    assert 3 * anytime(np.full(seeds - 1, 0.5), 0.05, **look).p > 0.05
 
 
 def test_too_few_seeds_are_told_before_anything_is_spent():
-    assert "--seeds 10 could reach 0.05" in text_of(norm_plan())
-    assert "--seeds" not in text_of(norm_plan(seeds=10))
-    assert plan_to_json(norm_plan())["seeds_needed"] == 10
+    few = text_of(norm_plan())
+    assert "3 seeds can decide none of 21 contrasts: where differences are plain it takes" in few
+    assert "--seeds 6" in few
+    assert "--seeds" not in text_of(norm_plan(seeds=6))
+    assert plan_to_json(norm_plan())["seeds_needed"] == 6
 
 
 def test_a_single_arm_has_nothing_to_compare(tmp_path):
