@@ -239,7 +239,9 @@ class Session:
             self._shown = LocalSweep(self.plan, self._options.runs, tracking, self._say)
             tracking = self._shown.begin()
         elif not spec.needs_wandb and self.plan.spec.method == "grid":
-            record_of(self.plan, {}).write(self._options.runs)  # for `compare`: what was asked
+            record = record_of(self.plan, {})  # for `compare`: what was asked
+            if not record.path_in(self._options.runs).exists():  # it may name a W&B sweep
+                record.write(self._options.runs)
         options = EngineOptions(
             runs_dir=self._options.runs,
             data_dir=self._data_dir,

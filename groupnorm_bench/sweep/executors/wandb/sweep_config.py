@@ -69,13 +69,21 @@ def _head(spec: SweepSpec) -> dict[str, Any]:
             *("--config", "${args_json_file}"),
         ],
     }
-    if spec.description:
-        head["description"] = spec.description
+    if description := describe_question(spec):
+        head["description"] = description
     if spec.metric is not None:
         head["metric"] = {"name": spec.metric.name, "goal": spec.metric.goal}
     if spec.early_terminate is not None:
         head["early_terminate"] = spec.raw["early_terminate"]
     return head
+
+
+def describe_question(spec: SweepSpec) -> str:
+    """Return the sweep's description with its question below: W&B has no other place for one."""
+    parts = [spec.description] if spec.description else []
+    if spec.question is not None:
+        parts.append(f"question: {json.dumps(spec.question.to_dict())}")
+    return "\n\n".join(parts)
 
 
 def live_settings(run: TrainConfig) -> dict[str, Any]:
