@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from groupnorm_bench.errors import ConfigError
-from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.settings.config import TrainConfig, named
 from groupnorm_bench.settings.fields import SETTINGS
 
 
@@ -21,21 +21,25 @@ def with_settings(command: Callable[..., int | None]) -> Callable[..., int | Non
 
     Options are text, so that files, `--set` and options are judged by the same rules, and each
     also exists with underscores, as a W&B agent's `${args}` spells them. Later wins: defaults,
-    `--config FILE`, `--set key=value`, the option itself.
+    `--config FILE`, `--set key=value`, the option itself. A parameter `given` is told which
+    settings came from any of them, whatever their value.
     """
+    wants_given = "given" in inspect.signature(command).parameters
 
     @functools.wraps(command)
     def wrapper(
         *, config_file: Path | None, assignments: list[str] | None, **options: Any
     ) -> int | None:
         given = {field.name: options.pop(field.name) for field in dataclasses.fields(TrainConfig)}
-        config = _merge(config_file, assignments or [], given)
-        return command(config=config, **options)
+        layers = _layers(config_file, assignments or [], given)
+        if wants_given:
+            options["given"] = frozenset(name for layer in layers for name in named(layer))
+        return command(config=TrainConfig.from_layers(layers), **options)
 
     own = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for parameter in inspect.signature(command, eval_str=True).parameters.values()
-        if parameter.name != "config"
+        if parameter.name not in ("config", "given")
     ]
     parameters = [*_setting_parameters(), *own]
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -70,13 +74,13 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, kind, default=default, annotation=annotation)
 
 
-def _merge(
+def _layers(
     config_file: Path | None, assignments: list[str], options: dict[str, str | None]
-) -> TrainConfig:
-    """Collect settings from all sources, then build the config once, so that order is free."""
+) -> list[dict[str, Any]]:
+    """Collect settings from all sources; the config is built once, so that order is free."""
     from groupnorm_bench.settings.config import read_settings
 
-    layers = []
+    layers: list[dict[str, Any]] = []
     if config_file is not None:
         layers.append(read_settings(config_file))
     pairs = {}
@@ -87,4 +91,4 @@ def _merge(
         pairs[key] = value
     layers.append(pairs)
     layers.append({name: value for name, value in options.items() if value is not None})
-    return TrainConfig.from_layers(layers)
+    return layers

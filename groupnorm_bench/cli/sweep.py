@@ -84,6 +84,7 @@ MaxSeeds = Annotated[
 @with_settings
 def sweep_command(
     config: TrainConfig,
+    given: frozenset[str],
     file: SweepFile,
     dry_run: DryRun = False,
     out: RunsDir = DEFAULT_RUNS_DIR,

@@ -144,7 +144,7 @@ class TrainConfig:
         """
         merged: dict[str, Any] = {}
         for layer in layers:
-            given = _named(layer)
+            given = named(layer)
             for one, other in EXCLUSIVE:
                 has_one, has_other = (not _is_none(given.get(name)) for name in (one, other))
                 if has_one and has_other:
@@ -311,10 +311,15 @@ def read_settings(path: Path) -> dict[str, Any]:
         TrainConfig.from_mapping(settings)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    return _named(settings)
+    return named(settings)
 
 
-def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
+def named(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by their fields' names, whichever way they are spelled.
+
+    Raises:
+        ConfigError: a name is unknown, or given twice.
+    """
     if settings.keys() <= _field_types().keys():
         return dict(settings)
     given: dict[str, Any] = {}

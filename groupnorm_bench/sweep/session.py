@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from groupnorm_bench.errors import ConfigError, RunFolderError, TrackingError, nearest
 from groupnorm_bench.runs import FoundRun, RunResult, find_runs
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.settings.fields import SETTINGS
 from groupnorm_bench.sweep.executors import AUTO, EXECUTORS, EngineOptions
 from groupnorm_bench.sweep.executors.local.devices import slots_for
 from groupnorm_bench.sweep.executors.protocol import Ended
+from groupnorm_bench.sweep.file.override import override
 from groupnorm_bench.sweep.file.spec import Metric, SweepSpec, read_spec
 from groupnorm_bench.sweep.plan.deciding import (
     MAX_SEEDS,
@@ -108,6 +110,8 @@ class SweepOptions:
     entity: str | None = None
     until_decided: bool = False
     max_seeds: int | None = None
+    given: frozenset[str] | None = None
+    """The settings that were typed; those that differ from the defaults if None."""
 
 
 class Session:
@@ -146,7 +150,10 @@ class Session:
             base.device, options.workers, options.workers_per_device
         )
         spec = spec if isinstance(spec, SweepSpec) else read_spec(spec)
-        _check_base(base, spec)
+        given = _changed(base) if options.given is None else options.given
+        spec, replaced = override(spec, base, given)
+        for line in replaced:
+            note(line)
         self._options, self._say, self._note = options, say, note
         self._data_dir = data_dir = options.data_dir or default_data_dir()
         self._tracking = TrackingOptions(
@@ -372,15 +379,10 @@ def choose_executor(name: str, tracking: TrackingOptions, say: Say) -> tuple[str
     return name, dataclasses.replace(tracking, mode=mode)
 
 
-def _check_base(base: TrainConfig, spec: SweepSpec) -> None:
-    """Refuse a setting that the file would override."""
-    for name in sorted(spec.settings):
-        if getattr(base, name) != getattr(TrainConfig(), name):
-            raise ConfigError(
-                f"{name}={getattr(base, name)} is set by {spec.path} as well; leave out one of them"
-            )
-    if base.seed != TrainConfig().seed:
-        raise ConfigError(f"seed={base.seed} does nothing in a sweep; use --seeds N")
+def _changed(base: TrainConfig) -> frozenset[str]:
+    """Return the settings that are not at their default: from Python, those that were given."""
+    defaults = TrainConfig()
+    return frozenset(name for name in SETTINGS if getattr(base, name) != getattr(defaults, name))
 
 
 def _find(runs_dir: Path, note: Say) -> list[FoundRun]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from groupnorm_bench.errors import SweepError
@@ -49,15 +49,21 @@ def compile_search(spec: SweepSpec, base: TrainConfig, run_cap: int | None) -> d
     constants = {
         name: {"value": value}
         for name, value in without_new_defaults(base.to_dict()).items()
-        if name not in swept
-        and name not in ARM_SETTINGS
-        and SETTINGS[name].in_cell
-        and value is not None
+        if name not in swept and SETTINGS[name].in_cell and _is_sent(name, base, swept)
     }
     config["parameters"] = constants | given["parameters"]
     if run_cap is not None:
         config["run_cap"] = run_cap
     return config
+
+
+def _is_sent(name: str, base: TrainConfig, swept: Collection[str]) -> bool:
+    """Return whether a setting that the file does not name matters to some run of its search."""
+    if getattr(base, name) is None:
+        return False
+    if SETTINGS[name].gate in swept:  # some runs read it, and W&B shows it for all of them
+        return getattr(base, name) != getattr(TrainConfig(), name)
+    return name not in base.inert
 
 
 def _head(spec: SweepSpec) -> dict[str, Any]:
