@@ -44,6 +44,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no hints.")]
 
 DEFAULT_RUNS_DIR = Path("runs")
+MAX_THREADS = 512
+"""More than any machine of ours has; some tens of thousands end in a segmentation fault."""
 
 
 @app.callback(invoke_without_command=True)

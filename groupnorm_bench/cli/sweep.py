@@ -10,6 +10,7 @@ import typer
 
 from groupnorm_bench.cli.app import (
     DEFAULT_RUNS_DIR,
+    MAX_THREADS,
     AsJson,
     DataDir,
     Quiet,
@@ -51,7 +52,10 @@ PerDevice = Annotated[
     int, typer.Option("--workers-per-device", min=1, help="Workers on each GPU, for small nets.")
 ]
 Threads = Annotated[
-    int, typer.Option(min=1, help="Processor threads of each worker; results depend on it.")
+    int,
+    typer.Option(
+        min=1, max=MAX_THREADS, help="Processor threads of each worker; results depend on it."
+    ),
 ]
 RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", help="Run again what failed in an earlier call.")
@@ -130,6 +134,7 @@ def sweep_command(
         wandb=cast("Mode", wandb),
         project=project,
         entity=entity,
+        given=given,
         until_decided=until_decided,
         max_seeds=max_seeds,
     )

@@ -9,6 +9,7 @@ import typer
 
 from groupnorm_bench.cli.app import (
     DEFAULT_RUNS_DIR,
+    MAX_THREADS,
     AsJson,
     DataDir,
     Quiet,
@@ -42,7 +43,8 @@ Entity = Annotated[
     str | None, typer.Option(envvar="WANDB_ENTITY", help="W&B entity.", show_envvar=False)
 ]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="Processor threads; torch's choice if not given.")
+    int | None,
+    typer.Option(min=1, max=MAX_THREADS, help="Processor threads; torch's choice if not given."),
 ]
 
 

@@ -28,6 +28,7 @@ from groupnorm_bench.sweep.plan.deciding import (
 )
 from groupnorm_bench.sweep.plan.describe import Cost, cost_of, headline, sample_todo
 from groupnorm_bench.sweep.plan.plan import Plan, build_plan
+from groupnorm_bench.sweep.plan.pruner import metric_value
 from groupnorm_bench.sweep.plan.sources import make_source
 from groupnorm_bench.sweep.scheduler import Failed, Reused, ScheduleOutcome, Scheduler, SweepEvent
 from groupnorm_bench.tracking.options import DEFAULT_PROJECT, Mode, Say, TrackingOptions
@@ -79,12 +80,13 @@ class SweepOutcome:
     def ranking(self) -> list[CellSummary]:
         """Return the cells by their mean over seeds, best first, never by their best seed.
 
-        By `val/accuracy` where summaries lack the sweep's metric.
+        A metric that only epochs have, as `val/loss`, counts as it was in the last one; by
+        `val/accuracy` where no run has the sweep's metric.
         """
         from groupnorm_bench.compare.cells import rank
         from groupnorm_bench.compare.rows import RunRow
 
-        rows = [RunRow(result=result) for result in self.results]
+        rows = [RunRow(result=_with_last(result, self.metric)) for result in self.results]
         has_metric = any(row.metric(self.metric.name) is not None for row in rows)
         return rank(rows, self.metric.name if has_metric else "val/accuracy")
 
@@ -377,6 +379,13 @@ def choose_executor(name: str, tracking: TrackingOptions, say: Say) -> tuple[str
     if name == AUTO:
         name = "wandb" if mode == "online" else "local"
     return name, dataclasses.replace(tracking, mode=mode)
+
+
+def _with_last(result: RunResult, metric: Metric) -> RunResult:
+    value = metric_value(metric, result)
+    if value is None or metric.name in result.summary:
+        return result
+    return result.replace(summary={**result.summary, metric.name: value})
 
 
 def _changed(base: TrainConfig) -> frozenset[str]:

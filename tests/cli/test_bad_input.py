@@ -181,6 +181,7 @@ TABLE = {
     "train-limit over the data": train("--train-limit 9999", "3,500"),
     # the config file
     "config missing": train("--config none.yaml", "none.yaml: No such file"),
+    "threads beyond any machine": train("--threads 100000", "Invalid value for '--threads'"),
     "config is a folder": train("--config .", "is not a regular file"),
     "config empty": config("", "run.yaml is empty"),
     "config of comments": config("# lr: 0.1\n", "run.yaml is empty"),

@@ -122,3 +122,12 @@ def test_a_run_folder_that_cannot_be_read_is_said_and_trained_anew(file):
     again, said = run(file)
     assert any("half" in line or "is not readable" in line for line in said)
     assert set(again.trained) == {name}
+
+
+def test_a_metric_that_only_epochs_have_ranks_by_itself(file):
+    file.write_text(FILE.replace("val/accuracy, goal: maximize", "val/loss, goal: minimize"))
+    outcome, _ = run(file)
+    ranking = outcome.ranking()
+    assert {cell.metric for cell in ranking} == {"val/loss"}
+    last = {result.arm: result.history[-1]["val/loss"] for result in outcome.results}
+    assert [(cell.arm, cell.mean) for cell in ranking] == sorted(last.items(), key=lambda x: x[1])

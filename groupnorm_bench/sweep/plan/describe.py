@@ -119,10 +119,10 @@ def seeds_needed(plan: Plan) -> int | None:
 def warnings(plan: Plan) -> list[str]:
     """Return what the plan cannot show, a line each."""
     needed = seeds_needed(plan)
-    if needed is None or len(plan.seeds) >= needed:
+    if needed is None or plan.complete_seeds >= needed:
         return []
     return [
-        f"{count(len(plan.seeds), 'seed')} can decide none of "
+        f"{count(plan.complete_seeds, 'seed')} can decide none of "
         f"{count(count_contrasts(plan) or 0, 'contrast')}: where differences are plain it takes "
         f"--seeds {needed}, where they are small many more"
     ]
@@ -147,7 +147,7 @@ def plan_to_json(plan: Plan, cost: Cost | None = None) -> dict[str, Any]:
             {"reason": reason, "points": points} for reason, points in plan.duplicates.items()
         ],
         "contrasts": contrasts,
-        "smallest_p": smallest_p(len(plan.seeds)),
+        "smallest_p": smallest_p(plan.complete_seeds),
         "seeds_needed": seeds_needed(plan),
         "estimated_seconds": None if cost is None else cost.total,
         "workers": None if cost is None else cost.workers,

@@ -146,6 +146,11 @@ class Plan:
         return self.num_runs - self.num_reused - self.num_failed
 
     @property
+    def complete_seeds(self) -> int:
+        """Seeds that every cell is run with; a run_cap may leave fewer than there are."""
+        return min(len(self.seeds), self.num_runs // max(self.num_cells, 1))
+
+    @property
     def is_large(self) -> bool:
         """Whether a person should confirm it before it starts."""
         return self.num_todo > LARGE
@@ -247,7 +252,16 @@ def _grid(
         cap,
         grid_points=points,
         duplicates={why: count * len(seeds) for why, count in grid.duplicates().items()},
+        notes=_what_is_cut(grid.size, len(seeds), cap),
     )
+
+
+def _what_is_cut(cells: int, seeds: int, cap: int | None) -> tuple[str, ...]:
+    if cap is None or cap >= cells * seeds:
+        return ()
+    kept = f"{cap // cells:,} of {seeds:,} seeds" if cap >= cells else f"{cap:,} of {cells:,} cells"
+    left_out = f"{cells * seeds - cap:,} of {cells * seeds:,} runs"
+    return (f"run_cap={cap} leaves {left_out} out; complete are {kept}",)
 
 
 def _random(

@@ -164,3 +164,12 @@ def test_a_bayes_plan_is_estimated_from_draws_of_its_space():
     assert all(config in plan for config in sample)
     assert plan_to_json(plan)["plan"] == []
     assert f"{plan.num_runs} runs" in text_of(plan)
+
+
+def test_a_run_cap_tells_what_it_cuts_and_counts_only_complete_seeds():
+    plan = norm_plan(seeds=10, run_cap=24 * 2 + 5)
+    assert plan_to_json(plan)["smallest_p"] == 0.5
+    assert "run_cap=53 leaves 187 of 240 runs out; complete are 2 of 10 seeds" in text_of(plan)
+    assert "2 seeds can decide none of 21 contrasts" in text_of(plan)
+    assert "complete are 7 of 24 cells" in text_of(norm_plan(run_cap=7))
+    assert "run_cap" not in text_of(norm_plan(run_cap=72))
