@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection
 from pathlib import Path
 
-from groupnorm_bench.compare.question import Question, Tune
+from groupnorm_bench.compare.question import Question
 from groupnorm_bench.errors import CompareError, ConfigError, SweepError
-from groupnorm_bench.settings.config import TrainConfig, setting_name
-from groupnorm_bench.settings.fields import NEUTRAL
-from groupnorm_bench.settings.yamlfile import YamlFile, read_yaml
+from groupnorm_bench.settings.yamlfile import read_yaml
 
 SUFFIX = ".question.yaml"
 
@@ -25,12 +22,8 @@ def question_path(sweep_file: Path) -> Path:
     return sweep_file.with_name(sweep_file.stem + SUFFIX)
 
 
-def read_question(sweep_file: Path, seeds: Collection[int] = ()) -> Question | None:
+def read_question(sweep_file: Path) -> Question | None:
     """Return a sweep's question, or None where it has none.
-
-    Args:
-        sweep_file: where the sweep stands.
-        seeds: its seeds; those of `tune` must be others.
 
     Raises:
         SweepError: the file is not readable, or makes no sense; with its line.
@@ -53,27 +46,9 @@ def read_question(sweep_file: Path, seeds: Collection[int] = ()) -> Question | N
         key = re.match(r"(?:unknown key ')?(\w+)", str(error))
         where = document.where(key.group(1)) if key else str(path)
         raise SweepError(f"{where} {error}") from error
-    if question.tune is not None:
-        _check_tune(document, question.tune, seeds)
     if question.max_seeds is not None and question.max_seeds < question.first_look:
         raise SweepError(
             f"{document.where('max_seeds')} max_seeds={question.max_seeds} is less than "
             f"first_look={question.first_look}, so nothing is ever decided; raise it"
         )
     return question
-
-
-def _check_tune(document: YamlFile, tune: Tune, seeds: Collection[int]) -> None:
-    for name, values in tune.settings.items():
-        try:
-            for value in values:
-                TrainConfig.from_mapping({**NEUTRAL, setting_name(name): value})
-        except ConfigError as error:
-            at = document.where("tune", "settings", name)
-            raise SweepError(f"{at} tune: {error}") from error
-    both = sorted(set(tune.seeds) & set(seeds))
-    if both:
-        raise SweepError(
-            f"{document.where('tune', 'seeds')} tune seeds={both} are seeds of the sweep; tune on "
-            "others, as [1000, 1001, 1002]"
-        )

@@ -137,7 +137,7 @@ def read_spec(path: Path) -> SweepSpec:
         entity=data.get("entity"),
         raw=_as_sent(data),
         notes=_for_agents_alone(document),
-        question=read_question(path, seeds),
+        question=read_question(path),
     )
 
 

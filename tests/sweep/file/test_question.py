@@ -56,12 +56,6 @@ def test_the_plan_counts_the_contrasts_that_it_asks_for(tmp_path, question, cont
         ("[1]", "s.question.yaml holds a list or one value"),
         ("", "s.question.yaml is empty"),
         ("first_look: 5\nmax_seeds: 2\n", "yaml:2 max_seeds=2 is less than first_look=5"),
-        ("tune: {settings: {rl: [1, 2]}, seeds: [9]}\n", "yaml:1 tune: unknown setting 'rl'"),
-        ("tune: {settings: {lr: [1, -2]}, seeds: [9]}\n", "yaml:1 tune: lr=-2.0 is not a posi"),
-        (
-            "tune:\n  settings: {lr: [1, 2]}\n  seeds: [0, 9]\n",
-            "s.question.yaml:3 tune seeds=[0] are seeds of the sweep; tune on others",
-        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_its_line(tmp_path, question, message):
