@@ -52,6 +52,7 @@ def all_busy(text: str) -> bool:
 
 
 PICTURES = {
+    "quick": Picture(command="gnbench quick", arguments=("quick",), columns=120, rows=24),
     "train": Picture(
         command="gnbench train --norm group --groups 8",
         arguments=("train", "--norm", "group", "--groups", "8"),
