@@ -243,7 +243,8 @@ def _download(name: str, folder: str, mirror: str | None) -> str | None:
 
 def _end_with_parent() -> None:
     """End this process when its parent has gone: stdin is a pipe from it."""
-    sys.stdin.buffer.read()
+    while os.read(0, 1):  # not sys.stdin: its buffer, held here, is fatal to Python's own end
+        pass
     os._exit(1)
 
 

@@ -287,9 +287,11 @@ TABLE = {
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
-    """Return every path under `folder` with its content."""
+    """Return every path under `folder` with its content; a lock's tells who held it last."""
     return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        str(path.relative_to(folder)): path.read_bytes()
+        if path.is_file() and path.name != "lock"
+        else None
         for path in sorted(folder.rglob("*"))
         if "__pycache__" not in path.parts
     }
@@ -353,7 +355,7 @@ def test_a_run_folder_in_use_by_another_process(tmp_path, monkeypatch, capsys):
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         assert run(["train", *BASE, "--device", "cpu"]) == 2
-        assert "is in use by another process" in capsys.readouterr().err
+        assert f"is in use by process {holder.pid} on " in capsys.readouterr().err
         assert sorted(path.name for path in folder.path.iterdir()) == ["lock"]
         holder.communicate()
     assert run(["train", *BASE, "--device", "cpu"]) == 0
