@@ -69,8 +69,12 @@ def markdown(text: str, *, in_cell: bool = False) -> str:
 def csv_cell(value: Any) -> Any:
     """Return a cell that no spreadsheet takes for a formula: such text gets a quote in front.
 
-    >>> [csv_cell(value) for value in ("=HYPERLINK(1)", "-1", -1.5, "batch")]
-    ["'=HYPERLINK(1)", "'-1", -1.5, 'batch']
+    A missing value is `NA`, as R and pandas read it.
+
+    >>> [csv_cell(value) for value in ("=HYPERLINK(1)", "-1", -1.5, "batch", None)]
+    ["'=HYPERLINK(1)", "'-1", -1.5, 'batch', 'NA']
     """
+    if value is None:
+        return "NA"
     is_formula = isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r")
     return f"'{value}" if is_formula else value

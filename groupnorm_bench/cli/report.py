@@ -71,7 +71,7 @@ def report_command(
     if open_it and output != "html":
         raise CompareError("--open opens the page; leave --format md out")
     from groupnorm_bench.cli.views.training import say
-    from groupnorm_bench.report.write import report
+    from groupnorm_bench.report.write import is_stdout, report
 
     written = report(
         list(runs or [str(DEFAULT_RUNS_DIR)]),
@@ -94,6 +94,8 @@ def report_command(
         say(f"{count(len(written.figures), 'picture')} in {figures}")
     if written.path is None:
         typer.echo(written.text, nl=False)
+    elif is_stdout(written.path):
+        return  # the report is there: nothing may be written over it
     elif as_json:
         pictures = [str(picture) for picture in written.figures]
         print_json({"report": str(written.path), "figures": pictures})

@@ -104,10 +104,27 @@ def _text(content: Content, output: Format, path: Path | None, pictures: Sequenc
 
 
 def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all; through a link, or into a pipe or a device, in place.
+
+    Raises:
+        RunFolderError: it cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            with path.open("wb") as file:
+                file.write(text.encode())
+            return
     except OSError as error:
         raise RunFolderError(
             f"out={str(path)!r} cannot be written: {error.strerror}; choose another --out"
         ) from error
     write_atomic(path, text.encode())
+
+
+def is_stdout(path: Path) -> bool:
+    """Return whether a path leads to what stdout writes to, as /dev/stdout does."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(1))
+    except OSError:
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from groupnorm_bench.compare.cells import rank, summarize_cells
 from groupnorm_bench.compare.load import load_runs, refuse_duplicates
-from groupnorm_bench.compare.rows import RunTable
+from groupnorm_bench.compare.rows import RunRow, RunTable
 from groupnorm_bench.compare.where import parse_where
 from groupnorm_bench.errors import CompareError, GnbenchError, RunFolderError
 from tests.support.run_folders import ENVIRONMENT, hits_of, result_of, row_of, table_of, write_run
@@ -205,6 +206,35 @@ def test_hits_of_another_length_than_told_are_left_out(tmp_path):
     write_run(tmp_path, told, hits_of(0.9, 40))
     (row,) = load_runs([tmp_path]).rows
     assert (row.hits(), row.num_images("test")) == (None, 80)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "zip", "device", "huge", "text"])
+def test_hits_of_any_other_kind_are_left_out_at_once(tmp_path, kind):
+    folder = write_run(tmp_path, result_of("batch", 0.9), hits_of(0.9, 40))
+    path = folder.hits_path
+    path.unlink()
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "zip":
+        with path.open("wb") as file:
+            np.savez(file, a=np.zeros(3))
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "huge":
+        with path.open("wb") as file:
+            file.truncate(2**40)
+    else:
+        path.write_text("no array")
+    (row,) = load_runs([tmp_path]).rows
+    assert (row.hits(), row.num_images("test")) == (None, 1_000)
+
+
+@pytest.mark.parametrize("seen", ["x", None, True, [1], -1, 1e400])
+def test_a_history_of_anything_gives_no_traceback(tmp_path, seen):
+    result = result_of("batch", 0.9)
+    result.history[0]["images_seen"] = seen
+    row = RunRow(result=result)
+    assert row.seconds_per_epoch == 2.0
 
 
 def test_compare_loads_without_torch_wandb_and_slow_libraries():
