@@ -2,8 +2,6 @@
 
     python benchmarks/pieces.py [--batch-sizes 16 64 256] [--threads 1] [--groups 8]
 
-"eager" is ours by torch's operations alone, "compiled" by the compiled loops, as long runs train.
-
 Forward and backward, microseconds an image, the median of interleaved repeats with its tenths.
 """
 
@@ -33,7 +31,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     for batch_size in args.batch_sizes:
         print(f"\n{args.threads} threads, batch size {batch_size}, {args.groups} groups:\n")
-        print("| piece | torch, channels-first | eager | compiled |\n| --- | --- | --- | --- |")
+        print("| piece | torch, channels-first | loops |\n| --- | --- | --- |")
         table(batch_size, args.groups, args.repeats)
 
 
@@ -43,16 +41,16 @@ def table(batch_size: int, groups: int, repeats: int) -> None:
     cases = [case for ways in steps.values() for case in ways]
     seconds = interleaved(cases, repeats)
     times = [Spread.of([1e6 * s / batch_size for s in each]) for each in seconds]
-    rows = list(zip(times[::3], times[1::3], times[2::3], strict=True))
+    rows = list(zip(times[::2], times[1::2], strict=True))
     for name, row in zip(steps, rows, strict=True):
         cells = [f"{t.median:.0f} ({t.low:.0f} to {t.high:.0f})" for t in row]
         print(f"| {name} | " + " | ".join(cells) + " |")
-    sums = [f"{sum(row[way].median for row in rows):,.0f}" for way in range(3)]
+    sums = [f"{sum(row[way].median for row in rows):,.0f}" for way in range(2)]
     print("| sum | " + " | ".join(sums) + " |")
 
 
 def pieces(batch_size: int, groups: int) -> dict[str, list[Case]]:
-    """Return each piece as torch's modules run it, and as gnbench does without and with loops."""
+    """Return each piece as torch's modules run it, and as gnbench does."""
     layers = {
         "first convolution": (nn.Conv2d(1, 32, 5, padding=2), (1, 28, 28)),
         "norm, ReLU, pool, 32 x 28 x 28": (block(groups, 32), (32, 28, 28)),
@@ -65,10 +63,9 @@ def pieces(batch_size: int, groups: int) -> dict[str, list[Case]]:
         maps = torch.randn(batch_size, *shape)
         last = maps.contiguous(memory_format=torch.channels_last) if len(shape) == 3 else maps
         steps[name] = [Case(both_passes(layer, maps, i > 0))]
-        for setting in ("off", "on"):
-            way = way_of(layer, setting)
-            context = partial(way.context, batch_size)
-            steps[name].append(Case(both_passes(way.forward, last, i > 0), context))
+        way = way_of(layer)
+        context = partial(way.context, batch_size)
+        steps[name].append(Case(both_passes(way.forward, last, i > 0), context))
     return steps
 
 
@@ -76,9 +73,9 @@ def block(groups: int, channels: int) -> nn.Module:
     return nn.Sequential(nn.GroupNorm(groups, channels), nn.ReLU(), nn.MaxPool2d(2))
 
 
-def way_of(layer: nn.Module, setting: str) -> Way:
+def way_of(layer: nn.Module) -> Way:
     layers = layer if isinstance(layer, nn.Sequential) else nn.Sequential(layer)
-    return choose_way(layers, TrainConfig(compile=setting), torch.device("cpu"), 10**9)
+    return choose_way(layers, TrainConfig(compile="on"), torch.device("cpu"), 10**9)
 
 
 def both_passes(

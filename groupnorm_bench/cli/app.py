@@ -15,6 +15,7 @@ from typer.main import get_command
 
 import groupnorm_bench
 from groupnorm_bench.errors import GnbenchError
+from groupnorm_bench.processors import wait_without_spinning
 from groupnorm_bench.wording import printable
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def print_drawn(drawn: RenderableType) -> None:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run `gnbench` and exit: 0 done, 2 the user can mend it, 3 diverged or failed, 130, 143."""
+    wait_without_spinning()
     sys.exit(run(args))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -122,12 +123,18 @@ def _train_on(
     stop: StopSignal,
     progress: TrainProgress,
 ) -> RunResult:
+    from groupnorm_bench.training.ahead import compile_ahead
+
+    compile_ahead([config], progress.say)
     import torch
 
+    from groupnorm_bench import processors
     from groupnorm_bench.datasets.load import load_dataset
     from groupnorm_bench.training.hooks import Hooks
     from groupnorm_bench.trial import run_trial
 
+    if threads is None and "OMP_NUM_THREADS" not in os.environ:
+        threads = min(torch.get_num_threads(), processors.available())
     if threads is not None:
         torch.set_num_threads(threads)
     return run_trial(

@@ -41,7 +41,7 @@ class CapturedWay:
         self.model.train()
         captured, problem = capture(score, self.model, images, labels)
         if captured is None:
-            self.name, self.notes = "plain", [f"compile off: {problem}"]
+            self.name, self.notes = "torch", [f"compile off: {problem}"]
             return score
         return captured
 

@@ -2,11 +2,12 @@
 
 Tensors of pixels are [N, H, W, C] here, float32 and contiguous; statistics are [N, C]. Each loop
 does images `first` to `last`, so that threads can share them; images do not depend on each other.
-Loading this module compiles them, or finds them in the cache folder: `compiled.prepare`.
+Loading this module compiles nothing: `prepare` does, or finds what it needs in the cache folder.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,15 @@ _OPTIONS: Any = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath
 """Products may be fused with sums, nothing is reordered."""
 
 
-def _loop(*arguments: str) -> Any:
-    return njit(f"void({', '.join(arguments)})", **_OPTIONS)
+_SIGNATURES: dict[str, str] = {}
+
+
+def _loop(*arguments: str, returns: str = "void") -> Any:
+    def declare(function: Any) -> Any:
+        _SIGNATURES[function.__name__] = f"{returns}({', '.join(arguments)})"
+        return njit(**_OPTIONS)(function)
+
+    return declare
 
 
 @_loop("i8[::1]", "i8")
@@ -105,7 +113,7 @@ def correlate(
                             target[i] = source[i]
 
 
-@njit(f"{_ROWS}({_IMAGES}, {_PIXELS}, b1, {_RANGE})", **_OPTIONS)
+@_loop(_IMAGES, _PIXELS, "b1", _RANGE, returns=_ROWS)
 def correlate_grads(images: Any, grad: Any, rounds: bool, first: int, last: int) -> Any:
     """Return the gradients of taps and bias, [SIDE * SIDE + 1, C]; arguments as `correlate`."""
     _, height, width, channels = grad.shape
@@ -566,3 +574,35 @@ def from_spectra(
                         number[LANES + i] = source[2 * i + 1] * imaginary
         for block in range(len(planes)):
             _image(planes[block], offset, rounds, block * LANES, pixels[n])
+
+
+KERNELS = {
+    "convolution": ("correlate", "correlate_grads", "stay_awake"),
+    "spectra": ("to_spectra", "from_spectra"),
+    "none": ("relu_pool", "relu_unpool"),
+    "statistics": ("moments", "pool", "sum_grads", "unpool"),
+    "group": ("group_pool", "group_unpool"),  # which call those of `statistics`
+}
+"""What is compiled together."""
+
+
+def prepare(kind: str) -> bool:
+    """Compile the loops of a kind of `KERNELS`, or load them from the cache folder.
+
+    Returns:
+        whether the cache was damaged, and made anew.
+    """
+    is_damaged = False
+    for name in KERNELS[kind]:
+        dispatcher = globals()[name]
+        if dispatcher.signatures:
+            continue
+        try:
+            dispatcher.compile(_SIGNATURES[name])
+        except Exception:  # what a damaged cache raises is up to its damage
+            is_damaged = True
+            for path in Path(dispatcher.stats.cache_path).glob("kernels.*"):
+                path.unlink(missing_ok=True)
+            dispatcher.compile(_SIGNATURES[name])
+        dispatcher.disable_compile()
+    return is_damaged

@@ -1,98 +1,36 @@
-"""The norm block and both convolutions by compiled loops, where a run is long enough.
-
-The loops are in `kernels`, which loads Numba: 9 s of compiling the first time on a machine, less
-than a second later. Nothing here loads it before `prepare`.
-"""
+"""Tensors in, tensors out: the loops of `kernels`, which must be prepared (`compiler.prepare`)."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from groupnorm_bench.errors import one_line
+from groupnorm_bench.fast.compiler import kernels
 from groupnorm_bench.fast.threads import share
 
-MIN_IMAGES = 100_000
-"""Images of training from which `auto` compiles: the loops save about 0.2 ms each, so this many
-earn back what compiling takes once on a machine (docs/performance.md)."""
+_NUM_SUMS = 4
+"""Partial sums over a batch, whatever the number of threads: so no bit depends on it."""
 
 
-def decide(setting: str, images: int) -> tuple[bool, str]:
-    """Return whether to use the compiled loops, and a line that says why.
-
-    Args:
-        setting: `auto`, `on` or `off`.
-        images: images that the whole run trains on, repeats counted.
-    """
-    if setting == "off":
-        return False, "compile off"
-    if setting == "auto" and images < MIN_IMAGES:
-        return False, "compile off: too short a run to earn it back (--compile on forces it)"
-    return True, "compile on"
-
-
-def prepare() -> str | None:
-    """Compile the loops, or load them from the cache folder.
-
-    Returns:
-        None, or what went wrong in one line.
-    """
-    try:
-        cache_dir = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(cache_dir) / "groupnorm-bench/compiled"))
-        try:
-            _kernels()
-        except Exception:  # a cache that is full, damaged or forbidden, most likely
-            _compile_afresh()
-    except Exception as error:  # the compiler is another program: it fails in its own ways
-        return one_line(error)[:160]
-    return None
-
-
-def _compile_afresh() -> None:
-    """Compile the loops for this process alone."""
-    from numba import config
-
-    kept = config.CACHE_DIR
-    with tempfile.TemporaryDirectory() as folder:
-        config.CACHE_DIR = folder
-        try:
-            _kernels()
-        finally:
-            config.CACHE_DIR = kept
-
-
-def _kernels() -> Any:
-    from groupnorm_bench.fast import kernels
-
-    return kernels
-
-
-def fits(features: Tensor, dtype: torch.dtype) -> bool:
-    """Return whether the loops take `features`: channels-last, even sides, at most float32.
-
-    Args:
-        features: [N, C, H, W].
-        dtype: of the norm's parameters.
-    """
+def fits(features: Tensor) -> bool:
+    """Return whether the norm blocks take [N, C, H, W]: float32, channels-last, even sides."""
     return (
-        features.shape[2] % 2 == 0
+        features.dtype == torch.float32
+        and features.device.type == "cpu"
+        and min(features.shape[2:]) >= 2
+        and features.shape[2] % 2 == 0
         and features.shape[3] % 2 == 0
         and features.is_contiguous(memory_format=torch.channels_last)
-        and torch.promote_types(features.dtype, dtype) == torch.float32
     )
 
 
 def moments(features: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and variance over the pixels of features [N, C, H, W]: each [N, C]."""
     means, variances = torch.empty(2, *features.shape[:2]).unbind()
-    share(_kernels().moments, len(features), _pixels(features), means.numpy(), variances.numpy())
+    share(kernels().moments, len(features), _pixels(features), means.numpy(), variances.numpy())
     return means, variances
 
 
@@ -112,7 +50,7 @@ def pool(
     pooled, centred = _like_pooled(features), _like_pooled(features)
     places = _like_pooled(features, torch.int8)
     share(
-        _kernels().pool,
+        kernels().pool,
         num_images,
         _pixels(features),
         weight.detach().sign().numpy(),
@@ -130,7 +68,7 @@ def relu_pool(features: Tensor) -> tuple[Tensor, Tensor]:
     """Return max_pool2d(relu(features), 2), channels-last as features are, and places of peaks."""
     pooled, places = _like_pooled(features), _like_pooled(features, torch.int8)
     arrays = _pixels(features), places.numpy(), pooled.numpy()
-    share(_kernels().relu_pool, len(features), *arrays)
+    share(kernels().relu_pool, len(features), *arrays)
     return pooled.permute(0, 3, 1, 2), places
 
 
@@ -138,7 +76,7 @@ def relu_unpool(grad: Tensor, places: Tensor) -> Tensor:
     """Return the gradient of features; `places` is from `relu_pool`."""
     num_images, channels, height, width = grad.shape
     pixels = torch.empty(num_images, 2 * height, 2 * width, channels)
-    share(_kernels().relu_unpool, num_images, _pixels(grad), places.numpy(), pixels.numpy())
+    share(kernels().relu_unpool, num_images, _pixels(grad), places.numpy(), pixels.numpy())
     return pixels.permute(0, 3, 1, 2)
 
 
@@ -146,7 +84,7 @@ def sum_grads(grad: Tensor, places: Tensor, centred: Tensor) -> tuple[Tensor, Te
     """Return sums of grad behind ReLU, plain and times centred: each [N, C]."""
     sums, products = torch.empty(2, *grad.shape[:2]).unbind()
     arrays = _pixels(grad), places.numpy(), _pixels(centred), sums.numpy(), products.numpy()
-    share(_kernels().sum_grads, len(grad), *arrays)
+    share(kernels().sum_grads, len(grad), *arrays)
     return sums, products
 
 
@@ -164,7 +102,7 @@ def unpool(
     """
     num_images = len(features)
     share(
-        _kernels().unpool,
+        kernels().unpool,
         num_images,
         _pixels(grad),
         places.numpy(),
@@ -183,7 +121,7 @@ def group_pool(
     pooled, centred = _like_pooled(features), _like_pooled(features)
     places = _like_pooled(features, torch.int8)
     share(
-        _kernels().group_pool,
+        kernels().group_pool,
         num_images,
         _pixels(features),
         weight.detach().numpy(),
@@ -209,7 +147,7 @@ def group_unpool(
     centred, places, means, rstds = (values.numpy() for values in saved)
     sums, products = torch.empty(2, *features.shape[:2]).unbind()
     share(
-        _kernels().group_unpool,
+        kernels().group_unpool,
         len(features),
         _pixels(grad),
         places,
@@ -233,12 +171,12 @@ def _like_pooled(features: Tensor, dtype: torch.dtype = torch.float32) -> Tensor
 
 def takes_one_channel(images: Tensor, weight: Tensor) -> bool:
     """Return whether `correlate` takes these images [N, 1, H, W] and this kernel."""
-    side = _kernels().SIDE
+    side = kernels().SIDE
     return (
         images.dtype == weight.dtype == torch.float32
         and weight.shape[2:] == (side, side)
         and images.shape[3] % 4 == 0
-        and len(weight) % _kernels().LANES == 0
+        and len(weight) % kernels().LANES == 0
     )
 
 
@@ -252,23 +190,24 @@ def correlate(padded: Tensor, taps: Tensor, bias: Tensor, rounds: bool) -> Tenso
         rounds: whether to round what is returned.
     """
     num_images, height, width = padded.shape
-    side = _kernels().SIDE - 1
+    side = kernels().SIDE - 1
     pixels = torch.empty(num_images, height - side, width - side, taps.shape[1])
     arrays = padded.numpy(), taps.contiguous().numpy(), bias.numpy(), rounds, pixels.numpy()
-    share(_kernels().correlate, num_images, *arrays)
+    share(kernels().correlate, num_images, *arrays)
     return pixels.permute(0, 3, 1, 2)
 
 
 def correlate_grads(padded: Tensor, grad: Tensor, rounds: bool) -> Tensor:
     """Return the gradients of taps and bias, [26, C]; `grad` [N, C, H, W] may be rounded first."""
     grad = grad.contiguous(memory_format=torch.channels_last)
-    parts = share(_kernels().correlate_grads, len(grad), padded.numpy(), _pixels(grad), rounds)
+    arrays = padded.numpy(), _pixels(grad), rounds
+    parts = share(kernels().correlate_grads, len(grad), *arrays, num_parts=_NUM_SUMS)
     return torch.from_numpy(sum(parts))
 
 
 def takes_kernel(images: Tensor, weight: Tensor) -> bool:
     """Return whether `to_spectra` and `to_mixing` take these images and this square kernel."""
-    period, lanes = _kernels().PERIOD, _kernels().LANES
+    period, lanes = kernels().PERIOD, kernels().LANES
     out_channels, channels, height, width = weight.shape
     return (
         images.dtype == weight.dtype == torch.float32
@@ -281,14 +220,14 @@ def takes_kernel(images: Tensor, weight: Tensor) -> bool:
 
 def to_spectra(maps: Tensor, rounds: bool, *, conjugate: bool = False) -> Tensor:
     """Return complex spectra [frequencies, N, C] of maps [N, C, H, W], rounded to bf16 or not."""
-    return _to_spectra(maps, 0, rounds, _kernels().MAP_SCALE, conjugate)
+    return _to_spectra(maps, 0, rounds, kernels().MAP_SCALE, conjugate)
 
 
 def from_spectra(
     spectra: Tensor, rounds: bool, height: int, width: int, *, conjugate: bool = False
 ) -> Tensor:
     """Return maps [N, C, height, width], channels-last, rounded or not: `to_spectra` transposed."""
-    scale = _kernels().MAP_SCALE
+    scale = kernels().MAP_SCALE
     return _from_spectra(spectra, 0, rounds, scale, conjugate, (height, width))
 
 
@@ -297,21 +236,21 @@ def to_mixing(weight: Tensor) -> Tensor:
 
     maps -> from_spectra(to_spectra(maps) @ matrix.T) is the convolution.
     """
-    return _to_spectra(weight, weight.shape[2] // 2, False, _kernels().KERNEL_SCALE, True)
+    return _to_spectra(weight, weight.shape[2] // 2, False, kernels().KERNEL_SCALE, True)
 
 
 def from_mixing(mixing: Tensor, size: int) -> Tensor:
     """Return a kernel [O, C, size, size] of conjugate matrices: the transpose of `to_mixing`."""
-    return _from_spectra(mixing, size // 2, False, _kernels().KERNEL_SCALE, False, (size, size))
+    return _from_spectra(mixing, size // 2, False, kernels().KERNEL_SCALE, False, (size, size))
 
 
 def _to_spectra(maps: Tensor, offset: int, rounds: bool, scale: Any, conjugate: bool) -> Tensor:
     num_images, channels = maps.shape[:2]
-    num_frequencies = _kernels().NUM_HALF * _kernels().PERIOD
+    num_frequencies = kernels().NUM_HALF * kernels().PERIOD
     spectra = torch.empty(num_frequencies, num_images, channels, dtype=torch.complex64)
     maps = maps.contiguous(memory_format=torch.channels_last)
     settings = offset, rounds, scale, -1 if conjugate else 1
-    share(_kernels().to_spectra, num_images, _pixels(maps), *settings, _pairs(spectra))
+    share(kernels().to_spectra, num_images, _pixels(maps), *settings, _pairs(spectra))
     return spectra
 
 
@@ -326,7 +265,7 @@ def _from_spectra(
     _, num_images, channels = spectra.shape
     pixels = torch.empty(num_images, *size, channels)
     settings = offset, rounds, scale, -1 if conjugate else 1
-    share(_kernels().from_spectra, num_images, _pairs(spectra), *settings, pixels.numpy())
+    share(kernels().from_spectra, num_images, _pairs(spectra), *settings, pixels.numpy())
     return pixels.permute(0, 3, 1, 2)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from queue import SimpleQueue
@@ -19,17 +20,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from groupnorm_bench.fast.compiler import kernels
+
 MIN_SHARED_BATCH = 16
 """Images of a batch from which our own threads are faster than torch's (docs/performance.md)."""
 MAX_THREADS = 4
 """Threads that share a batch at most: they are handed their parts one after the other, and more
 than two were not measured."""
+_WINDOW, _REST = 0.25, 1.0
+"""Seconds over which it is seen whether helpers pay, and for which they rest if not."""
 
 
-def for_batches(use_loops: bool, batch_size: int) -> contextlib.AbstractContextManager[None]:
+def for_batches(batch_size: int) -> contextlib.AbstractContextManager[None]:
     """Return the context in which batches of this size run: `sharing` where that is faster."""
-    fits = use_loops and batch_size >= MIN_SHARED_BATCH
-    return sharing() if fits else contextlib.nullcontext()
+    return sharing() if batch_size >= MIN_SHARED_BATCH else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
@@ -91,33 +95,73 @@ class _Helper:
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         except OSError:  # forbidden here: at its usual priority it would hold up others
             return
-        from groupnorm_bench.fast.kernels import stay_awake
+        kernels().stay_awake(self._flags, 1)
 
-        stay_awake(self._flags, 1)
+
+class _Watch:
+    """Whether helpers pay: not where somebody else keeps their cores busy, and holds us up.
+
+    What is waited for them is set against what their part would take here. A training that gets
+    company goes on alone, and looks again every second; its bits stay the same.
+    """
+
+    def __init__(self) -> None:
+        self._own = self._waited = self._resumes = 0.0
+
+    def helpers(self) -> list[_Helper]:
+        """Return the helpers to hand parts to."""
+        return _helpers if time.perf_counter() >= self._resumes else []
+
+    def account(self, own: float, waited: float, num_helpers: int) -> None:
+        """Count the seconds of our own part of some work, and those waited for the others."""
+        self._own += own
+        self._waited += waited
+        if self._own + self._waited > _WINDOW:
+            if self._waited > self._own * num_helpers:
+                self._resumes = time.perf_counter() + _REST
+            self._own = self._waited = 0.0
 
 
 _helpers: list[_Helper] = []
+_watch = _Watch()
 
 
-def share(function: Callable[..., Any], length: int, *arguments: Any) -> list[Any]:
+def share(
+    function: Callable[..., Any], length: int, *arguments: Any, num_parts: int | None = None
+) -> list[Any]:
     """Return the results of function(*arguments, first, last) over parts of range(length).
 
-    One part for each thread within `sharing`, else a single one.
+    A part for each thread within `sharing`, else a single one; or `num_parts`, whoever does them,
+    or as many as `length`.
     """
-    helpers = _helpers[: max(length - 1, 0)]
-    parts = len(helpers) + 1
-    bounds = [length * i // parts for i in range(parts + 1)]
-    for helper, (first, last) in zip(helpers, itertools.pairwise(bounds[1:]), strict=True):
-        helper.hand(partial(function, *arguments, first, last))
+    helpers = _watch.helpers()[: max((num_parts or length) - 1, 0)]
+    num_threads = len(helpers) + 1
+    num_parts = min(num_parts or num_threads, length)
+    bounds = [length * i // num_parts for i in range(num_parts + 1)]
+    parts = list(itertools.pairwise(bounds))
+    ends = [num_parts * i // num_threads for i in range(num_threads + 1)]
+    jobs = [partial(_do, function, arguments, parts[a:b]) for a, b in itertools.pairwise(ends)]
+    for helper, job in zip(helpers, jobs[1:], strict=True):
+        helper.hand(job)
+    started = time.perf_counter()
     try:
-        results = [function(*arguments, 0, bounds[1])]
+        results = jobs[0]()
     finally:
+        done = time.perf_counter()
         outcomes = [helper.outcome() for helper in helpers]  # of all, also after an error
+    if helpers:
+        _watch.account(done - started, time.perf_counter() - done, len(helpers))
     for result, error in outcomes:
         if error is not None:
             raise error
-        results.append(result)
+        results += result
     return results
+
+
+def _do(
+    function: Callable[..., Any], arguments: tuple[Any, ...], parts: list[tuple[int, int]]
+) -> list[Any]:
+    return [function(*arguments, first, last) for first, last in parts]
 
 
 def multiply(left: Tensor, right: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ from groupnorm_bench.sweep.plan.pruner import metric_value
 from groupnorm_bench.sweep.plan.sources import make_source
 from groupnorm_bench.sweep.scheduler import Failed, Reused, ScheduleOutcome, Scheduler, SweepEvent
 from groupnorm_bench.tracking.options import DEFAULT_PROJECT, Mode, Say, TrackingOptions
+from groupnorm_bench.training.ahead import compile_ahead
 
 if TYPE_CHECKING:
     from groupnorm_bench.compare.cells import CellSummary
@@ -244,6 +245,8 @@ class Session:
         from groupnorm_bench.sweep.executors.wandb.local_sweep import LocalSweep, record_of
 
         spec = EXECUTORS[executor]
+        if not spec.needs_wandb:  # an agent's runs see to it themselves
+            compile_ahead(sample_todo(self.plan), self._say)
         if not spec.needs_wandb and tracking.mode != "disabled":
             self._shown = LocalSweep(self.plan, self._options.runs, tracking, self._say)
             tracking = self._shown.begin()

@@ -25,6 +25,7 @@ from groupnorm_bench.training.optimizers import make_optimizer, make_schedule
 from groupnorm_bench.training.scoring import activations, eval_gap, evaluate
 from groupnorm_bench.training.way import Way, choose_way
 
+_WAYS = ("torch", "loops-2", "captured")
 _CUDA_CHECK_EVERY = 50
 """Steps between looks at the loss on a GPU, where each look waits for the device."""
 
@@ -260,8 +261,12 @@ class Training:
         if (state["cell"], state["seed"]) != (self.config.cell, self.config.seed):
             raise ValueError(f"it belongs to {state['cell']} with seed {state['seed']}")
         way = state.get("way", self.way.name)  # older checkpoints do not tell
-        if way == "plain" and way != self.way.name:
+        if way == "plain" and self.device.type != "cpu":
+            way = "torch"  # as 0.1.0 called it
+        if way == "torch" and way != self.way.name:
             self._choose_way(self.config.replace(compile="off"))
+        if way not in _WAYS:
+            raise ValueError(f"its steps were computed as an older gnbench did ({way})")
         if way != self.way.name:
             raise ValueError(f"it was trained with compile on, and here it is {self.notes[-1]}")
         self.model.load_state_dict(state["model"])

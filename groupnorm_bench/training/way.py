@@ -49,7 +49,7 @@ class Way(Protocol):
 class TorchWay:
     """Torch's modules as they are."""
 
-    name = "plain"
+    name = "torch"
 
     def __init__(self, model: nn.Module, precision: str, device: torch.device, note: str) -> None:
         self.model, self._precision, self._device = model, precision, device

@@ -20,7 +20,7 @@ def test_every_norm_is_timed_in_both_precisions_and_ours_where_it_exists():
     left_out = {note.split(":")[0] for note in notes}
     names = set(NORMS) - left_out
     assert timed == {(name, precision) for name in names for precision in ("fp32", "bf16")}
-    fast = {row.norm for row in rows if row.way == "fused"}
+    fast = {row.norm for row in rows if row.way == "compiled"}
     assert fast == {"none", "batch", "group", "layer", "instance", "group-ws"} - left_out
     assert all(row.microseconds.low > 0 for row in rows)
 
@@ -62,13 +62,13 @@ def test_layers_as_a_user_types_it(tmp_path, capsys):
     args = ["layers", "--shape", "2,8,4,4", "--norm", "group", "--groups", "2", "--repeats", "1"]
     assert gnbench(["bench", *args, "--precision", "fp32", "--json", "--plot", str(plot)]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["way"] for row in rows] == ["native", "fused", "compiled"]
+    assert [row["way"] for row in rows] == ["native", "compiled"]
     assert rows[0]["shape"] == list(SHAPE)
-    assert "group fused fp32 2x8x4x4" in plot.read_text()
+    assert "group compiled fp32 2x8x4x4" in plot.read_text()
     assert gnbench(["bench", *args]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split()[:3] == ["norm", "way", "precision"]
-    assert len(lines) == 2 + 6
+    assert len(lines) == 2 + 3
 
 
 def test_train_as_a_user_types_it(capsys):

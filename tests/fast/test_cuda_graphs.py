@@ -76,7 +76,7 @@ def test_a_step_that_cannot_be_captured_stays_as_it_is_and_says_why():
     way = choose(model, config, torch.device("cuda"), 10**9)
     assert way.name == "captured"
     assert way.capture(score, torch.rand(4, 28, 28), torch.arange(4)) is score
-    assert way.name == "plain"
+    assert way.name == "torch"
     assert way.notes[0].startswith("compile off: Unsupported: ")
     assert "\n" not in way.notes[0]
     for name, value in model.state_dict().items():

@@ -1,18 +1,19 @@
 """Threads of our own: they share a batch, change nothing, and end."""
 
 import threading
+import time
 
 import pytest
 import torch
 from torch import nn
 
-from groupnorm_bench.fast import blocks, loops, threads
+from groupnorm_bench.fast import blocks, compiler, kernels, threads
 from groupnorm_bench.fast.convolution import convolve
 
 
 @pytest.fixture(autouse=True)
 def prepared():
-    assert loops.prepare() is None
+    assert compiler.prepare(kernels.KERNELS) == ("compile on", True)
 
 
 @pytest.fixture
@@ -30,12 +31,12 @@ def test_threads_share_a_batch_and_change_nothing(three_threads):
     num_before = threading.active_count()
     grads = []
     for batch_size in (threads.MIN_SHARED_BATCH - 1, threads.MIN_SHARED_BATCH):
-        with threads.for_batches(True, batch_size):
+        with threads.for_batches(batch_size):
             workers = threads.share(lambda first, last: threading.get_ident(), len(images))
             assert len(set(workers)) == len(workers) == (3 if grads else 1)
             assert torch.get_num_threads() == (1 if grads else 3)
             inputs = images.clone().requires_grad_()
-            pooled = blocks.norm_relu_pool(convolve(inputs, conv, True), norm, True)
+            pooled = blocks.norm_relu_pool(convolve(inputs, conv), norm)
             grads.append(torch.autograd.grad(pooled.square().sum(), [inputs, *conv.parameters()]))
         assert torch.get_num_threads() == 3
         assert threading.active_count() == num_before
@@ -57,3 +58,28 @@ def test_a_part_is_never_empty_and_its_error_is_raised(three_threads):
         with pytest.raises(ZeroDivisionError):
             threads.share(lambda first, last: 1 // first, 3)
         assert threads.share(lambda first, last: (first, last), 6) == [(0, 2), (2, 4), (4, 6)]
+
+
+def test_partial_sums_are_the_same_on_any_number_of_threads(three_threads):
+    def parts(length):
+        return threads.share(lambda first, last: (first, last), length, num_parts=4)
+
+    for length in (2, 3, 10):
+        alone = parts(length)
+        assert len(alone) == min(4, length)
+        with threads.sharing():
+            assert parts(length) == alone
+
+
+def test_helpers_that_are_waited_for_rest_and_come_back(three_threads, monkeypatch):
+    watch = threads._Watch()
+    monkeypatch.setattr(threads, "_watch", watch)
+    monkeypatch.setattr(threads, "_REST", 0.05)
+    with threads.sharing():
+        watch.account(0.2, 0.1, 2)  # pays: their parts would have taken 0.4 here
+        assert len(watch.helpers()) == 2
+        watch.account(0.1, 0.3, 2)
+        assert watch.helpers() == []
+        assert threads.share(lambda first, last: (first, last), 6) == [(0, 6)]
+        time.sleep(0.06)
+        assert len(watch.helpers()) == 2

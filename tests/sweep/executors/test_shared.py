@@ -10,7 +10,7 @@ import torch
 
 from groupnorm_bench.datasets.load import load_dataset
 from groupnorm_bench.errors import ConfigError
-from groupnorm_bench.fast import loops
+from groupnorm_bench.fast import compiler
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.sweep import estimate
 from groupnorm_bench.sweep.executors.local import devices
@@ -75,10 +75,11 @@ def test_each_norm_and_batch_size_is_probed_once_while_the_budget_lasts(dataset,
 
 def test_a_probe_compiles_only_for_runs_that_will(dataset, monkeypatch):
     prepared = []
-    monkeypatch.setattr(loops, "prepare", lambda: prepared.append(True) or "not in a test")
-    estimate.probe(config(batch_size=64), dataset)
+    refused = "compile off: not in a test", False
+    monkeypatch.setattr(compiler, "prepare", lambda kinds: prepared.append(True) or refused)
+    estimate.probe(config(batch_size=64).replace(max_steps=10), dataset)
     assert prepared == []
-    estimate.probe(config(batch_size=64).replace(epochs=100), dataset)
+    estimate.probe(config(batch_size=64).replace(max_steps=100), dataset)
     assert prepared == [True]
 
 

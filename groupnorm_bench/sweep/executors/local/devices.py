@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 
+from groupnorm_bench import processors
 from groupnorm_bench.errors import ConfigError
 
 
@@ -30,9 +31,7 @@ def slots_for(device: str, workers: str, per_device: int) -> tuple[tuple[str, ..
         return devices, len(devices) * per_device
     if device not in ("auto", "cpu"):  # one device of its own
         return (), per_device
-    import joblib  # type: ignore[import-untyped]
-
-    return (), joblib.cpu_count()
+    return (), processors.available()
 
 
 def cuda_devices() -> tuple[str, ...]:

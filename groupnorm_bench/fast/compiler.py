@@ -1,0 +1,155 @@
+"""Compiling the loops: only those that a run needs, once on a machine, and not waited for twice.
+
+Each kind of loops is compiled under a lock of its own: whoever comes second waits, and finds it in
+the cache folder. Nothing here loads torch, so that compiling can begin before torch is there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from groupnorm_bench.errors import one_line
+
+MIN_IMAGES = 2_000
+"""Images of training from which the loops are taken: loading them takes half a second, and they
+save 0.2 to 1 ms an image."""
+CONVOLUTIONS = ("convolution", "spectra")
+_BLOCKS = {"none": ("none",), "batch": ("statistics",)} | dict.fromkeys(
+    ("group", "layer", "instance", "group-ws"), ("statistics", "group")
+)
+_children: list[subprocess.Popen[bytes]] = []
+
+
+def is_long_enough(setting: str, images: int) -> bool:
+    """Return whether a run of so many images takes the loops; `setting` is its `compile`."""
+    return setting == "on" or (setting == "auto" and images >= MIN_IMAGES)
+
+
+def compile_ahead(norms: Iterable[str], say: Callable[[str], None]) -> None:
+    """Start compiling, in processes of their own, what networks with these norms take.
+
+    Nothing is done, nor said, where the cache folder has it.
+    """
+    blocks = dict.fromkeys(kind for norm in norms for kind in _BLOCKS.get(norm, ()))
+    shares = (CONVOLUTIONS[:1] + tuple(blocks), CONVOLUTIONS[1:])  # of about 5 s each
+    missing = [kinds for kinds in shares if not all(_stamp(kind).exists() for kind in kinds)]
+    if not missing:
+        return
+    say("compiling loops for this processor, once: some 10 s, while torch and the data are loaded")
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(_cache_dir())}
+    for kinds in missing:
+        command = [sys.executable, "-m", "groupnorm_bench.fast.compiler", *kinds]
+        _children.append(
+            subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        )
+
+
+def prepare(kinds: Iterable[str]) -> tuple[str, bool]:
+    """Compile loops of these kinds, or load them from the cache folder.
+
+    Returns:
+        a line for the user, and whether the loops are there.
+    """
+    try:
+        damaged = [kind for kind in kinds if _prepare(kind)]
+    except Exception as error:  # the compiler is another program: it fails in its own ways
+        return f"compile off: {one_line(error)[:160]}", False
+    if damaged:
+        return "compile on: the cache of loops was damaged, and is made anew", True
+    return "compile on", True
+
+
+@functools.cache
+def kernels() -> Any:
+    """Return the module of loops, which loads Numba."""
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(_cache_dir()))
+    try:
+        from groupnorm_bench.fast import kernels
+    except RuntimeError:  # no folder can be written: compile for this process alone
+        from numba import config
+
+        sys.modules.pop("groupnorm_bench.fast.kernels", None)
+        config.CACHE_DIR = tempfile.mkdtemp(prefix="gnbench-loops-")
+        from groupnorm_bench.fast import kernels
+    return kernels
+
+
+def _prepare(kind: str) -> bool:
+    loops = kernels()
+    with _locked(kind):
+        is_damaged: bool = loops.prepare(kind)
+        _touch(_stamp(kind))
+    return is_damaged
+
+
+def _cache_dir() -> Path:
+    given = os.environ.get("NUMBA_CACHE_DIR")
+    if given is not None:
+        return Path(given)
+    cache_dir = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache_dir) / "groupnorm-bench/compiled"
+
+
+@functools.cache
+def _digest() -> str:
+    """Return what the compiled loops depend on: their source, the compiler and the processor."""
+    processor = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        processor = cpuinfo.read_text().split("\n\n")[0]
+        lines = processor.splitlines()
+        processor = "".join(line for line in lines if line.startswith(("model name", "flags")))
+    source = Path(__file__).with_name("kernels.py")
+    parts = source.read_text(), str(source), importlib.metadata.version("numba"), processor
+    return hashlib.sha256("".join((*parts, sys.version)).encode()).hexdigest()[:16]
+
+
+def _stamp(kind: str) -> Path:
+    """Return the file that is there once the cache has a kind: read without loading Numba."""
+    return _cache_dir() / f"{kind}-{_digest()}.ready"
+
+
+def _touch(path: Path) -> None:
+    try:
+        path.touch()
+    except OSError:  # nowhere to write: the next process looks again
+        return
+
+
+@contextmanager
+def _locked(kind: str) -> Iterator[None]:
+    """Hold the lock of a kind, where one can be had."""
+    path = _stamp(kind).with_suffix(".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError:
+        yield
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+if __name__ == "__main__":
+    prepare(sys.argv[1:])

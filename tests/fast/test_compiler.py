@@ -1,0 +1,109 @@
+"""Compiling: only what is needed, ahead, once; a damaged cache is made anew, and said."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from groupnorm_bench import fast
+from groupnorm_bench.fast import compiler, kernels
+from groupnorm_bench.settings.config import TrainConfig
+
+PREPARE = """
+import json, sys
+from groupnorm_bench.fast import compiler
+line, _ = compiler.prepare(["none"])
+kernels = compiler.kernels()
+compiled = [name for name in kernels._SIGNATURES if getattr(kernels, name).signatures]
+hits = sum(getattr(kernels, name).stats.cache_hits.total() for name in compiled)
+print(json.dumps([line, compiled, hits, "torch" in sys.modules]))
+"""
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "loops"))
+    return tmp_path / "loops"
+
+
+def prepared() -> list:
+    done = subprocess.run(
+        [sys.executable, "-c", PREPARE], capture_output=True, text=True, check=True, env=os.environ
+    )
+    return json.loads(done.stdout)
+
+
+def test_a_kind_is_compiled_alone_once_and_a_damaged_cache_is_made_anew(cache):
+    names = ["relu_pool", "relu_unpool"]
+    assert prepared() == ["compile on", names, 0, False]
+    assert prepared() == ["compile on", names, 2, False]
+    for index in cache.rglob("*.nbi"):
+        index.write_bytes(b"")
+    line = "compile on: the cache of loops was damaged, and is made anew"
+    assert prepared() == [line, names, 0, False]
+    assert prepared() == ["compile on", names, 2, False]
+    for data in cache.rglob("*.nbc"):
+        data.write_bytes(data.read_bytes()[:100])
+    assert prepared()[0] == line
+    assert prepared() == ["compile on", names, 2, False]
+
+
+def test_a_cache_folder_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "loops"))
+    assert prepared()[0] == "compile on"
+
+
+def test_a_compiler_that_fails_is_said_in_one_line(monkeypatch):
+    def fail():
+        raise OSError("no space left\non device")
+
+    monkeypatch.setattr(compiler, "kernels", fail)
+    line = "compile off: OSError: no space left on device"
+    assert compiler.prepare(["none"]) == (line, False)
+
+
+def test_what_long_runs_take_is_compiled_ahead_and_said_once(cache, monkeypatch):
+    started, said = [], []
+    monkeypatch.setattr(
+        compiler.subprocess, "Popen", lambda command, **_: started.append(command[3:])
+    )
+    short = TrainConfig(dataset="mnist-5k", norm="batch", max_steps=9)
+    fast.compile_ahead([short, short.replace(compile="off", max_steps=999)], said.append)
+    assert (started, said) == ([], [])
+    runs = [short.replace(max_steps=999, norm=norm) for norm in ("batch", "layer", "frn")]
+    fast.compile_ahead(runs, said.append)
+    assert started == [["convolution", "statistics", "group"], ["spectra"]]
+    assert len(said) == 1
+    cache.mkdir()
+    for kind in kernels.KERNELS:
+        compiler._stamp(kind).touch()
+    fast.compile_ahead(runs, said.append)
+    assert len(started) == 2
+
+
+@pytest.mark.slow
+def test_processes_that_need_the_same_loops_compile_them_once(cache):
+    children = [
+        subprocess.Popen([sys.executable, "-c", PREPARE], stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    hits = [json.loads(child.communicate(timeout=120)[0])[2] for child in children]
+    assert sorted(hits) == [0, 2, 2]
+
+
+@pytest.mark.slow
+def test_ahead_is_beside_what_the_caller_does_next(cache):
+    said = []
+    started = time.monotonic()
+    fast.compile_ahead([TrainConfig(norm="group")], said.append)
+    assert time.monotonic() - started < 5
+    for child in compiler._children:
+        assert child.wait(timeout=200) == 0
+    compiler._children.clear()
+    assert {path.name.split("-")[0] for path in cache.glob("*.ready")} == {
+        "convolution", "statistics", "group", "spectra"
+    }  # fmt: skip
