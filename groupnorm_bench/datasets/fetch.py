@@ -252,4 +252,6 @@ if __name__ == "__main__":
     socket.setdefaulttimeout(_SOCKET_SECONDS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_BYTES, MAX_BYTES))  # whatever a mirror sends
-    sys.exit(_download(sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None))
+    problem = _download(sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None)
+    print(problem or "", file=sys.stderr, flush=True)
+    os._exit(0 if problem is None else 1)  # Python's own end trips over the thread that reads
