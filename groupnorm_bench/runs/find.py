@@ -36,7 +36,7 @@ def find_runs(paths: Iterable[Path]) -> tuple[list[FoundRun], list[str]]:
         if not path.is_dir():
             raise RunFolderError(f"{path} is not a folder of runs; train one: gnbench train")
         is_run = (path / "result.json").exists()
-        names = [str(path)] if is_run else sorted(e.path for e in os.scandir(path) if e.is_dir())
+        names = [str(path)] if is_run else sorted(e.path for e in os.scandir(path) if _is_folder(e))
         for name in names:
             folder = RunFolder(Path(name))
             try:
@@ -49,3 +49,10 @@ def find_runs(paths: Iterable[Path]) -> tuple[list[FoundRun], list[str]]:
             elif not (folder.path / "lock").exists():
                 problems.append(f"{name} is not a run folder; skipped")
     return runs, problems
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False

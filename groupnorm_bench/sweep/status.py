@@ -86,7 +86,9 @@ def _just_begun(paths: Iterable[Path]) -> list[RunFolder]:
     folders = []
     for path in paths:
         for entry in os.scandir(path):
-            if entry.is_dir() and not os.path.exists(os.path.join(entry.path, "result.json")):
+            if os.path.isdir(entry.path) and not os.path.exists(
+                os.path.join(entry.path, "result.json")
+            ):
                 folder = RunFolder(Path(entry.path))
                 if folder.is_claimed():
                     folders.append(folder)

@@ -67,8 +67,10 @@ class Zygote:
 
     def __exit__(self, *_: object) -> None:
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait()
+        self._process.stdout.close()
 
     def run(
         self, args: Sequence[str], *, cwd: Path, env: dict[str, str], seconds: float = 60

@@ -408,3 +408,10 @@ def test_what_a_kill_after_the_result_left_is_removed_unless_the_run_is_open_or_
     still_open.checkpoint_path.write_bytes(b"x")
     still_open.tidy_if_left()
     assert still_open.checkpoint_path.exists()
+
+
+def test_a_link_to_itself_among_the_run_folders_is_no_run(tmp_path):
+    write_run(tmp_path, result_of())
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    runs, _ = find_runs([tmp_path])
+    assert len(runs) == 1
