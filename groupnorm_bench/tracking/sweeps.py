@@ -17,7 +17,7 @@ from typing import Any, Self
 import yaml
 
 from groupnorm_bench.errors import RunFolderError, TrackingError
-from groupnorm_bench.runs import write_atomic
+from groupnorm_bench.files import remove_temporaries, write_atomic
 from groupnorm_bench.tracking.bounded import last_line, run_wandb
 
 _SUFFIX = ".sweep.json"
@@ -54,6 +54,7 @@ class SweepRecord:
         path = self.path_in(runs_dir)
         document = asdict(self) | {"runs": list(self.runs)}
         runs_dir.mkdir(parents=True, exist_ok=True)
+        remove_temporaries(runs_dir, of=path.name)  # of a process killed in writing
         write_atomic(path, (json.dumps(document, indent=1) + "\n").encode())
 
     def replace(self, **changes: Any) -> SweepRecord:

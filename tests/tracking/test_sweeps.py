@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from groupnorm_bench.runs import find_runs
+from tests.support.offline_runs import record_of
 from tests.support.wandb_server import WandbServer
 
 pytestmark = [
@@ -153,3 +154,11 @@ def test_wandb_by_name_without_a_login_is_one_line(place: Path, monkeypatch: pyt
     assert done.stderr == (
         "error: executor=wandb needs W&B online (W&B: no login found); use --executor local\n"
     )
+
+
+def test_what_a_killed_writer_left_of_a_record_goes_when_it_is_written_again(tmp_path: Path):
+    record = record_of(["a", "b"])
+    record.write(tmp_path)
+    (tmp_path / ".norm.sweep.json-0123abcd").write_text("half")
+    record.write(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["norm.sweep.json"]
