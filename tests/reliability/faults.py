@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import shutil
@@ -24,7 +25,9 @@ def compiler() -> str | None:
 @functools.cache
 def library() -> Path:
     """Compile `faults.c` into a temporary folder, once a process; return the library."""
-    made = Path(tempfile.mkdtemp(prefix="faults-")) / "faults.so"
+    folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    made = folder / "faults.so"
     command = [compiler() or "cc", "-O1", "-shared", "-fPIC", "-o", str(made), str(SOURCE), "-ldl"]
     subprocess.run(command, check=True)
     return made
