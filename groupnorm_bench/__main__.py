@@ -1,6 +1,27 @@
-"""`python -m groupnorm_bench` is `gnbench`."""
+"""`python -m groupnorm_bench` is `gnbench`; and where `gnbench` begins."""
 
-from groupnorm_bench.cli import main
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Run `gnbench` and exit. Ctrl-C counts from the first moment, while the command is loaded."""
+    signal.signal(signal.SIGINT, _leave)
+    from groupnorm_bench.cli.app import main
+
+    main()
+
+
+def _leave(number: int, frame: object) -> None:
+    """End at once: there is nothing to save yet, and an import cannot be interrupted cleanly."""
+    if sys.stderr is not None:
+        os.write(2, b"error: interrupted\n")
+    os._exit(128 + number)
+
 
 if __name__ == "__main__":
     main()

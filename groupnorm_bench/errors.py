@@ -67,14 +67,25 @@ class TrainingStopped(GnbenchError):
     exit_code = 130
 
 
+def printable(text: str) -> str:
+    r"""Return a text that any file and any server takes: lone surrogates are spelled out.
+
+    They come from file names and messages that are no UTF-8.
+
+    >>> printable("file b\udcffad")
+    'file b\\udcffad'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def one_line(error: BaseException) -> str:
     """Return the kind and the message of an error in one line, to be told inside another."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return printable(" ".join(f"{type(error).__name__}: {error}".split()))
 
 
 def brief(error: BaseException) -> str:
     """Return an error's message in one line of at most 200 characters; its kind if it has none."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+    return printable(" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from groupnorm_bench.errors import (
     RunFolderError,
     TrainingDiverged,
     TrainingStopped,
+    printable,
 )
 from groupnorm_bench.metrics import EpochRow
 from groupnorm_bench.runs import SETTLED, RunFolder, RunResult, write_atomic
@@ -72,7 +73,7 @@ def run_trial(
         try:
             trial = _Trial(config, folder, dataset, hooks, previous=found)
             folder.write(trial.result)
-        except Exception:
+        except BaseException:  # Ctrl-C too
             if is_new:
                 folder.remove_empty()
             raise
@@ -147,12 +148,12 @@ class _Trial:
                     tracker.log(row)
                 return self._train_or_tell(tracker)
         except TrainingDiverged as error:
-            self._settle("diverged", {"error": str(error)})
+            self._settle("diverged", {"error": printable(str(error))})
             return self.result
         except TrainingStopped:
             raise
         except Exception:
-            self._fail(traceback.format_exc())
+            self._fail(printable(traceback.format_exc()))
             raise
 
     def _train_or_tell(self, tracker: Tracker) -> RunResult:

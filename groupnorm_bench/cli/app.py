@@ -14,6 +14,7 @@ from typer.exceptions import TyperException
 from typer.main import get_command
 
 import groupnorm_bench
+from groupnorm_bench import places, signals, streams
 from groupnorm_bench.errors import GnbenchError
 from groupnorm_bench.processors import wait_without_spinning
 from groupnorm_bench.wording import printable
@@ -81,23 +82,42 @@ def print_drawn(drawn: RenderableType) -> None:
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run `gnbench` and exit: 0 done, 2 the user can mend it, 3 diverged or failed, 130, 143."""
     wait_without_spinning()
-    sys.exit(run(args))
+    streams.install()
+    signals.install()
+    places.ensure_home()
+    os.environ["PYTHONSAFEPATH"] = "1"  # no child imports what lies in the working directory
+    code = run(args)
+    lost = streams.lost_output()
+    if lost is not None:
+        code = _fail(f"stdout cannot be written: {lost}; its last lines are lost", code or 2)
+    signals.leave()
+    sys.exit(code)
 
 
 def run(args: Sequence[str] | None = None) -> int:
     """Run `gnbench` and return its exit code; only our own bugs escape as exceptions."""
     try:
+        code = _run(args)
+    except BaseException:
+        if signals.pending() is None:
+            raise
+    signal = signals.pending()
+    return code if signal is None else _fail(signal.word, signal.exit_code)
+
+
+def _run(args: Sequence[str] | None) -> int:
+    try:
         outcome = get_command(app)(args=args, prog_name="gnbench", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130 if signals.pending() else _fail("interrupted", 130)
     except GnbenchError as error:
+        if signals.pending():  # it came of code that was interrupted
+            return 130
         _tell_agent(error)
         return _fail(str(error), error.exit_code)
     except TyperException as error:
         message = getattr(error, "format_message", error.__str__)()
         return _fail(message, getattr(error, "exit_code", 2)) if message else 0
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", 130)
-    except SystemExit:  # Typer's answer to a closed pipe, as in `gnbench ... | head`
-        return 0
     return outcome if isinstance(outcome, int) else 0
 
 

@@ -49,7 +49,10 @@ SearchSeed = Annotated[int, typer.Option("--search-seed", help="What random and 
 ExecutorName = Annotated[str, typer.Option("--executor", help=f"{', '.join((AUTO, *EXECUTORS))}.")]
 Workers = Annotated[str, typer.Option("--workers", help="Worker processes: auto (cores), or N.")]
 PerDevice = Annotated[
-    int, typer.Option("--workers-per-device", min=1, help="Workers on each GPU, for small nets.")
+    int,
+    typer.Option(
+        "--workers-per-device", min=1, max=MAX_THREADS, help="Workers on each GPU, for small nets."
+    ),
 ]
 Threads = Annotated[
     int,

@@ -65,11 +65,14 @@ def train_command(
     quiet: Quiet = False,
 ) -> None:
     """Train one CNN, track it, and keep it in a run folder; typed again, it goes on or is done."""
+    from groupnorm_bench.cli.views.training import say
     from groupnorm_bench.signals import StopSignal
+    from groupnorm_bench.tracking.variables import obeyed
 
     mode = cast("Mode", wandb)
     options = TrackingOptions(mode=mode, project=project, entity=entity, suite=suite)
-    with StopSignal() as stop:
+    options = obeyed(options, (lambda line: None) if quiet else say, runs_dir=out)
+    with StopSignal(at_stake=False) as stop:
         result = _train(
             config, out, data_dir or default_data_dir(), options, threads, force, quiet, stop
         )
@@ -91,7 +94,8 @@ def _train(
     from groupnorm_bench.cli.views.training import TrainProgress, say
     from groupnorm_bench.datasets.load import resolve_dataset
     from groupnorm_bench.runs import SETTLED, RunFolder
-    from groupnorm_bench.tracking.agent_run import answer_from_folder, under_agent
+    from groupnorm_bench.tracking.agent_run import answer_from_folder
+    from groupnorm_bench.tracking.variables import under_agent
 
     title = f"gnbench train: {config.arm}, batch size {config.batch_size}, seed {config.seed}"
     with TrainProgress(title, config.batch_size, quiet=quiet) as progress:
@@ -133,6 +137,10 @@ def _train_on(
     from groupnorm_bench.training.hooks import Hooks
     from groupnorm_bench.trial import run_trial
 
+    def on_start(total_steps: int) -> None:
+        stop.at_stake = True  # from here on there are steps to save
+        progress.start(total_steps)
+
     if threads is None and "OMP_NUM_THREADS" not in os.environ:
         threads = min(torch.get_num_threads(), processors.available())
     if threads is not None:
@@ -146,7 +154,7 @@ def _train_on(
         hooks=Hooks(
             say=progress.say,
             note=progress.note,
-            on_start=progress.start,
+            on_start=on_start,
             on_epoch=progress.on_epoch,
             on_step=progress.on_step,
             should_stop=stop,

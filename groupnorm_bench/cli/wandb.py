@@ -9,6 +9,7 @@ import typer
 
 from groupnorm_bench.cli.app import (
     DEFAULT_RUNS_DIR,
+    MAX_THREADS,
     AsJson,
     DataDir,
     Quiet,
@@ -69,14 +70,14 @@ def sync_command(
         if not quiet:
             say(f"uploaded {done}/{len(uploads)}  {name}")
 
-    outcome = sync(uploads, project=project, entity=entity, on_uploaded=on_uploaded)
+    outcome = sync(found, uploads, project=project, entity=entity, on_uploaded=on_uploaded)
     folders = [place for place in places if not (place / "result.json").exists()]
     unite_sweeps(found, folders, outcome, project=project, entity=entity, say=say)
     _print_outcome(outcome, as_json)
     if outcome.failed:
         name, reason = next(iter(outcome.failed.items()))
         raise TrackingError(
-            f"{len(outcome.failed)} of {len(uploads)} runs were not uploaded ({name}: {reason}); "
+            f"{len(outcome.failed)} of {len(found)} runs were not uploaded ({name}: {reason}); "
             "type gnbench sync again"
         )
 
@@ -114,10 +115,14 @@ def agent_command(
     count: Annotated[
         int | None, typer.Option(min=1, help="Runs that each worker does, at most.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Agents on this machine.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, max=MAX_THREADS, help="Agents on this machine.")
+    ] = 1,
     out: RunsDir = DEFAULT_RUNS_DIR,
     data_dir: DataDir = None,
-    threads: Annotated[int, typer.Option(min=1, help="Processor threads of each worker.")] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, max=MAX_THREADS, help="Processor threads of each worker.")
+    ] = 1,
     max_failures: Annotated[
         int, typer.Option("--max-failures", min=1, help="Stop after N failed runs in a row.")
     ] = 5,

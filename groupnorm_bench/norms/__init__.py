@@ -203,8 +203,8 @@ def _custom_builder(name: str) -> Callable[[int, int], nn.Module]:
 
         module_name, _, function_name = name.partition(":")
         folder = os.getcwd()
-        if folder not in sys.path:  # as `python -m` would: a console script's path lacks it
-            sys.path.insert(0, folder)
+        if folder not in sys.path:  # last: a random.py that lies there is not the library's
+            sys.path.append(folder)
         try:
             function = getattr(importlib.import_module(module_name), function_name)
             layer = function(num_channels, num_groups)

@@ -32,6 +32,7 @@ from groupnorm_bench.sweep.plan.pruner import metric_value
 from groupnorm_bench.sweep.plan.sources import make_source
 from groupnorm_bench.sweep.scheduler import Failed, Reused, ScheduleOutcome, Scheduler, SweepEvent
 from groupnorm_bench.tracking.options import DEFAULT_PROJECT, Mode, Say, TrackingOptions
+from groupnorm_bench.tracking.variables import obeyed
 from groupnorm_bench.training.ahead import compile_ahead
 
 if TYPE_CHECKING:
@@ -159,12 +160,13 @@ class Session:
             note(line)
         self._options, self._say, self._note = options, say, note
         self._data_dir = data_dir = options.data_dir or default_data_dir()
-        self._tracking = TrackingOptions(
+        tracking = TrackingOptions(
             mode=options.wandb,
             project=options.project or spec.project or DEFAULT_PROJECT,
             entity=options.entity or spec.entity,
             suite=spec.name,
         )
+        self._tracking = obeyed(tracking, note, runs_dir=None)
         self._found = _find(options.runs, note)
         self.plan = build_plan(
             spec,

@@ -22,16 +22,21 @@ from types import TracebackType
 from typing import Any, Self
 
 from groupnorm_bench.errors import TrackingError
+from groupnorm_bench.leash import Leash
 from groupnorm_bench.tracking.bounded import last_line, open_api, wandb_command
 from groupnorm_bench.tracking.login import require_login
 from groupnorm_bench.tracking.readback import split_path
+from groupnorm_bench.tracking.variables import OF_ONE_RUN, without
 
 OPEN_STATES = ("PENDING", "RUNNING", "PAUSED")
 """States of a W&B sweep that may yet hand out runs."""
-_OF_A_RUN = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_SERVICE")
 _OF_OUR_CHECK = ("WANDB_SILENT", "WANDB_HTTP_TIMEOUT")
 _KILL_TIERS = 3
 """Signals until a W&B agent kills its run: wait, terminate, kill."""
+
+
+class SweepGoneError(TrackingError):
+    """W&B has no such sweep: it was deleted, or never there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +64,27 @@ def read_sweep(path: str) -> SweepStatus:
     """Ask W&B for a sweep.
 
     Raises:
-        TrackingError: the path is malformed, or W&B has no such sweep or gives no answer.
+        SweepGoneError: W&B has no such sweep.
+        TrackingError: the path is malformed, or W&B gives no answer.
     """
     entity, project, sweep_id = split_path(path)
     if sweep_id is None:
         raise TrackingError(f"path={path!r} names no sweep; write ENTITY/PROJECT/SWEEP")
-    with open_api() as api:
-        sweep = api.sweep(f"{entity}/{project}/{sweep_id}")
-        return SweepStatus(
-            path=f"{entity}/{project}/{sweep_id}",
-            url=sweep.url,
-            name=sweep.config.get("name", sweep_id),
-            state=sweep.state.upper(),
-            config=dict(sweep.config),
-            runs={run.id: run.state for run in sweep.runs},
-        )
+    try:
+        with open_api() as api:
+            sweep = api.sweep(f"{entity}/{project}/{sweep_id}")
+            return SweepStatus(
+                path=f"{entity}/{project}/{sweep_id}",
+                url=sweep.url,
+                name=sweep.config.get("name", sweep_id),
+                state=sweep.state.upper(),
+                config=dict(sweep.config),
+                runs={run.id: run.state for run in sweep.runs},
+            )
+    except TrackingError as error:
+        if "Could not find sweep" in str(error):
+            raise SweepGoneError(f"W&B has no sweep {entity}/{project}/{sweep_id}") from error
+        raise
 
 
 class Agents:
@@ -126,6 +137,8 @@ class Agents:
                     start_new_session=True,  # Ctrl-C is ours to pass on
                 )
             self._processes.append(process)
+        self._leash = Leash(self._scratch, [process.pid for process in self._processes])
+        self._leash.__enter__()
         return self
 
     def __exit__(
@@ -136,6 +149,7 @@ class Agents:
     ) -> None:
         self.kill()
         shutil.rmtree(self._scratch, ignore_errors=True)
+        self._leash.__exit__(kind, error, trace)
 
     def _log(self, slot: int) -> Path:
         return self._scratch / f"agent-{slot}.log"
@@ -149,7 +163,7 @@ class Agents:
     def failed_to_start(self) -> str | None:
         """What an agent said that ended with an error; they do so only where W&B has no sweep."""
         for slot, process in enumerate(self._processes):
-            if process.poll() not in (None, 0, -signal.SIGTERM):
+            if (process.poll() or 0) > 0:  # below: a signal ended it, and its runs are lost
                 return last_line(self._log(slot).read_text(errors="replace"))
         return None
 
@@ -181,8 +195,7 @@ class Agents:
 
 
 def _environment(runs_dir: Path, data_dir: Path, threads: int) -> dict[str, str]:
-    dropped = (*_OF_A_RUN, *_OF_OUR_CHECK)
-    environment = {key: value for key, value in os.environ.items() if key not in dropped}
+    environment = without((*OF_ONE_RUN, *_OF_OUR_CHECK))
     here = str(Path(sys.executable).parent)  # W&B's agent finds `gnbench` on PATH
     return environment | {
         "PATH": os.pathsep.join([here, environment.get("PATH", os.defpath)]),

@@ -12,17 +12,13 @@ from groupnorm_bench.runs import RunResult
 from groupnorm_bench.tracking.bounded import open_api
 from groupnorm_bench.tracking.options import Say, TrackingOptions
 from groupnorm_bench.tracking.run import failure_summary, opened, track
+from groupnorm_bench.tracking.variables import under_agent
 
 if TYPE_CHECKING:
     from groupnorm_bench.tracking.run import Tracker
 
 REUSED = "reused"
 StopReason = Literal["stopped", "pruned", "preempted"]
-
-
-def under_agent() -> bool:
-    """Return whether a W&B agent started this process, to do one run of a sweep."""
-    return bool(os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID"))
 
 
 def answer_from_folder(result: RunResult, folder: Path, options: TrackingOptions, say: Say) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from groupnorm_bench.errors import TrackingError, brief
+from groupnorm_bench.tracking.variables import OF_ONE_RUN, without
 
 if TYPE_CHECKING:
     import wandb
@@ -33,10 +33,7 @@ _DROPPED = (
     "WANDB_SILENT",
     "WANDB_QUIET",
     "WANDB_MODE",
-    "WANDB_RUN_ID",
-    "WANDB_SWEEP_ID",
-    "WANDB_SWEEP_PARAM_PATH",
-    "WANDB_SERVICE",
+    *OF_ONE_RUN,
 )
 
 
@@ -46,13 +43,12 @@ def bounded_environment(directory: Path) -> dict[str, str]:
     Args:
         directory: where wandb puts its logs, instead of the working directory.
     """
-    environment = {k: v for k, v in os.environ.items() if k not in _DROPPED}
-    return _BOUNDS | environment | {"WANDB_DIR": str(directory)}
+    return _BOUNDS | without(_DROPPED) | {"WANDB_DIR": str(directory)}
 
 
 def wandb_command(*arguments: str) -> list[str]:
     """Return the command line that runs this interpreter's `wandb`, wherever PATH leads."""
-    return [sys.executable, "-m", "wandb", *arguments]
+    return [sys.executable, "-P", "-m", "wandb", *arguments]  # -P: no wandb.py of this folder
 
 
 def run_wandb(*arguments: str, timeout: float = 120) -> str:

@@ -7,16 +7,11 @@ import threading
 
 from groupnorm_bench.errors import TrackingError, brief
 from groupnorm_bench.tracking.options import Mode, Say
+from groupnorm_bench.tracking.variables import mode_asked, under_agent
 
 START_SECONDS = 10.0
 """All that W&B may delay the start of a training by."""
 NO_LOGIN = "no login found"
-_ENVIRONMENT_MODES: dict[str, Mode] = {
-    "online": "online",
-    "offline": "offline",
-    "dryrun": "offline",
-    "disabled": "disabled",
-}
 
 
 def login_problem(seconds: float = START_SECONDS / 2) -> str | None:
@@ -62,13 +57,18 @@ def resolve_mode(mode: Mode, say: Say) -> Mode:
 
     `auto` obeys WANDB_MODE, as W&B's own client does. A server that cannot be reached makes
     online offline too, with one line.
+
+    Raises:
+        ConfigError: WANDB_MODE is none of W&B's.
     """
-    asked = os.environ.get("WANDB_MODE", "")
-    if mode == "auto" and asked in _ENVIRONMENT_MODES:
-        mode = _ENVIRONMENT_MODES[asked]
+    asked = mode_asked()
+    if asked is not None:
+        os.environ["WANDB_MODE"] = asked  # W&B's client takes lower case alone
+    if mode == "auto" and asked is not None:
+        mode = asked
     if mode in ("offline", "disabled"):
         return mode
-    if os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID"):
+    if under_agent():
         return "online"  # W&B's agent, which asked for this run, has just talked to W&B
     problem = login_problem()
     if problem is None:

@@ -29,6 +29,14 @@ class TrackingOptions:
     suite: str = "train"
     """The sweep's name, or `train` for a run of its own; W&B's job type."""
     tags: tuple[str, ...] = ()
+    group: str | None = None
+    """W&B's group; the run's cell if None, so that its seeds are one line in a grouped chart."""
+    job_type: str | None = None
+    """W&B's job type; the suite if None."""
+    run_id: str | None = None
+    """W&B's id of the one run of this command; drawn at random if None."""
+    name: str | None = None
+    """Its name; its folder's if None."""
     sweep_id: str | None = None
     """A W&B sweep made for runs of our own scheduler. An agent's run learns its own from wandb."""
 

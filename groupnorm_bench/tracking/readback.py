@@ -66,11 +66,11 @@ def to_result(run: wandb.apis.public.Run) -> RunResult:
     Raises:
         ConfigError: its config is none of ours.
     """
-    summary = {key: value for key, value in dict(run.summary).items() if _is_plain(key, value)}
+    summary = summary_of(run)
     return RunResult(
         config=from_wandb(run.config),
         status=_status(summary.get("status"), run.state),
-        history=_rows(run),
+        history=rows_of(run),
         summary=summary,
         wandb={
             "id": run.id,
@@ -92,7 +92,12 @@ def _status(told: Any, state: str) -> Status:
     return "interrupted"
 
 
-def _rows(run: wandb.apis.public.Run) -> list[dict[str, float]]:
+def summary_of(run: wandb.apis.public.Run) -> dict[str, Any]:
+    """Return the numbers and words of a W&B run's summary."""
+    return {key: value for key, value in dict(run.summary).items() if _is_plain(key, value)}
+
+
+def rows_of(run: wandb.apis.public.Run) -> list[dict[str, float]]:
     """Return one row per epoch; a run that was cut off and synced may hold some of them twice."""
     rows = {row["epoch"]: row for row in map(_plain_row, run.scan_history()) if "epoch" in row}
     return [rows[epoch] for epoch in sorted(rows)]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import secrets
 import shutil
 import traceback
@@ -16,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from groupnorm_bench.errors import brief
+from groupnorm_bench.errors import brief, printable
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.tracking.login import resolve_mode
 from groupnorm_bench.tracking.options import Mode, Say, TrackingOptions
+from groupnorm_bench.tracking.variables import MAX_NAME, RUN_ID, under_agent
 from groupnorm_bench.tracking.wire import to_wandb
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 FINISH_SECONDS = 30
 """How long a finished training waits for its upload; the rest goes up by `gnbench sync`."""
 WORST_IMAGES = 25
+_MAX_RUN_NAME = 128
+"""Characters that W&B takes as the name or the group of a run."""
 
 
 @dataclass(slots=True)
@@ -37,6 +39,7 @@ class Tracker:
 
     say: Say
     run: wandb.Run | None = None
+    failed: bool = False
     info: dict[str, Any] = field(default_factory=dict)
     """What `result.json` keeps of it: id, mode, project, entity, url."""
 
@@ -73,7 +76,7 @@ class Tracker:
         try:
             call()
         except Exception as error:  # whatever W&B's client raises, the training goes on
-            self.run = None
+            self.run, self.failed = None, True
             self.say(f"W&B stopped taking this run ({brief(error)}); gnbench sync completes it")
 
 
@@ -84,7 +87,7 @@ opened: set[str] = set()
 def failure_summary(error: BaseException) -> dict[str, str]:
     """Return what W&B is told of a run that raised: its last words and its traceback."""
     lines = traceback.format_exception(error)
-    return {"status": "failed", "error": brief(error), "traceback": "".join(lines)}
+    return {"status": "failed", "error": brief(error), "traceback": printable("".join(lines))}
 
 
 def test_media(
@@ -139,8 +142,15 @@ def track(
         yield Tracker(say)
         return
     run, mode = _start(config, folder, options, mode, say, previous or {})
-    if run is None:
-        yield Tracker(say)
+    if run is None:  # `gnbench sync` may give it what W&B has refused here
+        place = {"project": options.project, "entity": options.entity, "url": None}
+        lost: dict[str, Any] = {
+            "id": secrets.token_hex(4),
+            "mode": "offline",
+            **place,
+            "sweep_id": None,
+        }
+        yield Tracker(say, info=dict(previous or lost))
         return
     info = {
         "id": run.id,
@@ -151,23 +161,23 @@ def track(
         "sweep_id": run.sweep_id,
     }
     opened.add(run.id)
-    tracker = Tracker(say, run, info)
-    with _closing(run, say):
+    tracker = Tracker(say, run, info=info)
+    with _closing(run, tracker):
         yield tracker
 
 
 @contextlib.contextmanager
-def _closing(run: wandb.Run, say: Say) -> Iterator[None]:
-    """Finish the run, with exit code 1 if the body raised.
+def _closing(run: wandb.Run, tracker: Tracker) -> Iterator[None]:
+    """Finish the run, with exit code 1 if the body raised, or W&B did not take all of it.
 
     Not by `with run`: on the way out of an exception that prints a traceback, also of Ctrl-C.
     """
     try:
         yield
     except BaseException:
-        _finish(run, 1, say)
+        _finish(run, 1, tracker.say)
         raise
-    _finish(run, 0, say)
+    _finish(run, int(tracker.failed), tracker.say)
 
 
 def _finish(run: wandb.Run, exit_code: int, say: Say) -> None:
@@ -188,7 +198,9 @@ def _start(
     import wandb
 
     logging.getLogger("wandb").setLevel(logging.CRITICAL)
-    run_id = previous.get("id") or secrets.token_hex(4)
+    run_id = str(previous.get("id") or "") or options.run_id or secrets.token_hex(4)
+    if not RUN_ID.fullmatch(run_id):  # a received folder's; it becomes a part of paths
+        run_id = secrets.token_hex(4)
     for stale in folder.glob(f"wandb/offline-run-*-{run_id}"):  # its rows are logged again
         shutil.rmtree(stale, ignore_errors=True)
 
@@ -196,15 +208,15 @@ def _start(
         return wandb.init(
             mode=chosen,  # type: ignore[arg-type]
             dir=folder,
-            id=None if os.environ.get("WANDB_RUN_ID") else run_id,
+            id=None if under_agent() else run_id,
             resume="allow" if chosen == "online" else None,
             project=options.project,
             entity=options.entity,
             config=to_wandb(config, options.suite),
-            name=config.name,
-            group=options.suite if options.sweep_id in _refused else config.cell,
-            job_type=options.suite,
-            tags=[config.arm[:64], *options.tags],
+            name=(options.name or config.name)[:_MAX_RUN_NAME],
+            group=(options.group or _group(config, options))[:_MAX_RUN_NAME],
+            job_type=(options.job_type or options.suite)[:MAX_NAME],
+            tags=[config.arm[:MAX_NAME], *options.tags],
             settings=_settings(sweep_id),
         )
 
@@ -226,6 +238,10 @@ def _start(
     except Exception as error:  # its errors have no common base; none may stop a training
         say(f"W&B cannot keep this run ({brief(error)}); its result stays in {folder}")
         return None, "disabled"
+
+
+def _group(config: TrainConfig, options: TrackingOptions) -> str:
+    return options.suite if options.sweep_id in _refused else config.cell
 
 
 _refused: set[str] = set()

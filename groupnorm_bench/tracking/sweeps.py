@@ -6,7 +6,9 @@ it, where it is there.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -16,11 +18,17 @@ from typing import Any, Self
 
 import yaml
 
-from groupnorm_bench.errors import RunFolderError, TrackingError
-from groupnorm_bench.files import remove_temporaries, write_atomic
-from groupnorm_bench.tracking.bounded import last_line, run_wandb
+from groupnorm_bench.errors import RunFolderError, TrackingError, one_line
+from groupnorm_bench.files import read_bounded, remove_temporaries, write_atomic
+from groupnorm_bench.tracking.bounded import last_line, open_api, run_wandb
+from groupnorm_bench.tracking.options import DEFAULT_PROJECT, Say
 
 _SUFFIX = ".sweep.json"
+_MAX_BYTES = 2**26
+_MAX_STEM = 120
+"""Bytes of a file's name; most disks take 255."""
+_PART = re.compile(r"[^/\\\s#?%:;]{1,128}")
+"""What entity, project and sweep id may be: they become parts of paths and addresses."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +51,15 @@ class SweepRecord:
 
     def path_in(self, runs_dir: Path) -> Path:
         stem = re.sub(r"[^\w.-]+", "-", self.name).strip("-.") or "sweep"
+        if len(stem.encode()) > _MAX_STEM:
+            digest = hashlib.sha256(self.name.encode(errors="backslashreplace")).hexdigest()[:8]
+            stem = f"{stem.encode()[:_MAX_STEM].decode(errors='ignore')}-{digest}"
         return runs_dir / f"{stem}{_SUFFIX}"
+
+    @property
+    def path_on_wandb(self) -> str:
+        """ENTITY/PROJECT/SWEEP, once W&B has the sweep."""
+        return "/".join(str(self.wandb[key]) for key in ("entity", "project", "sweep_id"))
 
     def write(self, runs_dir: Path) -> None:
         """Replace the record whole; its runs are those of earlier sweeps of this name as well.
@@ -69,18 +85,105 @@ class SweepRecord:
             RunFolderError: the file is half-written, foreign or unreadable.
         """
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            return cls(
-                name=str(document["name"]),
-                config=dict(document["config"]),
+            document = json.loads(read_bounded(path, _MAX_BYTES))
+            record = cls(
+                name=document["name"],
+                config=document["config"],
                 runs=tuple(map(str, document["runs"])),
-                wandb=dict(document["wandb"]),
-                question=dict(document.get("question") or {}),
+                wandb=document["wandb"],
+                question=document.get("question") or {},
                 contrasts=int(document.get("contrasts") or 0),
                 file=str(document.get("file") or ""),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunFolderError(f"{path} is not a sweep's record: {error}") from error
+            dictionaries = isinstance(record.config, dict) and isinstance(record.question, dict)
+            lists = isinstance(record.name, str) and isinstance(document["runs"], list)
+            if not (dictionaries and lists and _is_place(record.wandb)):
+                raise ValueError("a part of it is of another kind")
+            return record
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise RunFolderError(
+                f"{path} is not a sweep's record: {one_line(error)}; delete it"
+            ) from error
+
+
+def _is_place(told: object) -> bool:
+    """Return whether a record's `wandb` can be trusted in paths and command lines."""
+    if not isinstance(told, dict):
+        return False
+    parts = [told.get(key) for key in ("entity", "project", "sweep_id")]
+    return all(part is None or _PART.fullmatch(str(part)) for part in parts)
+
+
+def known_record(record: SweepRecord, runs_dir: Path, say: Say) -> SweepRecord:
+    """Return a record with what an earlier call of the same sweep knew of its runs and of W&B.
+
+    A record that cannot be read is set aside, and said: it holds nothing that is needed.
+
+    Raises:
+        RunFolderError: it cannot be set aside either.
+    """
+    path = record.path_in(runs_dir)
+    if not os.path.lexists(path):
+        return record
+    try:
+        known = SweepRecord.read(path)
+    except RunFolderError as error:
+        kept = path.with_suffix(".bad")
+        say(f"{str(error).rpartition(';')[0]}; kept as {kept}, and begun anew")
+        try:
+            os.replace(path, kept)
+        except OSError as problem:
+            raise RunFolderError(f"{path} cannot be renamed: {problem.strerror}") from problem
+        return record
+    if known.config != record.config:
+        return record
+    runs = tuple(dict.fromkeys([*known.runs, *record.runs]))
+    return record.replace(runs=runs, wandb=known.wandb)  # the question may be another now
+
+
+def make_sweep(
+    record: SweepRecord,
+    runs_dir: Path,
+    *,
+    project: str | None,
+    entity: str | None,
+    prior_runs: Sequence[str] = (),
+) -> SweepRecord:
+    """Make a record's W&B sweep, once: a call that is killed between W&B and the disk finds it.
+
+    Returns:
+        the record, on disk, with `entity`, `project` and `sweep_id`.
+
+    Raises:
+        TrackingError: W&B refused it.
+        RunFolderError: the record cannot be written.
+    """
+    place = _twin(record, project, entity) if record.wandb.get("making") else None
+    if place is None:
+        record.replace(wandb=record.wandb | {"making": True}).write(runs_dir)
+    config = {**record.config, "name": record.name}
+    if place is None:
+        place = create_sweep(config, project=project, entity=entity, prior_runs=prior_runs)
+    elif prior_runs:
+        where = {key: place[key] for key in ("project", "entity")}
+        update = place["sweep_id"]
+        place = create_sweep(config, prior_runs=prior_runs, update=update, **where)
+    known = {key: value for key, value in record.wandb.items() if key != "making"}
+    made = record.replace(wandb=known | place)
+    made.write(runs_dir)
+    return made
+
+
+def _twin(record: SweepRecord, project: str | None, entity: str | None) -> dict[str, str] | None:
+    """Return where W&B has the newest sweep of this name and these parameters, if it has one."""
+    ours = json.loads(json.dumps(record.config.get("parameters")))
+    with open_api() as api:
+        owner, home = entity or api.default_entity, project or DEFAULT_PROJECT
+        for sweep in api.project(home, owner).sweeps():
+            config = sweep.config
+            if config.get("name") == record.name and config.get("parameters") == ours:
+                return {"entity": str(owner), "project": home, "sweep_id": str(sweep.id)}
+    return None
 
 
 def find_records(

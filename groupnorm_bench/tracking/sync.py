@@ -8,6 +8,7 @@ rows may then stand on W&B twice, with the same step and values, and `read_wandb
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import tempfile
@@ -17,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from groupnorm_bench.errors import TrackingError
+from groupnorm_bench.leash import Leash
 from groupnorm_bench.runs import FoundRun
+from groupnorm_bench.tracking.agent_pool import SweepGoneError, read_sweep
 from groupnorm_bench.tracking.bounded import (
     bounded_environment,
     last_line,
@@ -27,7 +30,8 @@ from groupnorm_bench.tracking.bounded import (
 )
 from groupnorm_bench.tracking.login import require_login
 from groupnorm_bench.tracking.options import DEFAULT_PROJECT, Say
-from groupnorm_bench.tracking.sweeps import SweepRecord, create_sweep, find_records
+from groupnorm_bench.tracking.sweeps import SweepRecord, create_sweep, find_records, make_sweep
+from groupnorm_bench.tracking.whole import complete, id_of, is_known_whole, unproven
 
 BATCH = 32
 """Runs handed to one `wandb sync`; it uploads `PARALLEL` of them at a time."""
@@ -94,6 +98,8 @@ def find_uploads(runs: Sequence[FoundRun], ask: bool = True) -> tuple[list[Uploa
         if run.folder.is_claimed():
             problems.append(f"{run.folder.path.name} is still running; skipped")
             continue
+        if is_known_whole(run):
+            continue
         for directory, wandb_id in _directories(run):
             upload = Upload(run, wandb_id, directory)
             if not upload.is_synced:
@@ -103,7 +109,7 @@ def find_uploads(runs: Sequence[FoundRun], ask: bool = True) -> tuple[list[Uploa
 
 def _directories(run: FoundRun) -> Iterator[tuple[Path, str]]:
     for directory in sorted(run.folder.path.glob("wandb/*run-*-*")):
-        found = re.fullmatch(r"(?:offline-)?run-\d+_\d+-(.+)", directory.name)
+        found = re.fullmatch(r"(?:offline-)?run-\d+_\d+-([A-Za-z0-9_-]+)", directory.name)
         if found and (directory / f"run-{found.group(1)}.wandb").exists():
             yield directory, found.group(1)
 
@@ -129,7 +135,27 @@ def _cut_off(
     return [upload for upload in uploads if upload.wandb_id not in ended]
 
 
+def clashes(runs: Sequence[FoundRun]) -> dict[str, str]:
+    """Return the runs that share an id on W&B with another folder, each with the reason.
+
+    W&B would hold one of them, or a mixture.
+    """
+    owners: dict[str, set[str]] = {}
+    for run in runs:
+        ids = {wandb_id for _, wandb_id in _directories(run)} | {id_of(run.result) or ""}
+        for wandb_id in ids - {""}:
+            owners.setdefault(wandb_id, set()).add(run.folder.path.name)
+    return {
+        name: f"its W&B id {wandb_id} is that of {len(names)} run folders; train all but one of "
+        "them again with --force"
+        for wandb_id, names in owners.items()
+        if len(names) > 1
+        for name in names
+    }
+
+
 def sync(
+    runs: Sequence[FoundRun],
     uploads: Sequence[Upload],
     *,
     project: str | None = None,
@@ -138,7 +164,11 @@ def sync(
 ) -> SyncOutcome:
     """Upload runs, several at a time; each stands on its own, so this can be cut and typed again.
 
+    A run counts as uploaded when W&B has all rows and the summary of its `result.json`; what it
+    lacks after W&B's own upload, it is told from there.
+
     Args:
+        runs: all run folders at hand.
         uploads: from `find_uploads`.
         project, entity: instead of those that each run was made for.
         on_uploaded: called with the name of each run as it is sent.
@@ -147,7 +177,14 @@ def sync(
         TrackingError: W&B cannot be reached or refuses the key.
     """
     outcome = SyncOutcome()
-    if uploads:
+    outcome.failed |= clashes(runs)
+    uploads = [upload for upload in uploads if upload.name not in outcome.failed]
+    proofs = [
+        run
+        for run in unproven(runs)
+        if run.folder.path.name not in outcome.failed and not run.folder.is_claimed()
+    ]
+    if uploads or proofs:
         require_login()
     where = [f"--{k}={v}" for k, v in (("project", project), ("entity", entity)) if v]
     for start in range(0, len(uploads), BATCH):
@@ -163,6 +200,16 @@ def sync(
             else:
                 upload.forget_mark()
                 outcome.failed[upload.name] = _reason(output, upload)
+    records, _ = find_records({run.folder.path.parent: None for run in runs})
+    suites = {name: record.name for _, record in records for name in record.runs}
+    proofs = [run for run in proofs if run.folder.path.name not in outcome.failed]
+    completed, lacking = complete(proofs, suites, project, entity)
+    for name in completed:
+        if name not in outcome.uploaded:
+            outcome.uploaded.append(name)
+            on_uploaded(name)
+    outcome.failed |= lacking
+    outcome.uploaded = [name for name in outcome.uploaded if name not in lacking]
     return outcome
 
 
@@ -179,19 +226,21 @@ def _run_sync(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,  # Ctrl-C is ours, to end it by
         )
         assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                output.append(line)
-                for upload in [upload for upload in waiting if upload.is_synced]:
-                    waiting.remove(upload)
-                    on_uploaded(upload.name)
-            process.wait()
-        finally:
-            process.kill()
-            process.wait()
-            process.stdout.close()
+        with Leash(Path(scratch), [process.pid]):
+            try:
+                for line in process.stdout:
+                    output.append(line)
+                    for upload in [upload for upload in waiting if upload.is_synced]:
+                        waiting.remove(upload)
+                        on_uploaded(upload.name)
+                process.wait()
+            finally:
+                process.kill()
+                process.wait()
+                process.stdout.close()
     for upload in waiting:
         if upload.is_synced:
             on_uploaded(upload.name)
@@ -229,7 +278,7 @@ def unite_sweeps(
             "project": project or _first(members, "project") or DEFAULT_PROJECT,
         }
         known = record.replace(wandb=place | record.wandb)
-        known = _unite(known, ids, outcome, say)
+        known = _unite(known, runs_dir, ids, outcome, say)
         known.write(runs_dir)
 
 
@@ -244,11 +293,13 @@ def _first(runs: Sequence[FoundRun], key: str) -> str | None:
     return next((value for run in runs if (value := run.result.wandb.get(key))), None)
 
 
-def _unite(record: SweepRecord, ids: dict[str, str], outcome: SyncOutcome, say: Say) -> SweepRecord:
+def _unite(
+    record: SweepRecord, runs_dir: Path, ids: dict[str, str], outcome: SyncOutcome, say: Say
+) -> SweepRecord:
     place = dict(record.wandb)
     try:
         if not place.get("group"):
-            place |= _make_sweep(record, sorted(ids.values()))
+            place |= _make_sweep(record, runs_dir, sorted(ids.values()))
             outcome.sweeps.append(place["url"])
             if set(record.runs) <= set(ids):
                 _end_sweep(place, say)
@@ -258,29 +309,33 @@ def _unite(record: SweepRecord, ids: dict[str, str], outcome: SyncOutcome, say: 
     if place.get("group"):
         _group(place, sorted(ids.values()))
         outcome.grouped.append(record.name)
+    place.pop("making", None)  # made, or refused for good
     return record.replace(wandb=place | {"runs": ids})
 
 
-def _make_sweep(record: SweepRecord, ids: list[str]) -> dict[str, Any]:
+def _make_sweep(record: SweepRecord, runs_dir: Path, ids: list[str]) -> dict[str, Any]:
     """Create the sweep with its runs, or give them to the one there is; check that it has them.
 
     Raises:
         TrackingError: W&B refused, or took the sweep without its runs.
     """
     known = record.wandb
-    place = create_sweep(
-        {**record.config, "name": record.name},
-        project=known.get("project"),
-        entity=known.get("entity"),
-        prior_runs=ids,
-        update=known.get("sweep_id"),
-    )
-    with open_api() as api:
-        sweep = api.sweep("/".join(place.values()))
-        missing = set(ids) - {run.id for run in sweep.runs}
-        if missing:
-            raise TrackingError(f"the sweep lacks {len(missing)} of its runs")
-        return place | {"url": sweep.url}
+    where = {"project": known.get("project"), "entity": known.get("entity")}
+    place = None
+    if known.get("sweep_id"):
+        with contextlib.suppress(SweepGoneError):
+            read_sweep(record.path_on_wandb)
+            config = {**record.config, "name": record.name}
+            update = known["sweep_id"]
+            place = create_sweep(config, prior_runs=ids, update=update, **where)
+    if place is None:
+        made = make_sweep(record, runs_dir, prior_runs=ids, **where).wandb
+        place = {key: made[key] for key in ("entity", "project", "sweep_id")}
+    sweep = read_sweep("/".join(place.values()))
+    missing = set(ids) - set(sweep.runs)
+    if missing:
+        raise TrackingError(f"the sweep lacks {len(missing)} of its runs")
+    return place | {"url": sweep.url}
 
 
 def _end_sweep(place: dict[str, Any], say: Say) -> None:

@@ -237,7 +237,8 @@ def test_an_online_run_goes_on_where_it_was(wandb_server: WandbServer):
 
 
 @pytest.mark.slow
-def test_gnbench_train_never_shows_the_key(wandb_env):
+def test_gnbench_train_never_shows_the_key(wandb_env, monkeypatch):
+    monkeypatch.delenv("WANDB_DIR")
     env = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": OTHER_KEY}
     tiny = ["--max-steps", "2", "--train-limit", "64", "--dataset", "mnist-5k"]
     done = gnbench("train", *tiny, "--wandb", "online", "--json", cwd=wandb_env, env=env)

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from groupnorm_bench.runs import find_runs
+from groupnorm_bench.tracking.sweeps import SweepRecord, known_record
 from tests.support.offline_runs import record_of
 from tests.support.wandb_server import WandbServer
 
@@ -162,3 +163,41 @@ def test_what_a_killed_writer_left_of_a_record_goes_when_it_is_written_again(tmp
     (tmp_path / ".norm.sweep.json-0123abcd").write_text("half")
     record.write(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["norm.sweep.json"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "s"',
+        "[]",
+        '{"name": "s", "config": [], "runs": 5, "wandb": []}',
+        '{"name": "s", "config": {}, "runs": [], "wandb": {"sweep_id": "../x"}}',
+        "\xff",
+    ],
+)
+def test_a_record_that_cannot_be_read_is_set_aside_and_the_sweep_goes_on(tmp_path, text):
+    fresh = SweepRecord(name="s", config={"method": "grid"}, runs=("a",))
+    path = fresh.path_in(tmp_path)
+    path.write_text(text, encoding="latin-1")
+    said: list[str] = []
+    assert known_record(fresh, tmp_path, said.append) == fresh
+    assert f"{path} is not a sweep's record" in said[0]
+    assert path.with_suffix(".bad").exists()
+    assert not path.exists()
+
+
+NAMES = ["n" * 300, "💥" * 200, "../../../evil", "a\nb", ".", "-x", "\x1b"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_makes_a_record_in_its_folder(tmp_path, name):
+    record = SweepRecord(name=name, config={}, runs=())
+    record.write(tmp_path)
+    (path,) = tmp_path.iterdir()
+    assert SweepRecord.read(path) == record
+
+
+def test_long_names_that_begin_alike_have_records_of_their_own(tmp_path):
+    names = ("n" * 300, "n" * 301)
+    paths = {SweepRecord(name=name, config={}, runs=()).path_in(tmp_path) for name in names}
+    assert len(paths) == 2

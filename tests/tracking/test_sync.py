@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from groupnorm_bench.errors import RunFolderError, TrackingError
 from groupnorm_bench.runs import RunFolder, find_runs
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.tracking.readback import read_wandb, split_path
-from groupnorm_bench.tracking.sweeps import SweepRecord, find_records
+from groupnorm_bench.tracking.sweeps import SweepRecord, find_records, make_sweep
 from groupnorm_bench.tracking.wire import from_wandb, to_wandb
 from tests.support.offline_runs import configs, record_of, track_one
 from tests.support.wandb_server import API_KEY, WandbServer
@@ -284,3 +285,65 @@ def test_a_broken_record_is_named_and_skipped(tmp_path: Path):
     assert "norm.sweep.json is not a sweep's record" in problems[0]
     with pytest.raises(RunFolderError, match="not a sweep's record"):
         SweepRecord.read(tmp_path / "norm.sweep.json")
+
+
+def test_a_run_that_wandb_has_not_whole_is_told_again_from_its_result(
+    offline: Path, wandb_server: WandbServer
+):
+    """Its client failed half-way, or its files are gone: the folder has all that is needed."""
+    found, _ = find_runs([offline])
+    cut, gone = found[0], found[1]
+    row = {"epoch": 3, "step": 30, "val/accuracy": 0.75, "train/loss": 0.5}
+    summary = cut.result.summary | {"val/accuracy": 0.75, "test/accuracy": 0.5}
+    longer = cut.result.replace(history=[*cut.result.history, row], summary=summary)
+    cut.folder.write(longer)
+    shutil.rmtree(gone.folder.path / "wandb")
+    outcome = sync(offline)
+    assert set(outcome["uploaded"]) == {run.folder.path.name for run in found}
+    stored = {run["display_name"]: run for run in wandb_server.runs()}
+    told = stored[cut.folder.path.name]
+    assert [line["epoch"] for line in told["history"] if "epoch" in line] == [1, 2, 3]
+    assert told["summary"]["test/accuracy"] == 0.5
+    assert told["state"] == "finished"
+    assert len(stored[gone.folder.path.name]["history"]) == len(gone.result.history)
+    before = len(wandb_server.operations())
+    assert sync(offline)["uploaded"] == []
+    assert len(wandb_server.operations()) == before, "what is known to be whole is left alone"
+
+
+def test_two_folders_with_one_id_are_refused_and_the_rest_goes_up(
+    offline: Path, wandb_server: WandbServer
+):
+    found, _ = find_runs([offline])
+    twin = TrainConfig(norm="none", dataset="mnist-5k", epochs=2, seed=7)
+    folder = RunFolder.of(offline, twin)
+    shutil.copytree(found[0].folder.path, folder.path)
+    folder.write(found[0].result.replace(config=twin))
+    done = gnbench("sync", offline, "--json")
+    assert done.returncode == 2
+    failed = json.loads(done.stdout)["failed"]
+    assert set(failed) == {found[0].folder.path.name, twin.name}
+    assert "is that of 2 run folders" in failed[twin.name]
+    assert len(wandb_server.runs()) == len(found) - 1
+
+
+def test_a_sync_killed_after_it_made_the_sweep_finds_it_again(
+    offline: Path, wandb_server: WandbServer, monkeypatch: pytest.MonkeyPatch
+):
+    record = SweepRecord.read(offline / "norm.sweep.json")
+    write = SweepRecord.write
+
+    def killed(self: SweepRecord, runs_dir: Path) -> None:
+        if "sweep_id" in self.wandb:
+            raise KeyboardInterrupt
+        write(self, runs_dir)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SweepRecord, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make_sweep(record, offline, project="groupnorm-bench", entity=None)
+    outcome = sync(offline)
+    (stored,) = wandb_server.store.all("SELECT * FROM sweeps")
+    assert outcome["sweeps"][0].endswith(stored["name"])
+    assert len(wandb_server.runs(stored["name"])) == 6
+    assert "making" not in SweepRecord.read(offline / "norm.sweep.json").wandb

@@ -8,6 +8,8 @@ import shutil
 from groupnorm_bench import processors
 from groupnorm_bench.errors import ConfigError
 
+MAX_WORKERS = 1024
+
 
 def slots_for(device: str, workers: str, per_device: int) -> tuple[tuple[str, ...], int]:
     """Return the GPUs to pin workers to, none for the CPU, and the number of workers.
@@ -22,10 +24,12 @@ def slots_for(device: str, workers: str, per_device: int) -> tuple[tuple[str, ..
     """
     devices = cuda_devices() if device in ("auto", "cuda") else ()
     if workers != "auto":
-        if not workers.isdigit() or int(workers) < 1:
+        if not workers.isdecimal() or int(workers[:9]) < 1:
             raise ConfigError(
                 f"workers={workers!r} is not a number from 1 on; use 1, 2, ... or auto"
             )
+        if len(workers) > 4 or int(workers) > MAX_WORKERS:
+            raise ConfigError(f"workers={workers!r} is more than {MAX_WORKERS}; use fewer, or auto")
         return devices, int(workers)
     if devices:
         return devices, len(devices) * per_device

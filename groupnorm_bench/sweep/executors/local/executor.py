@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from groupnorm_bench.files import scratch_folder
+from groupnorm_bench.leash import Leash
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.signals import STOP_SIGNALS
 from groupnorm_bench.sweep.executors import EngineOptions
 from groupnorm_bench.sweep.executors.local.worker import (
     DUMP_SIGNAL,
     STOP,
-    STOP_SIGNALS,
     Question,
     WorkerSetup,
     work,
@@ -45,6 +46,8 @@ from groupnorm_bench.tracking.options import Say
 TRIAL = "groupnorm_bench.sweep.executors.local.shared:run_shared_trial"
 _TICK = 0.2
 """Seconds between looks at limits, at a request to stop, and for new runs, when all is quiet."""
+_ASLEEP = 2.0
+"""Seconds between two looks beyond which this process itself was stopped."""
 _LOG_LINES = 40
 
 
@@ -55,8 +58,10 @@ class _Worker:
     pipe: Connection[Any, Any]
     log_path: Path
     run: TrainConfig | None = None
-    begun: float | None = None
-    """When it took up its run, on the monotonic clock: clocks on the wall are set back."""
+    begun: bool = False
+    """Whether it has taken up its run."""
+    seconds: float = 0.0
+    """How long it has been at its run, less the time in which this process slept (Ctrl-Z)."""
     log_offset: int = 0
     verdict: str | None = None
     """Why we killed it, where we did."""
@@ -95,6 +100,7 @@ class LocalExecutor:
         self._trial_timeout, self._grace = trial_timeout, grace
         self._workers: dict[int, _Worker] = {}
         self._stop_deadline: float | None = None
+        self._looked = time.monotonic()
 
     def submit(
         self,
@@ -103,21 +109,30 @@ class LocalExecutor:
         should_stop: Callable[[], bool],
     ) -> Iterator[Event]:
         """See `Executor.submit`."""
-        more = True
         with scratch_folder("gnbench-sweep-") as self._scratch:
-            try:
-                while True:
-                    if should_stop():
-                        more = False
-                        yield from self._wind_down()
-                    elif more:
-                        more = self._feed(runs)
-                    if not (more or self._busy()):
-                        return
-                    yield from self._collect(judge)
-                    yield from self._kill_the_hung()
-            finally:
-                self._close()
+            with Leash(self._scratch, []):  # workers see their pipe close, and end by themselves
+                try:
+                    yield from self._work_off(runs, judge, should_stop)
+                finally:
+                    self._close()
+
+    def _work_off(
+        self,
+        runs: Iterator[TrainConfig | None],
+        judge: Judge,
+        should_stop: Callable[[], bool],
+    ) -> Iterator[Event]:
+        more = True
+        while True:
+            if should_stop():
+                more = False
+                yield from self._wind_down()
+            elif more:
+                more = self._feed(runs)
+            if not (more or self._busy()):
+                return
+            yield from self._collect(judge)
+            yield from self._kill_the_hung()
 
     def _busy(self) -> list[_Worker]:
         return [worker for worker in self._workers.values() if worker.run is not None]
@@ -136,7 +151,7 @@ class LocalExecutor:
                 return True
             if worker is None:
                 worker = self._start(slot)
-            worker.run, worker.begun = run, None
+            worker.run, worker.begun, worker.seconds = run, False, 0.0
             worker.log_offset = _size(worker.log_path)
             self._tell(worker, run)
         return True
@@ -158,13 +173,14 @@ class LocalExecutor:
         process = multiprocessing.get_context("spawn").Process(
             target=work, args=(theirs, setup), name=f"gnbench-worker-{slot}", daemon=True
         )
-        resource_tracker.ensure_running()  # its own start would undo the mask below
-        # Until it has its handlers a signal to the group must wait, or Ctrl-C prints a traceback.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        with _safe_path():
+            resource_tracker.ensure_running()  # its own start would undo the mask below
+            # Until it has its handlers a signal to the group waits, or Ctrl-C prints a traceback.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+            try:
+                process.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
         worker = _Worker(slot, process, ours, setup.log_path)
         self._workers[slot] = worker
@@ -190,9 +206,9 @@ class LocalExecutor:
     def _heard(self, worker: _Worker, event: Event) -> Event:
         """Keep account of what a worker does; return what the scheduler is to hear."""
         if isinstance(event, Started):
-            worker.begun = time.monotonic()
+            worker.begun, worker.seconds = True, 0.0
         elif not isinstance(event, Progress | Said):
-            worker.run = worker.begun = None
+            worker.run, worker.begun = None, False
             if isinstance(event, Stopped) and not self._stopping():
                 event = Lost(event.run, event.slot, "its worker was terminated by SIGTERM")
             if isinstance(event, Lost):  # the next run gets a fresh process
@@ -225,11 +241,12 @@ class LocalExecutor:
         worker.process.join()
 
     def _kill_the_hung(self) -> Iterator[Event]:
-        if self._trial_timeout is None:
-            return
-        now = time.monotonic()
+        now = time.monotonic()  # clocks on the wall are set back
+        passed = min(now - self._looked, _ASLEEP)  # more: stopped by Ctrl-Z, as its workers were
+        self._looked = now
         for worker in self._busy():
-            if worker.begun is not None and now - worker.begun > self._trial_timeout:
+            worker.seconds += passed if worker.begun else 0.0
+            if self._trial_timeout is not None and worker.seconds > self._trial_timeout:
                 worker.verdict = f"no result within --trial-timeout {self._trial_timeout:g} s"
                 _dump_threads(worker)
                 worker.process.kill()
@@ -246,7 +263,7 @@ class LocalExecutor:
             for worker in self._busy():
                 self._tell(worker, STOP)
         for worker in self._busy():
-            if now > self._stop_deadline or worker.begun is None:
+            if now > self._stop_deadline or not worker.begun:
                 worker.process.kill()
                 yield from self._bury(worker)
 
@@ -264,6 +281,18 @@ class LocalExecutor:
                 worker.process.kill()
                 worker.process.join()
         self._workers.clear()
+
+
+@contextlib.contextmanager
+def _safe_path() -> Iterator[None]:
+    """Keep a random.py of the working directory out of the processes started meanwhile."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
 
 
 def open_local(plan: Plan, options: EngineOptions, say: Say) -> LocalExecutor:

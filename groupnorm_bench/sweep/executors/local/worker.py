@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import faulthandler
 import importlib
-import multiprocessing
 import os
 import queue
-import shutil
 import signal
 import threading
 import time
@@ -22,10 +20,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from groupnorm_bench.errors import RunFolderError, TrainingStopped, one_line
+from groupnorm_bench.errors import RunFolderError, TrainingStopped, one_line, printable
 from groupnorm_bench.metrics import EpochRow
 from groupnorm_bench.runs import RunFolder, RunResult
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.signals import STOP_SIGNALS
 from groupnorm_bench.sweep.executors.protocol import (
     Ended,
     Event,
@@ -36,13 +35,13 @@ from groupnorm_bench.sweep.executors.protocol import (
     Started,
     Stopped,
 )
+from groupnorm_bench.tracking.variables import OF_ONE_RUN
 from groupnorm_bench.training.hooks import Hooks
 
 STOP = "stop"
 """The message that asks a worker to checkpoint its run and end."""
 DUMP_SIGNAL = signal.SIGUSR1
 """Makes a worker write where each of its threads is to its log."""
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ORPHAN_GRACE = 30.0
 _REPORT_EVERY = 0.2
 
@@ -79,9 +78,8 @@ class Question:
 class _Link:
     """The worker's end of its pipe: a thread listens, the main thread speaks."""
 
-    def __init__(self, connection: Connection[Any, Any], shared_dir: Path) -> None:
+    def __init__(self, connection: Connection[Any, Any]) -> None:
         self.stopping = False
-        self._shared_dir = shared_dir
         self.runs: queue.SimpleQueue[TrainConfig | None] = queue.SimpleQueue()
         self.verdicts: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._connection = connection
@@ -111,9 +109,6 @@ class _Link:
                     self.runs.put(message)
         except (EOFError, OSError):  # dismissed, or the parent was killed: do not outlive it long
             self.stop()
-            parent = multiprocessing.parent_process()
-            if parent is not None and not parent.is_alive():
-                shutil.rmtree(self._shared_dir, ignore_errors=True)  # it could not
             time.sleep(_ORPHAN_GRACE)
             os._exit(1)
 
@@ -124,11 +119,14 @@ def work(connection: Connection[Any, Any], setup: WorkerSetup) -> None:
     After a run that raised, the process ends: what broke it (a full heap, a poisoned CUDA
     context) must not reach the next run.
     """
-    link = _Link(connection, setup.shared_dir)
+    link = _Link(connection)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent acts
     signal.signal(signal.SIGTERM, link.stop)
+    signal.signal(signal.SIGHUP, link.stop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     _write_to_log(setup.log_path)
+    for name in OF_ONE_RUN:
+        os.environ.pop(name, None)
     os.environ.update(setup.environment)
     trial = _load(setup.trial)
     while (run := link.runs.get()) is not None and not link.stopping:
@@ -180,7 +178,7 @@ def _attempt(link: _Link, setup: WorkerSetup, trial: Trial, run: TrainConfig) ->
 
 
 def _lost(setup: WorkerSetup, run: TrainConfig, error: BaseException) -> Lost:
-    return Lost(run, setup.slot, one_line(error), traceback.format_exc())
+    return Lost(run, setup.slot, one_line(error), printable(traceback.format_exc()))
 
 
 class _Messages:

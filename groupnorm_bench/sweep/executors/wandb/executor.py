@@ -21,37 +21,41 @@ from groupnorm_bench.sweep.executors.wandb.local_sweep import record_of, wandb_c
 from groupnorm_bench.sweep.executors.wandb.watch import FolderWatch, SweepWatch
 from groupnorm_bench.sweep.plan.plan import Plan
 from groupnorm_bench.sweep.plan.sources import Source
-from groupnorm_bench.tracking.agent_pool import Agents, SweepStatus, read_sweep
+from groupnorm_bench.tracking.agent_pool import Agents, SweepGoneError, SweepStatus, read_sweep
 from groupnorm_bench.tracking.login import require_login
 from groupnorm_bench.tracking.options import Say, TrackingOptions
 from groupnorm_bench.tracking.readback import read_wandb
-from groupnorm_bench.tracking.sweeps import SweepRecord, create_sweep
+from groupnorm_bench.tracking.sweeps import SweepRecord, known_record, make_sweep
 
 _TICK = 0.3
 """Seconds between looks at the run folders."""
 
 
-def open_sweep(record: SweepRecord, runs_dir: Path, tracking: TrackingOptions) -> SweepStatus:
+def open_sweep(
+    fresh: SweepRecord, runs_dir: Path, tracking: TrackingOptions, say: Say
+) -> SweepStatus:
     """Return the W&B sweep that an earlier call made of the same plan, or make it.
+
+    One that was deleted or cancelled there is made anew.
 
     Raises:
         TrackingError: W&B refuses us or the sweep.
         RunFolderError: what is known of it cannot be written.
     """
-    config = record.config
-    path = record.path_in(runs_dir)
-    if path.exists():
-        known = SweepRecord.read(path)
-        if known.config == config and known.wandb.get("sweep_id"):
-            place = known.wandb
-            sweep = read_sweep(f"{place['entity']}/{place['project']}/{place['sweep_id']}")
+    record = known_record(fresh, runs_dir, say)
+    if record.wandb.get("sweep_id"):
+        try:
+            sweep = read_sweep(record.path_on_wandb)
+        except SweepGoneError as error:
+            say(f"{error} any more; making it anew")
+        else:
             if sweep.state not in ("CANCELED", "CANCELLED"):
-                record.replace(wandb=place).write(runs_dir)  # the question may be another now
+                record.write(runs_dir)  # the question may be another now
                 return sweep
-    place = create_sweep(config, project=tracking.project, entity=tracking.entity)
-    sweep = read_sweep(f"{place['entity']}/{place['project']}/{place['sweep_id']}")
-    known_to_wandb = place | {"url": sweep.url, "executor": "wandb"}
-    record.replace(wandb=known_to_wandb).write(runs_dir)
+        record = fresh
+    made = make_sweep(record, runs_dir, project=tracking.project, entity=tracking.entity)
+    sweep = read_sweep(made.path_on_wandb)
+    made.replace(wandb=made.wandb | {"url": sweep.url, "executor": "wandb"}).write(runs_dir)
     return sweep
 
 
@@ -66,7 +70,7 @@ def open_plan(plan: Plan, runs_dir: Path, tracking: TrackingOptions, say: Say) -
     record = record_of(plan, wandb_config_of(plan))
     if plan.spec.method != "grid":
         record = record.replace(runs=())  # W&B chooses them
-    sweep = open_sweep(record, runs_dir, tracking)
+    sweep = open_sweep(record, runs_dir, tracking, say)
     say(f"W&B sweep: {sweep.url}")
     if sweep.is_open:
         say(f"join it from another machine: gnbench agent {sweep.path}")

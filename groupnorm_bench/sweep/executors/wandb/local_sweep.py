@@ -10,9 +10,10 @@ from groupnorm_bench.errors import SweepError, TrackingError
 from groupnorm_bench.sweep.executors.wandb.sweep_config import compile_plan, compile_search
 from groupnorm_bench.sweep.plan.describe import count_contrasts
 from groupnorm_bench.sweep.plan.plan import Plan
+from groupnorm_bench.tracking.agent_pool import SweepGoneError, read_sweep
 from groupnorm_bench.tracking.bounded import run_wandb
 from groupnorm_bench.tracking.options import Say, TrackingOptions
-from groupnorm_bench.tracking.sweeps import SweepRecord, create_sweep
+from groupnorm_bench.tracking.sweeps import SweepRecord, known_record, make_sweep
 
 
 def wandb_config_of(plan: Plan) -> dict[str, object]:
@@ -59,14 +60,9 @@ class LocalSweep:
         except SweepError:
             self._record = None  # W&B could not show so many; the runs stand alone there
             return
-        self._record = made = record_of(plan, config)
-        path = self._record.path_in(runs_dir)
-        if path.exists():
-            known = SweepRecord.read(path)
-            if known.config == config and known.wandb.get("executor") != "wandb":
-                self._record = dataclasses.replace(
-                    made, runs=tuple(dict.fromkeys([*known.runs, *made.runs])), wandb=known.wandb
-                )
+        fresh = record_of(plan, config)
+        known = known_record(fresh, runs_dir, say)
+        self._record = fresh if known.wandb.get("executor") == "wandb" else known
 
     def begin(self) -> TrackingOptions:
         """Write the record; online, make the sweep. Return the options for its runs.
@@ -82,18 +78,24 @@ class LocalSweep:
         return dataclasses.replace(self._tracking, sweep_id=self._record.wandb.get("sweep_id"))
 
     def _attach(self, record: SweepRecord) -> None:
-        if "sweep_id" not in record.wandb:
-            try:
-                made = create_sweep(
-                    record.config, project=self._tracking.project, entity=self._tracking.entity
-                )
-            except TrackingError as error:
-                self._say(f"W&B made no sweep ({error}); its runs have job type {record.name}")
-                return
-            record = record.replace(wandb=made | {"executor": "local"})
-            self._record = record
-        place = record.wandb
-        self._say(f"W&B sweep: {place['entity']}/{place['project']}/{place['sweep_id']}")
+        try:
+            if "sweep_id" in record.wandb:
+                read_sweep(record.path_on_wandb)
+            else:
+                record = self._make(record)
+        except SweepGoneError as error:
+            self._say(f"{error} any more; making it anew")
+            record = self._make(record.replace(wandb={}))
+        except TrackingError as error:
+            self._say(f"W&B made no sweep ({error}); its runs have job type {record.name}")
+            return
+        self._record = record
+        self._say(f"W&B sweep: {record.path_on_wandb}")
+
+    def _make(self, record: SweepRecord) -> SweepRecord:
+        project, entity = self._tracking.project, self._tracking.entity
+        record = make_sweep(record, self._runs_dir, project=project, entity=entity)
+        return record.replace(wandb=record.wandb | {"executor": "local"})
 
     def end(self, names: Iterable[str], *, is_done: bool) -> None:
         """Add the runs that a search chose; where all is done, tell W&B that the sweep is over.
