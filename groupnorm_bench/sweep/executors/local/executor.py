@@ -109,12 +109,12 @@ class LocalExecutor:
         should_stop: Callable[[], bool],
     ) -> Iterator[Event]:
         """See `Executor.submit`."""
-        with scratch_folder("gnbench-sweep-") as self._scratch:
-            with Leash(self._scratch, []):  # workers see their pipe close, and end by themselves
-                try:
-                    yield from self._work_off(runs, judge, should_stop)
-                finally:
-                    self._close()
+        # No processes on the leash: workers see their pipe close, and end by themselves.
+        with scratch_folder("gnbench-sweep-") as self._scratch, Leash(self._scratch, []):
+            try:
+                yield from self._work_off(runs, judge, should_stop)
+            finally:
+                self._close()
 
     def _work_off(
         self,
