@@ -33,7 +33,7 @@ RUNS = 7 * 2 * 6 + 1
 def write_page(runs: Path, page: Path) -> Path:
     table = load_runs([runs])
     content = build(
-        table, compare_runs(table), sources=["runs"], data_dir=runs, command="gnbench report"
+        table, compare_runs(table), sources=["runs", EVIL], data_dir=runs, command="gnbench report"
     )
     page.write_text(render(content), encoding="utf-8")
     return page
@@ -58,9 +58,8 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("runs")
-    folders = make_runs(runs, arms=arms(groups=(1, 8, 32)), batch_sizes=(2, 32), seeds=6)
+    make_runs(runs, arms=arms(groups=(1, 8, 32)), batch_sizes=(2, 32), seeds=6)
     make_run(runs, TrainConfig(dataset="mnist-5k", epochs=3, seed=9), status="diverged")
-    folders[0].path.rename(runs / EVIL)
     return write_page(runs, tmp_path_factory.mktemp("page") / "report.html")
 
 
@@ -138,8 +137,8 @@ def painted(tab: Tab) -> int:
     return int((pixels.max(axis=2) - pixels.min(axis=2) > 40).sum())  # coloured, not grey
 
 
-def test_a_hostile_run_name_is_shown_as_text(shared: Tab):
-    assert EVIL in shared.column("#run-table", 0)
+def test_a_hostile_name_is_shown_as_text(shared: Tab):
+    assert EVIL in shared.page.inner_text("body")
     assert shared.page.locator("img[src=x]").count() == 0
 
 

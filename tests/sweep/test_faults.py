@@ -227,7 +227,7 @@ def test_a_signal_to_the_group_leaves_checkpoints(tmp_path, undisturbed, number,
 def test_damaged_run_folders_are_trained_again_and_only_those(tmp_path, undisturbed):
     assert Sweep(tmp_path).finish()[0] == 0
     runs = tmp_path / "runs"
-    folders = sorted(runs.iterdir())
+    folders = sorted(path for path in runs.iterdir() if path.is_dir())
     for entry in folders[0].iterdir():
         entry.unlink()
     folders[0].rmdir()

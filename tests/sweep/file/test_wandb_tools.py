@@ -48,7 +48,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Ask:
         pytest.skip(f"W&B's sweeps package cannot be installed: {done.stderr.strip()[-200:]}")
 
     def ask(*questions: tuple[str, Any]) -> list[Any]:
-        script = Path(__file__).with_name("wandb_sweeps_oracle.py")
+        script = ROOT / "tests" / "support" / "wandb_sweeps_oracle.py"
         done = subprocess.run(
             [python, script],
             input=json.dumps(questions),
@@ -138,7 +138,7 @@ def parameters() -> list[dict[str, Any]]:
         )
     ]
     rests = [{}, {"q": 1}, {"q": 0}, {"mu": 1, "sigma": 0.1}, {"sigma": -1}, {"value": 1}]
-    rests += [{"values": [1, 2]}, {"values": []}, {"value": 1, "values": [1]}, {"min": "1"}]
+    rests += [{"values": [1, 2]}, {"values": []}, {"value": 1, "values": [1]}, {"min": "one"}]
     rests += [{"values": [1, 2], "probabilities": p} for p in ([0.5, 0.5], [0.5, 0.6], [1])]
     return [{**a, **b, **c} for a, b, c in itertools.product(ends, kinds, rests)]
 
