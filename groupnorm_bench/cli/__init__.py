@@ -6,6 +6,7 @@ from groupnorm_bench.cli import (
     data,
     doctor,
     norms,
+    pack,
     quick,
     report,
     status,
@@ -18,4 +19,4 @@ from groupnorm_bench.cli.app import app, main
 __all__ = ["app", "main"]
 
 # importing a module registers its commands
-_COMMANDS = (bench, compare, data, doctor, norms, quick, report, status, sweep, train, wandb)
+_COMMANDS = (bench, compare, data, doctor, norms, pack, quick, report, status, sweep, train, wandb)

@@ -50,10 +50,15 @@ def sync_command(
 ) -> None:
     """Upload runs that W&B does not have; those of one sweep become a W&B sweep."""
     from groupnorm_bench.cli.views.training import say
-    from groupnorm_bench.runs import find_runs
+    from groupnorm_bench.runs import find_runs, is_pack
     from groupnorm_bench.tracking.sync import find_uploads, sync, unite_sweeps
 
     places = runs or [DEFAULT_RUNS_DIR]
+    for pack in filter(is_pack, places):
+        raise TrackingError(
+            f"{pack} is a pack, and what was uploaded is noted in run folders; write them first: "
+            f"gnbench unpack {pack}"
+        )
     found, problems = find_runs(places)
     uploads, more_problems = find_uploads(found, ask=not dry_run)
     if not quiet:

@@ -20,7 +20,7 @@ def load_runs(sources: Sequence[str | Path], where: str | None = None) -> RunTab
     A folder reached twice counts once. Runs in every status are kept: see `RunTable.finished`.
 
     Args:
-        sources: folders; or `ENTITY/PROJECT[/SWEEP]` on W&B, where there is no such folder.
+        sources: folders and packs; or `ENTITY/PROJECT[/SWEEP]` on W&B, where no such path exists.
         where: a filter, as in `batch_size<=32 and norm!=none`.
 
     Raises:
@@ -31,7 +31,7 @@ def load_runs(sources: Sequence[str | Path], where: str | None = None) -> RunTab
     rows: dict[str, RunRow] = {}
     problems: list[str] = []
     for source in sources:
-        if not Path(source).is_dir() and _WANDB_PATH.fullmatch(str(source)):
+        if not Path(source).exists() and _WANDB_PATH.fullmatch(str(source)):
             found, bad = _wandb_rows(str(source))
         else:
             runs, bad = find_runs([Path(source)])

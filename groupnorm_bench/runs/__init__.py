@@ -2,8 +2,9 @@
 
 from groupnorm_bench.files import write_atomic
 from groupnorm_bench.runs.environment import describe_environment, device_name, source_commit
-from groupnorm_bench.runs.find import FoundRun, find_runs
+from groupnorm_bench.runs.find import FoundRun, find_runs, list_folders
 from groupnorm_bench.runs.folder import RunFolder
+from groupnorm_bench.runs.pack import is_pack, pack_runs, unpack_runs
 from groupnorm_bench.runs.result import SETTLED, RunResult, Status, finite
 
 __all__ = [
@@ -16,6 +17,10 @@ __all__ = [
     "device_name",
     "find_runs",
     "finite",
+    "is_pack",
+    "list_folders",
+    "pack_runs",
     "source_commit",
+    "unpack_runs",
     "write_atomic",
 ]

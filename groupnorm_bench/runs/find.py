@@ -1,14 +1,15 @@
-"""Run folders among others: what is there, and what was skipped."""
+"""Run folders among others, or in a pack: what is there, and what was skipped."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from groupnorm_bench.errors import RunFolderError
 from groupnorm_bench.runs.folder import RunFolder
+from groupnorm_bench.runs.pack import is_pack, packed_runs
 from groupnorm_bench.runs.result import RunResult
 
 
@@ -21,24 +22,19 @@ class FoundRun:
 
 
 def find_runs(paths: Iterable[Path]) -> tuple[list[FoundRun], list[str]]:
-    """Read run folders: each path is one, or a folder of them.
+    """Read run folders: each path is one, a folder of them, or a pack of them.
 
     Returns:
         the runs, by path then name, and a line for each folder that was skipped because it is
         half-written or foreign. Nothing is changed or deleted.
 
     Raises:
-        RunFolderError: a path does not exist.
+        RunFolderError: a path does not exist, or is a damaged pack.
     """
     runs: list[FoundRun] = []
     problems: list[str] = []
     for path in paths:
-        if not path.is_dir():
-            raise RunFolderError(f"{path} is not a folder of runs; train one: gnbench train")
-        is_run = (path / "result.json").exists()
-        names = [str(path)] if is_run else sorted(e.path for e in os.scandir(path) if _is_folder(e))
-        for name in names:
-            folder = RunFolder(Path(name))
+        for folder in list_folders(path):
             try:
                 result = folder.read()
             except RunFolderError as error:
@@ -46,9 +42,25 @@ def find_runs(paths: Iterable[Path]) -> tuple[list[FoundRun], list[str]]:
                 continue
             if result is not None:
                 runs.append(FoundRun(folder, result))
-            elif not (folder.path / "lock").exists():
-                problems.append(f"{name} is not a run folder; skipped")
+            elif not folder.lock_path.exists():
+                problems.append(f"{folder.path} is not a run folder; skipped")
     return runs, problems
+
+
+def list_folders(path: Path) -> Sequence[RunFolder]:
+    """Return the run folders that a path stands for, by name, none of them read yet.
+
+    Raises:
+        RunFolderError: it does not exist, or is a damaged pack.
+    """
+    if is_pack(path):
+        return packed_runs(path)
+    if not path.is_dir():
+        raise RunFolderError(f"{path} is not a folder of runs; train one: gnbench train")
+    if (path / "result.json").exists():
+        return [RunFolder(path)]
+    names = sorted(entry.path for entry in os.scandir(path) if _is_folder(entry))
+    return [RunFolder(Path(name)) for name in names]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

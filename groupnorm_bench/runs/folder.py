@@ -211,10 +211,28 @@ class RunFolder:
             RunFolderError: the file is missing, foreign or of more than `at_most` bytes.
         """
         try:
-            return _bytes_of(read_bounded(self.hits_path, at_most + _MAX_HEADER))
+            return _bytes_of(self.file("test_hits.npy", at_most + _MAX_HEADER))
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())
             raise RunFolderError(f"{self.hits_path} is not readable: {reason}") from error
+
+    def file(self, name: str, limit: int) -> bytes:
+        """Return the content of one of the run's files, of at most `limit` bytes.
+
+        Raises:
+            OSError: it is not there, larger, or no regular file.
+        """
+        return read_bounded(os.path.join(self.path, name), limit)
+
+    def restore(self, result: bytes, hits: bytes | None) -> None:
+        """Write what `file` gave of another folder of this run; the caller holds the claim.
+
+        Raises:
+            RunFolderError: the folder cannot be written.
+        """
+        if hits is not None:
+            write_atomic(self.hits_path, hits)
+        write_atomic(self.result_path, result)
 
     def read(self) -> RunResult | None:
         """Return what the folder tells, or None where no result was written yet.
@@ -223,7 +241,7 @@ class RunFolder:
             RunFolderError: `result.json` is half-written, foreign, unreadable or of another run.
         """
         try:
-            content = read_bounded(os.path.join(self.path, "result.json"), MAX_BYTES)
+            content = self.file("result.json", MAX_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groupnorm_bench.runs import SETTLED, RunFolder, RunResult, find_runs
+from groupnorm_bench.runs import (
+    SETTLED,
+    RunFolder,
+    RunResult,
+    find_runs,
+    is_pack,
+    list_folders,
+)
 
 ORDER = ("finished", "running", "interrupted", "pruned", "diverged", "failed")
 
@@ -85,11 +91,9 @@ def _just_begun(paths: Iterable[Path]) -> list[RunFolder]:
     """Return folders that a process holds and has not written a result to yet."""
     folders = []
     for path in paths:
-        for entry in os.scandir(path):
-            if os.path.isdir(entry.path) and not os.path.exists(
-                os.path.join(entry.path, "result.json")
-            ):
-                folder = RunFolder(Path(entry.path))
-                if folder.is_claimed():
-                    folders.append(folder)
+        folders += [
+            folder
+            for folder in list_folders(path)
+            if not is_pack(path) and not folder.result_path.exists() and folder.is_claimed()
+        ]
     return folders
