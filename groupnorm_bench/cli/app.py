@@ -49,6 +49,17 @@ DEFAULT_RUNS_DIR = Path("runs")
 MAX_THREADS = 512
 """More than any machine of ours has; some tens of thousands end in a segmentation fault."""
 
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, max=MAX_THREADS, help="Processor threads; torch's choice if not given."),
+]
+WorkerThreads = Annotated[
+    int,
+    typer.Option(
+        min=1, max=MAX_THREADS, help="Processor threads of each worker; results depend on it."
+    ),
+]
+
 
 @app.callback(invoke_without_command=True)
 def _alone(

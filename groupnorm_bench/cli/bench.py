@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from groupnorm_bench.cli.app import MAX_THREADS, AsJson, app, print_json
+from groupnorm_bench.cli.app import AsJson, Threads, app, print_json
 from groupnorm_bench.errors import ConfigError, nearest
 from groupnorm_bench.norms import NORMS
 from groupnorm_bench.settings.config import TrainConfig
@@ -32,10 +32,6 @@ Groups = Annotated[
     int, typer.Option("--groups", "--num-groups", min=1, help="Groups of norms that have some.")
 ]
 Repeats = Annotated[int, typer.Option(min=1, help="Rounds; each times every case once.")]
-Threads = Annotated[
-    int | None,
-    typer.Option(min=1, max=MAX_THREADS, help="Threads; torch's choice if not given."),
-]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Write a bar chart to this HTML file.")]
 
 

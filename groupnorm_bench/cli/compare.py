@@ -14,9 +14,9 @@ from groupnorm_bench.cli.comparing import (
     Baseline,
     Choose,
     ChooseSeeds,
-    Decide,
+    DecideOver,
     Margin,
-    Metric,
+    MetricName,
     Planned,
     Where,
     names_of,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from groupnorm_bench.compare.claims import Answer
     from groupnorm_bench.compare.contrast import Comparison, Rule
 
-FORMATS = ("table", "csv", "json", "md")
+_FORMATS = ("table", "csv", "json", "md")
 
 
 @app.command("compare")
@@ -43,13 +43,13 @@ def compare_command(
         ),
     ] = None,
     baseline: Baseline = None,
-    metric: Metric = None,
+    metric: MetricName = None,
     where: Where = None,
     choose: Choose = None,
     choose_seeds: ChooseSeeds = None,
     alpha: Alpha = None,
     margin: Margin = None,
-    decide: Decide = None,
+    decide: DecideOver = None,
     planned: Planned = False,
     all_pairs: AllPairs = False,
     output: Annotated[str, typer.Option("--format", help="table, csv, json or md.")] = "table",
@@ -60,8 +60,8 @@ def compare_command(
     ] = None,
 ) -> int:
     """Say which arm is better, by how much, and whether the difference is real."""
-    if output not in FORMATS:
-        raise CompareError(f"format={output!r} is unknown{nearest(output, FORMATS)}")
+    if output not in _FORMATS:
+        raise CompareError(f"format={output!r} is unknown{nearest(output, _FORMATS)}")
     if claim is not None and baseline is not None:
         raise CompareError(f"baseline={baseline!r} has no use beside --claim; leave it out")
     from groupnorm_bench.compare.ask import asked_of, chosen_runs, compare
@@ -105,7 +105,7 @@ def _print_answer(answer: Answer, output: str) -> None:
 
 
 def print_comparison(comparison: Comparison, output: str) -> None:
-    """Print a comparison to stdout, in one of `FORMATS`."""
+    """Print a comparison to stdout, in one of `_FORMATS`."""
     from groupnorm_bench.compare import render
 
     if output == "json":

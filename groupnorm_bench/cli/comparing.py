@@ -11,7 +11,9 @@ from groupnorm_bench.errors import CompareError
 Baseline = Annotated[
     str | None, typer.Option(help="Arm that the others are held against; batch by default.")
 ]
-Metric = Annotated[str | None, typer.Option(help="Summary metric.", show_default="test/accuracy")]
+MetricName = Annotated[
+    str | None, typer.Option(help="Summary metric.", show_default="test/accuracy")
+]
 Where = Annotated[
     str | None, typer.Option(help="Only these runs, as 'batch_size<=32 and norm!=none'.")
 ]
@@ -31,7 +33,7 @@ Margin = Annotated[
     float | None,
     typer.Option(help="Differences inside it count for nothing: points. Without it, no `equal`."),
 ]
-Decide = Annotated[
+DecideOver = Annotated[
     str | None,
     typer.Option(help="each, mean or slope over the settings.", show_default="each"),
 ]

@@ -7,7 +7,8 @@ import importlib.util
 import typer
 
 from groupnorm_bench.cli.app import AsJson, app, print_json
-from groupnorm_bench.norms import CONV_CHANNELS, NORMS, NormSpec
+from groupnorm_bench.models import MODELS
+from groupnorm_bench.norms import NORMS, NormSpec
 
 
 @app.command("norms")
@@ -35,7 +36,7 @@ def _row(name: str, spec: NormSpec) -> dict[str, object]:
         "norm": name,
         "help": spec.help,
         "paper": spec.paper,
-        "parameters": spec.parameters_per_channel * sum(CONV_CHANNELS),
+        "parameters": spec.parameters_per_channel * sum(MODELS["cnn"].norm_channels.values()),
         "batch_dependent": spec.uses_batch_statistics,
         "running_statistics": spec.has_running_statistics,
         "replaces_activation": spec.fuses_activation,

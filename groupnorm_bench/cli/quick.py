@@ -16,12 +16,12 @@ from groupnorm_bench.cli.train import WandbMode
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.signals import StopSignal
 
-DEFAULT_OUT = Path("quick")
+_OUT = Path("quick")
 
 
 @app.command("quick")
 def quick_command(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run folders.")] = DEFAULT_OUT,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run folders.")] = _OUT,
     page: Annotated[Path, typer.Option("--page", help="The report to write.")] = Path("quick.html"),
     data_dir: DataDir = None,
     wandb: WandbMode = "auto",

@@ -21,9 +21,9 @@ from groupnorm_bench.cli.comparing import (
     Baseline,
     Choose,
     ChooseSeeds,
-    Decide,
+    DecideOver,
     Margin,
-    Metric,
+    MetricName,
     Planned,
     Where,
     names_of,
@@ -35,8 +35,8 @@ from groupnorm_bench.wording import count
 if TYPE_CHECKING:
     from groupnorm_bench.report.write import Format
 
-FORMATS = ("html", "md")
-DEFAULT_OUT = Path("report.html")
+_FORMATS = ("html", "md")
+_OUT = Path("report.html")
 
 
 @app.command("report")
@@ -54,20 +54,20 @@ def report_command(
     ] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     baseline: Baseline = None,
-    metric: Metric = None,
+    metric: MetricName = None,
     where: Where = None,
     choose: Choose = None,
     choose_seeds: ChooseSeeds = None,
     alpha: Alpha = None,
     margin: Margin = None,
-    decide: Decide = None,
+    decide: DecideOver = None,
     planned: Planned = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Write one self-contained page: verdicts, figures, most-missed digits, runs, provenance."""
-    if output not in FORMATS:
-        raise CompareError(f"format={output!r} is unknown{nearest(output, FORMATS)}")
+    if output not in _FORMATS:
+        raise CompareError(f"format={output!r} is unknown{nearest(output, _FORMATS)}")
     if open_it and output != "html":
         raise CompareError("--open opens the page; leave --format md out")
     from groupnorm_bench.cli.views.training import say
@@ -75,7 +75,7 @@ def report_command(
 
     written = report(
         list(runs or [str(DEFAULT_RUNS_DIR)]),
-        out if out is not None or output == "md" else DEFAULT_OUT,
+        out if out is not None or output == "md" else _OUT,
         output=cast("Format", output),
         figures=figures,
         baseline=baseline,

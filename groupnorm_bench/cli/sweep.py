@@ -15,6 +15,7 @@ from groupnorm_bench.cli.app import (
     DataDir,
     Quiet,
     RunsDir,
+    WorkerThreads,
     app,
     print_drawn,
     print_json,
@@ -24,7 +25,7 @@ from groupnorm_bench.cli.train import Entity, WandbMode
 from groupnorm_bench.errors import ConfigError, RunsFailed
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.signals import StopSignal
-from groupnorm_bench.sweep.executors import AUTO, EXECUTORS
+from groupnorm_bench.sweep.executors import AUTO_EXECUTOR, EXECUTORS
 
 if TYPE_CHECKING:
     from groupnorm_bench.sweep.scheduler import SweepEvent
@@ -46,18 +47,14 @@ DryRun = Annotated[
 Seeds = Annotated[int | None, typer.Option("--seeds", help="Seeds 0 to N-1, not the file's.")]
 RunCap = Annotated[int | None, typer.Option("--run-cap", help="The most runs, not the file's.")]
 SearchSeed = Annotated[int, typer.Option("--search-seed", help="What random and bayes draw with.")]
-ExecutorName = Annotated[str, typer.Option("--executor", help=f"{', '.join((AUTO, *EXECUTORS))}.")]
+ExecutorName = Annotated[
+    str, typer.Option("--executor", help=f"{', '.join((AUTO_EXECUTOR, *EXECUTORS))}.")
+]
 Workers = Annotated[str, typer.Option("--workers", help="Worker processes: auto (cores), or N.")]
 PerDevice = Annotated[
     int,
     typer.Option(
         "--workers-per-device", min=1, max=MAX_THREADS, help="Workers on each GPU, for small nets."
-    ),
-]
-Threads = Annotated[
-    int,
-    typer.Option(
-        min=1, max=MAX_THREADS, help="Processor threads of each worker; results depend on it."
     ),
 ]
 RetryFailed = Annotated[
@@ -99,10 +96,10 @@ def sweep_command(
     seeds: Seeds = None,
     run_cap: RunCap = None,
     search_seed: SearchSeed = 0,
-    executor: ExecutorName = AUTO,
+    executor: ExecutorName = AUTO_EXECUTOR,
     workers: Workers = "auto",
     workers_per_device: PerDevice = 1,
-    threads: Threads = 1,
+    threads: WorkerThreads = 1,
     retry_failed: RetryFailed = False,
     max_failures: MaxFailures = 5,
     trial_timeout: TrialTimeout = None,

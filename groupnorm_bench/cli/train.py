@@ -10,11 +10,11 @@ import typer
 
 from groupnorm_bench.cli.app import (
     DEFAULT_RUNS_DIR,
-    MAX_THREADS,
     AsJson,
     DataDir,
     Quiet,
     RunsDir,
+    Threads,
     app,
     print_json,
 )
@@ -42,10 +42,6 @@ Project = Annotated[
 ]
 Entity = Annotated[
     str | None, typer.Option(envvar="WANDB_ENTITY", help="W&B entity.", show_envvar=False)
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(min=1, max=MAX_THREADS, help="Processor threads; torch's choice if not given."),
 ]
 
 

@@ -14,6 +14,7 @@ from groupnorm_bench.cli.app import (
     DataDir,
     Quiet,
     RunsDir,
+    WorkerThreads,
     app,
     print_json,
 )
@@ -125,9 +126,7 @@ def agent_command(
     ] = 1,
     out: RunsDir = DEFAULT_RUNS_DIR,
     data_dir: DataDir = None,
-    threads: Annotated[
-        int, typer.Option(min=1, max=MAX_THREADS, help="Processor threads of each worker.")
-    ] = 1,
+    threads: WorkerThreads = 1,
     max_failures: Annotated[
         int, typer.Option("--max-failures", min=1, help="Stop after N failed runs in a row.")
     ] = 5,

@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from groupnorm_bench.compare.stats import Floats
 from groupnorm_bench.metrics import metric_spec
 
 if TYPE_CHECKING:
     from groupnorm_bench.compare.pairs import Group
 
-Floats = npt.NDArray[np.float64]
 
-RESAMPLES = 2_000
+_RESAMPLES = 2_000
 _SEED = 20180613
 
 
@@ -99,7 +98,7 @@ def _one(
 
 
 def _draws(rng: np.random.Generator, x: Floats) -> Floats:
-    return x[rng.integers(0, len(x), (RESAMPLES, len(x)))]
+    return x[rng.integers(0, len(x), (_RESAMPLES, len(x)))]
 
 
 def _wins(a: Floats, b: Floats) -> Floats:

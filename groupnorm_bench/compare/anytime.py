@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from groupnorm_bench.compare.stats import Floats
 
 PRIOR_VARIANCE = 2.0
 """Of the standardised difference: chosen once, by the table in docs/statistics.md."""

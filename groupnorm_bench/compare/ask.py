@@ -14,12 +14,12 @@ from groupnorm_bench.compare.rows import RunTable
 from groupnorm_bench.compare.verdicts import compare_runs
 from groupnorm_bench.errors import CompareError
 
-Runs = RunTable | str | Path | Sequence[str | Path]
+RunSource = RunTable | str | Path | Sequence[str | Path]
 """Runs at hand, or where they lie: folders, or `ENTITY/PROJECT[/SWEEP]` on W&B."""
 
 
 def compare(
-    runs: Runs = "runs",
+    runs: RunSource = "runs",
     question: Question | None = None,
     *,
     where: str | None = None,
@@ -51,7 +51,7 @@ def compare(
 
 def compare_table(
     table: RunTable,
-    runs: Runs,
+    runs: RunSource,
     question: Question | None = None,
     *,
     rule: Rule = "anytime",
@@ -66,7 +66,7 @@ def compare_table(
     return compare_runs(table, question, rule=rule, all_pairs=all_pairs, families=families, **asked)
 
 
-def asked_of(runs: Runs) -> tuple[Question, tuple[Family, ...]]:
+def asked_of(runs: RunSource) -> tuple[Question, tuple[Family, ...]]:
     """Return what the sweeps asked whose runs lie in folders: one question, and their families.
 
     Where they ask different questions, none of them is put.
@@ -92,7 +92,7 @@ def asked_of(runs: Runs) -> tuple[Question, tuple[Family, ...]]:
 
 
 def chosen_runs(
-    runs: Runs,
+    runs: RunSource,
     where: str | None = None,
     choose: Iterable[str] = (),
     choose_seeds: Collection[int] = (),

@@ -17,7 +17,7 @@ from groupnorm_bench.wording import count
 
 FEWEST_SEEDS = 3
 """Under this many seeds per cell the residual, the yardstick of all shares, is too uncertain."""
-RESAMPLES = 1_000
+_RESAMPLES = 1_000
 TREES = 200
 _SEED = 20180613
 GROUPS = "groups within norm"
@@ -217,7 +217,7 @@ def _bootstrap(
     draws = np.array(
         [
             _shares(values[:, rng.integers(0, n_seeds, n_seeds)], bases, factor)
-            for _ in range(RESAMPLES)
+            for _ in range(_RESAMPLES)
         ]
     )
     low, high = np.quantile(draws, [alpha / 2, 1 - alpha / 2], axis=0)

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from groupnorm_bench.compare.stats import Floats
+
 if TYPE_CHECKING:
     from groupnorm_bench.compare.rows import RunRow
 
-Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 LOST = ("finished", "diverged", "pruned")

@@ -13,9 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from groupnorm_bench.compare.anytime import FIRST_LOOK, log_e_of, moments
-from groupnorm_bench.compare.stats import holm_adjusted
-
-Floats = npt.NDArray[np.float64]
+from groupnorm_bench.compare.stats import Floats, holm_adjusted
 
 CAP = 1_000
 """More seeds than this are told as `over 1,000`."""

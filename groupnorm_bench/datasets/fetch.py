@@ -31,7 +31,7 @@ from groupnorm_bench.wording import printable
 FETCHED = {name: spec.torchvision for name, spec in DATASETS.items() if spec.torchvision}
 """Data sets that can be fetched -> torchvision's class, which also names the folder."""
 
-MAX_BYTES = 2**28
+MAX_DOWNLOAD = 2**28
 """On the disk, of all files together, packed and unpacked: three times what the largest needs."""
 MAX_SECONDS = 600.0
 """Before a fetch is given up, however steadily something arrives."""
@@ -209,8 +209,8 @@ def _watch(child: subprocess.Popen[str], folder: Path) -> str | None:
         last = now
         if silence > MAX_SILENCE_SECONDS:
             return f"nothing arrived for {MAX_SILENCE_SECONDS:.0f} s"
-        if size > MAX_BYTES:
-            return f"more than {MAX_BYTES // 2**20} MB arrived, which is no such data set"
+        if size > MAX_DOWNLOAD:
+            return f"more than {MAX_DOWNLOAD // 2**20} MB arrived, which is no such data set"
         if started is not None and now - started > MAX_SECONDS:
             return f"it was not whole after {MAX_SECONDS / 60:.0f} min"
     return None
@@ -251,7 +251,9 @@ def _end_with_parent() -> None:
 if __name__ == "__main__":
     socket.setdefaulttimeout(_SOCKET_SECONDS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_BYTES, MAX_BYTES))  # whatever a mirror sends
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (MAX_DOWNLOAD, MAX_DOWNLOAD)
+    )  # whatever a mirror sends
     problem = _download(sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None)
     print(problem or "", file=sys.stderr, flush=True)
     os._exit(0 if problem is None else 1)  # Python's own end trips over the thread that reads

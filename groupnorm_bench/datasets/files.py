@@ -46,7 +46,7 @@ ARCHIVE_MD5 = {
     },
 }
 """Of the archives that these come in, as torchvision has them: what is known of their raw files."""
-MAX_BYTES = 2**26
+MAX_FILE_BYTES = 2**26
 """Of a file: MNIST's largest has 47 million."""
 _REFETCH = "delete that folder's files and type the command again, or give another --data-dir"
 
@@ -79,7 +79,7 @@ def read_raw(name: str, folder: Path, spec: DatasetSpec) -> Arrays:
     for file in FILES:
         path = folder / file
         try:
-            content = read_bounded(path, MAX_BYTES)
+            content = read_bounded(path, MAX_FILE_BYTES)
             verified = _verify(name, path, content) and verified
         except OSError as error:
             raise DataError(f"{path}: {error.strerror}; fetch it: gnbench data {name}") from error
@@ -111,7 +111,7 @@ def _verify(name: str, path: Path, content: bytes) -> bool:
     archive = path.with_name(path.name + ".gz")
     if not archive.exists():
         return False
-    packed = read_bounded(archive, MAX_BYTES)
+    packed = read_bounded(archive, MAX_FILE_BYTES)
     if _md5(packed) != ARCHIVE_MD5[name][path.name]:
         raise DataError(f"{archive} is not {name}'s; {_REFETCH}")
     if zlib.crc32(content) != int.from_bytes(packed[-8:-4], "little"):

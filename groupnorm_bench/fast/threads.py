@@ -24,7 +24,7 @@ from groupnorm_bench.fast.compiler import kernels
 
 MIN_SHARED_BATCH = 16
 """Images of a batch from which our own threads are faster than torch's (docs/performance.md)."""
-MAX_THREADS = 4
+_MAX_THREADS = 4
 """Threads that share a batch at most: they are handed their parts one after the other, and more
 than two were not measured."""
 _WINDOW, _REST = 0.25, 1.0
@@ -43,7 +43,7 @@ def sharing() -> Iterator[None]:
     before = len(_helpers)
     try:
         torch.set_num_threads(1)
-        for _ in range(min(num_threads, MAX_THREADS) - 1):
+        for _ in range(min(num_threads, _MAX_THREADS) - 1):
             _helpers.append(_Helper())
         yield
     finally:

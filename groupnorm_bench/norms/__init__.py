@@ -19,9 +19,6 @@ from groupnorm_bench.errors import ConfigError, nearest, one_line
 if TYPE_CHECKING:
     from torch import nn
 
-CONV_CHANNELS = (32, 64)
-"""Output channels of the CNN's two convolutions, hence `num_channels` of its two norm layers."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NormSpec:

@@ -12,7 +12,7 @@ from groupnorm_bench.compare.series import Estimate
 from groupnorm_bench.metrics import MetricSpec, metric_spec
 from groupnorm_bench.report.palette import Style, style_of
 
-Kind = Literal["line", "points", "bars", "reference"]
+Drawn = Literal["line", "points", "bars", "reference"]
 """`reference` is a horizontal line at its one y."""
 Number = float | None
 
@@ -25,7 +25,7 @@ class Series:
     style: Style
     arm: str | None = None
     """The arm it belongs to, for the legend that hides and shows arms; None: always shown."""
-    kind: Kind = "line"
+    kind: Drawn = "line"
     x: Sequence[float]
     y: Sequence[Number]
     low: Sequence[Number] | None = None
@@ -166,7 +166,7 @@ def estimate_series(
     row: RunRow,
     marks: Sequence[tuple[float, Estimate, str]],
     metric: str,
-    kind: Kind = "line",
+    kind: Drawn = "line",
 ) -> Series:
     """Return an arm's estimates of a metric, with intervals, each at its x and with its name."""
     spec = metric_spec(metric)

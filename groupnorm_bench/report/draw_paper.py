@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-FORMATS = ("png", "svg")
+_FORMATS = ("png", "svg")
 DPI = 150
 _MARKERS = {
     "circle": "o",
@@ -91,7 +91,7 @@ def _save(canvas: Canvas, stem: Path) -> list[Path]:
     paths = []
     canvas.draw_without_rendering()
     canvas.set_layout_engine("none")  # laid out once, not again for each format
-    for suffix in FORMATS:
+    for suffix in _FORMATS:
         path = stem.with_name(f"{stem.name}.{suffix}")
         metadata = {"Date": None} if suffix == "svg" else {"Software": None}
         canvas.savefig(path, dpi=DPI, metadata=metadata)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from groupnorm_bench.compare.ask import Runs, chosen_runs, compare_table
+from groupnorm_bench.compare.ask import RunSource, chosen_runs, compare_table
 from groupnorm_bench.compare.rows import RunTable
 from groupnorm_bench.datasets.place import default_data_dir
 from groupnorm_bench.errors import RunFolderError
@@ -31,7 +31,7 @@ class Written:
 
 
 def report(
-    runs: Runs = "runs",
+    runs: RunSource = "runs",
     out: str | Path | None = "report.html",
     *,
     output: Format = "html",
@@ -76,7 +76,7 @@ def report(
     return Written(text=text, path=path, figures=tuple(pictures))
 
 
-def _places(runs: Runs) -> list[str]:
+def _places(runs: RunSource) -> list[str]:
     if isinstance(runs, RunTable):
         return sorted({str(Path(row.source).parent) for row in runs.rows})
     return [str(place) for place in ([runs] if isinstance(runs, str | Path) else runs)]

@@ -24,7 +24,7 @@ from groupnorm_bench.runs import lock
 from groupnorm_bench.runs.result import SETTLED, RunResult
 from groupnorm_bench.settings.config import TrainConfig
 
-MAX_BYTES = 64 * 2**20
+MAX_RESULT_BYTES = 64 * 2**20
 """Of a result.json; 3,000 epochs with every metric take 2 MB."""
 _MAX_HEADER = 4096
 _NPY = b"\x93NUMPY"
@@ -241,7 +241,7 @@ class RunFolder:
             RunFolderError: `result.json` is half-written, foreign, unreadable or of another run.
         """
         try:
-            content = self.file("result.json", MAX_BYTES)
+            content = self.file("result.json", MAX_RESULT_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

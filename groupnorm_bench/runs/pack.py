@@ -21,7 +21,7 @@ from pathlib import Path
 
 from groupnorm_bench.errors import RunFolderError
 from groupnorm_bench.files import open_regular, remove_temporaries, sync_folder
-from groupnorm_bench.runs.folder import MAX_BYTES, RunFolder
+from groupnorm_bench.runs.folder import MAX_RESULT_BYTES, RunFolder
 from groupnorm_bench.runs.result import SETTLED, RunResult
 
 SUFFIX = ".gnb"
@@ -165,7 +165,7 @@ def unpack_runs(
 def _content(run: RunFolder) -> tuple[bytes, bytes | None]:
     """Return a run's result and hits as they lie."""
     try:
-        result = run.file("result.json", MAX_BYTES)
+        result = run.file("result.json", MAX_RESULT_BYTES)
     except OSError as error:
         raise RunFolderError(f"{run.path}: no result to read: {error.strerror}") from error
     try:

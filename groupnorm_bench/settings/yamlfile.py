@@ -12,7 +12,7 @@ import yaml
 from groupnorm_bench.errors import ConfigError
 from groupnorm_bench.files import read_bounded
 
-MAX_BYTES = 1_000_000
+MAX_YAML_BYTES = 1_000_000
 MAX_NODES = 100_000
 """Nodes after aliases are expanded; a few nested aliases can stand for billions."""
 
@@ -69,7 +69,7 @@ def read_yaml(path: Path) -> YamlFile:
 
 def _read_text(path: Path) -> str:
     try:
-        content = read_bounded(path, MAX_BYTES)
+        content = read_bounded(path, MAX_YAML_BYTES)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give the path of a YAML file") from error
     try:

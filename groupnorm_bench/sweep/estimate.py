@@ -27,7 +27,7 @@ _WARM_STEPS = 1
 _MIN_STEPS = 2
 _EVAL_IMAGES = 250
 
-Kind = tuple[str, int]
+_Kind = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Pace:
     eval_image: float
 
 
-def kind_of(config: TrainConfig) -> Kind:
+def kind_of(config: TrainConfig) -> _Kind:
     """Return what the pace depends on most: the norm and the batch size."""
     return config.norm, config.batch_size
 
@@ -50,7 +50,7 @@ def estimate_seconds(runs: Sequence[TrainConfig], datasets: Mapping[str, Dataset
     the pace of the probed one whose batch size is nearest.
     """
     deadline = math.inf
-    paces: dict[Kind, Pace] = {}
+    paces: dict[_Kind, Pace] = {}
     for run in runs:
         if kind_of(run) not in paces and time.monotonic() < deadline:
             paces[kind_of(run)] = probe(run, datasets[run.dataset])
@@ -59,8 +59,8 @@ def estimate_seconds(runs: Sequence[TrainConfig], datasets: Mapping[str, Dataset
     return [_seconds(run, _nearest(paces, run), datasets[run.dataset]) for run in runs]
 
 
-def _nearest(paces: dict[Kind, Pace], run: TrainConfig) -> Pace:
-    def distance(kind: Kind) -> tuple[float, bool]:
+def _nearest(paces: dict[_Kind, Pace], run: TrainConfig) -> Pace:
+    def distance(kind: _Kind) -> tuple[float, bool]:
         ratio = max(kind[1], run.batch_size) / min(kind[1], run.batch_size)
         return ratio, kind[0] != run.norm
 

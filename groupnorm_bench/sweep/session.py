@@ -14,13 +14,13 @@ from groupnorm_bench.errors import ConfigError, RunFolderError, TrackingError, n
 from groupnorm_bench.runs import FoundRun, RunResult, find_runs
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import SETTINGS
-from groupnorm_bench.sweep.executors import AUTO, EXECUTORS, EngineOptions
+from groupnorm_bench.sweep.executors import AUTO_EXECUTOR, EXECUTORS, EngineOptions
 from groupnorm_bench.sweep.executors.local.devices import slots_for
 from groupnorm_bench.sweep.executors.protocol import Ended
 from groupnorm_bench.sweep.file.override import override
 from groupnorm_bench.sweep.file.spec import Metric, SweepSpec, read_spec
 from groupnorm_bench.sweep.plan.deciding import (
-    MAX_SEEDS,
+    MOST_SEEDS,
     DecidingSource,
     Standing,
     asked_by,
@@ -99,7 +99,7 @@ class SweepOptions:
 
     runs: Path = Path("runs")
     data_dir: Path | None = None
-    executor: str = AUTO
+    executor: str = AUTO_EXECUTOR
     workers: str = "auto"
     workers_per_device: int = 1
     threads: int = 1
@@ -145,7 +145,7 @@ class Session:
         from groupnorm_bench.datasets.load import resolve_dataset
         from groupnorm_bench.datasets.place import default_data_dir
 
-        names = (AUTO, *EXECUTORS)
+        names = (AUTO_EXECUTOR, *EXECUTORS)
         if options.executor not in names:
             raise ConfigError(
                 f"executor={options.executor!r} is unknown{nearest(options.executor, names)}"
@@ -196,7 +196,7 @@ class Session:
                 raise ConfigError(f"max_seeds={most} does nothing without --until-decided")
             return None
         if most is None:
-            most = (question and question.max_seeds) or MAX_SEEDS
+            most = (question and question.max_seeds) or MOST_SEEDS
         return DecidingSource(self.plan, self._found, most)
 
     @property
@@ -376,12 +376,12 @@ def choose_executor(name: str, tracking: TrackingOptions, say: Say) -> tuple[str
 
     problems: list[str] = []
     mode = resolve_mode(tracking.mode, problems.append)
-    if name != AUTO and EXECUTORS[name].needs_wandb and mode != "online":
+    if name != AUTO_EXECUTOR and EXECUTORS[name].needs_wandb and mode != "online":
         why = problems[0].partition(", keeping")[0] if problems else f"--wandb {mode}"
         raise TrackingError(f"executor={name} needs W&B online ({why}); use --executor local")
     for line in problems:
         say(line)
-    if name == AUTO:
+    if name == AUTO_EXECUTOR:
         name = "wandb" if mode == "online" else "local"
     return name, dataclasses.replace(tracking, mode=mode)
 

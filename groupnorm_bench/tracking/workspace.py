@@ -13,15 +13,15 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from groupnorm_bench.errors import TrackingError
+from groupnorm_bench.models import MODELS
 
 if TYPE_CHECKING:
     import wandb_workspaces.workspaces as ws
 
-MAX_RUNS = 1000
+MAX_SHOWN = 1000
 """Runs that a panel shows at most."""
 NO_VERDICT = "No verdict yet: `gnbench dashboard RUNS` puts that of your run folders here."
 ACCURACY = "val/accuracy"
-LAYERS = ("norm1", "norm2")
 _COLORS = ("#4269d0", "#efb118", "#6cc5b0")
 
 
@@ -76,7 +76,7 @@ def build_workspace(
                 layout_settings=layout,
             ),
         ],
-        settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=MAX_RUNS),
+        settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=MAX_SHOWN),
         runset_settings=ws.RunsetSettings(
             filters=filters,
             order=[ws.Ordering(ws.Config("arm")), ws.Ordering(ws.Config("batch_size"))],
@@ -127,7 +127,7 @@ def _answer(wr: Any, verdict: str) -> list[Any]:
             metrics=[wr.SummaryMetric("test/accuracy")],
             groupby_rangefunc="stderr",
             max_bars_to_show=30,
-            max_runs_to_show=MAX_RUNS,
+            max_runs_to_show=MAX_SHOWN,
             layout=_place(wr, 0, 16),
             **by_arm,
         ),
@@ -136,7 +136,7 @@ def _answer(wr: Any, verdict: str) -> list[Any]:
             x="epoch",
             y=[ACCURACY],
             groupby_rangefunc="stderr",
-            max_runs_to_show=MAX_RUNS,
+            max_runs_to_show=MAX_SHOWN,
             layout=_place(wr, 8, 16),
             **by_arm,
         ),
@@ -152,7 +152,7 @@ def _answer(wr: Any, verdict: str) -> list[Any]:
             metrics=[wr.SummaryMetric("train_seconds")],
             groupby_rangefunc="stderr",
             max_bars_to_show=30,
-            max_runs_to_show=MAX_RUNS,
+            max_runs_to_show=MAX_SHOWN,
             layout=_place(wr, 0, 24),
             **by_arm,
         ),
@@ -166,7 +166,7 @@ def _diagnostics(wr: Any) -> list[Any]:
         ("Evaluation gap of batch norm", "norm/eval_gap"),
         *(
             (f"{layer}: {word} of its activations", f"norm/{layer}/activation_{key}")
-            for layer in LAYERS
+            for layer in MODELS["cnn"].norm_channels
             for word, key in (("mean", "mean"), ("spread", "std"))
         ),
         ("Training loss", "train/loss"),
@@ -178,7 +178,7 @@ def _diagnostics(wr: Any) -> list[Any]:
             x="epoch",
             y=[key],
             groupby_rangefunc="stderr",
-            max_runs_to_show=MAX_RUNS,
+            max_runs_to_show=MAX_SHOWN,
             layout=_place(wr, 8 * (i % 3), 8 * (i // 3)),
             **by_arm,
         )

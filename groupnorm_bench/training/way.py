@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from groupnorm_bench.models.precision import RoundToBf16, forward_context
 from groupnorm_bench.settings.config import TrainConfig
 
-Score = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+_Score = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """From a batch's images and labels to its loss and its hits."""
 
 
@@ -39,7 +39,7 @@ class Way(Protocol):
     def context(self, batch_size: int) -> contextlib.AbstractContextManager[None]:
         """Return the context in which batches of this size are trained on or scored."""
 
-    def capture(self, score: Score, images: Tensor, labels: Tensor) -> Score:
+    def capture(self, score: _Score, images: Tensor, labels: Tensor) -> _Score:
         """Return `score`, which calls `forward`, as training steps shall call it.
 
         Images and labels are a batch of the size that all batches have.
@@ -63,7 +63,7 @@ class TorchWay:
     def context(self, batch_size: int) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
-    def capture(self, score: Score, images: Tensor, labels: Tensor) -> Score:
+    def capture(self, score: _Score, images: Tensor, labels: Tensor) -> _Score:
         return score
 
 

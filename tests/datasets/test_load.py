@@ -406,7 +406,7 @@ class Child:
         ("time.sleep(60)", {"MAX_SILENCE_SECONDS": 0.5}, "nothing arrived for 0 s"),
         (
             "while True: (folder / str(time.time())).write_bytes(bytes(9_999)); time.sleep(0.01)",
-            {"MAX_BYTES": 2**20},
+            {"MAX_DOWNLOAD": 2**20},
             "more than 1 MB arrived, which is no such data set",
         ),
         (

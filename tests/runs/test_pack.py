@@ -13,7 +13,7 @@ import pytest
 from groupnorm_bench.compare.load import load_runs
 from groupnorm_bench.errors import RunFolderError
 from groupnorm_bench.runs import RunFolder, find_runs, list_folders, pack_runs, unpack_runs
-from groupnorm_bench.runs.folder import MAX_BYTES
+from groupnorm_bench.runs.folder import MAX_RESULT_BYTES
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.sweep.status import read_status
 from tests.support.command_line import gnbench
@@ -138,7 +138,7 @@ def test_an_altered_result_is_skipped_by_compare_and_stops_unpacking(pack, tmp_p
 
 
 def test_a_result_that_would_swell_is_not_inflated(pack):
-    bomb = zlib.compress(bytes(MAX_BYTES + 2)).hex()
+    bomb = zlib.compress(bytes(MAX_RESULT_BYTES + 2)).hex()
     altered(pack, f"UPDATE runs SET result = x'{bomb}'")
     assert "longer than" in find_runs([pack])[1][0]
 

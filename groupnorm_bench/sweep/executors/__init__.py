@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from groupnorm_bench.sweep.plan.plan import Plan
     from groupnorm_bench.tracking.options import Say, TrackingOptions
 
-AUTO = "auto"
+AUTO_EXECUTOR = "auto"
 """W&B's agents where W&B takes our key, else our own workers."""
 
 

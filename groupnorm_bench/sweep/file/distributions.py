@@ -31,7 +31,7 @@ KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "log_normal": ((), ("mu", "sigma")),
     "q_log_normal": ((), ("mu", "sigma", "q")),
 }
-UNSUPPORTED = {
+_UNSUPPORTED = {
     "log_uniform": "W&B gave it up too; use log_uniform_values, whose min and max are values",
     "q_log_uniform": "W&B gave it up too; use q_log_uniform_values, whose min and max are values",
     "inv_log_uniform": "W&B gave it up too; use log_uniform_values",
@@ -195,10 +195,10 @@ def with_numbers(given: Mapping[str, Any]) -> dict[str, Any]:
 def _kind(name: str, given: Mapping[str, Any], where: Callable[..., str]) -> str:
     if "distribution" in given:
         kind = str(given["distribution"])
-        if kind in UNSUPPORTED:
+        if kind in _UNSUPPORTED:
             raise SweepError(
                 f"{where('distribution')} {name}: distribution={kind!r} is not supported: "
-                f"{UNSUPPORTED[kind]}"
+                f"{_UNSUPPORTED[kind]}"
             )
         if kind not in KEYS:
             raise SweepError(

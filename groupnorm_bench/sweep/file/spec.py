@@ -31,11 +31,11 @@ SUMMARY_METRICS = tuple(
     if spec.in_summary and not spec.per_epoch and not name.startswith("test/")
 )
 """Metrics known at the end only; those of the test set are not among them: they choose nothing."""
-KEYS = (
+_KEYS = (
     *("method", "metric", "parameters", "early_terminate", "run_cap", "name", "description"),
     *("project", "entity", "program", "command", "kind", "apiVersion"),
 )
-UNSUPPORTED = {
+_UNSUPPORTED = {
     "question": "W&B warns of it; write it into a file beside this one, NAME.question.yaml",
     "controller": "gnbench is the controller here",
     "job": "it is for W&B Launch",
@@ -157,12 +157,12 @@ def _as_sent(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_keys(document: YamlFile) -> None:
     for key, value in document.data.items():
-        if key in UNSUPPORTED:
+        if key in _UNSUPPORTED:
             raise SweepError(
-                f"{document.where(key)} {key!r} is not supported: {UNSUPPORTED[key]}; leave it out"
+                f"{document.where(key)} {key!r} is not supported: {_UNSUPPORTED[key]}; leave it out"
             )
-        if key not in KEYS:
-            raise SweepError(f"{document.where(key)} unknown key {key!r}{nearest(key, KEYS)}")
+        if key not in _KEYS:
+            raise SweepError(f"{document.where(key)} unknown key {key!r}{nearest(key, _KEYS)}")
         if key in _TEXTS and (not isinstance(value, str) or not value):
             raise SweepError(f"{document.where(key)} {key}={value!r} is not text; write a word")
 

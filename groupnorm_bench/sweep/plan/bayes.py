@@ -16,7 +16,7 @@ from groupnorm_bench.runs import RunResult
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.sweep.file.axes import Axis
 from groupnorm_bench.sweep.plan.plan import Plan, draw_share
-from groupnorm_bench.sweep.plan.pruner import Watch, load_optuna, metric_value
+from groupnorm_bench.sweep.plan.pruner import Stopper, load_optuna, metric_value
 from groupnorm_bench.sweep.plan.space import choose_cell, shares_of
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class BayesSource:
     known already is not handed out again: TPE is told its value and asked for another.
     """
 
-    def __init__(self, plan: Plan, watch: Watch, results: Iterable[RunResult]) -> None:
+    def __init__(self, plan: Plan, watch: Stopper, results: Iterable[RunResult]) -> None:
         results = list(results)
         assert plan.spec.metric is not None, "the spec refuses bayes without a metric"
         self._optuna = load_optuna()

@@ -27,7 +27,7 @@ from groupnorm_bench.sweep.plan.plan import Plan
 from groupnorm_bench.sweep.plan.sources import LATER, Later
 from groupnorm_bench.wording import count
 
-MAX_SEEDS = 40
+MOST_SEEDS = 40
 """Where seeds end at the latest, unless the question or the command says otherwise."""
 
 

@@ -21,7 +21,7 @@ def metric_value(metric: Metric, result: RunResult) -> float | None:
     return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-class Watch:
+class Stopper:
     """Watches runs for a sweep's target, and for those that hyperband stops."""
 
     def __init__(

@@ -9,7 +9,7 @@ from groupnorm_bench.runs import FoundRun, RunResult
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.sweep.plan.bayes import BayesSource
 from groupnorm_bench.sweep.plan.plan import Plan
-from groupnorm_bench.sweep.plan.pruner import Watch
+from groupnorm_bench.sweep.plan.pruner import Stopper
 
 
 class Later:
@@ -48,7 +48,7 @@ def make_source(plan: Plan, found: Iterable[FoundRun] = ()) -> Source:
             pruner learn from those whose runs are in the plan.
     """
     results = [run.result for run in found if run.result.config in plan]
-    watch = Watch(plan.spec.metric, plan.spec.early_terminate, results)
+    watch = Stopper(plan.spec.metric, plan.spec.early_terminate, results)
     return (
         BayesSource(plan, watch, results)
         if plan.spec.method == "bayes"
@@ -59,7 +59,7 @@ def make_source(plan: Plan, found: Iterable[FoundRun] = ()) -> Source:
 class PlanSource:
     """The runs of a grid or of a random search, in the plan's order."""
 
-    def __init__(self, plan: Plan, watch: Watch) -> None:
+    def __init__(self, plan: Plan, watch: Stopper) -> None:
         self._todo, self._watch = plan.todo(), watch
 
     def next(self) -> TrainConfig | None:

@@ -27,7 +27,7 @@ from groupnorm_bench.sweep.executors import EngineOptions
 from groupnorm_bench.sweep.executors.local.worker import (
     DUMP_SIGNAL,
     STOP,
-    Question,
+    Asked,
     WorkerSetup,
     work,
 )
@@ -194,11 +194,11 @@ class LocalExecutor:
         for pipe in connection.wait(list(pipes), timeout=_TICK):
             worker = pipes[pipe]  # type: ignore[index]
             try:
-                message: Event | Question = worker.pipe.recv()
+                message: Event | Asked = worker.pipe.recv()
             except (EOFError, OSError):
                 yield from self._bury(worker)
                 continue
-            if isinstance(message, Question):
+            if isinstance(message, Asked):
                 self._tell(worker, judge(message.run, message.row))
             else:
                 yield self._heard(worker, message)

@@ -68,7 +68,7 @@ class WorkerSetup:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Asked:
     """A worker asks whether to prune; the parent answers with a bool."""
 
     run: TrainConfig
@@ -85,7 +85,7 @@ class _Link:
         self._connection = connection
         threading.Thread(target=self._listen, name="gnbench-link", daemon=True).start()
 
-    def say(self, message: Event | Question) -> None:
+    def say(self, message: Event | Asked) -> None:
         try:
             self._connection.send(message)
         except OSError:  # the parent is gone: there is nobody to tell, and no reason to go on
@@ -215,5 +215,5 @@ class _Messages:
 
     def should_prune(self, row: EpochRow) -> bool:
         """Ask the parent, which knows how the other runs fare."""
-        self._link.say(Question(self._run, row))
+        self._link.say(Asked(self._run, row))
         return self._link.verdicts.get()

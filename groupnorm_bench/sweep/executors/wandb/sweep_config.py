@@ -17,7 +17,7 @@ from groupnorm_bench.settings.fields import ARM_SETTINGS, EXCLUSIVE, SETTINGS
 from groupnorm_bench.sweep.file.spec import SweepSpec
 
 VARIANT = "variant"
-MAX_RUNS = 10_000
+MAX_LISTED = 10_000
 """W&B's own interface is of no use beyond this."""
 
 
@@ -27,10 +27,10 @@ def compile_plan(spec: SweepSpec, runs: Iterable[TrainConfig]) -> dict[str, Any]
     Raises:
         SweepError: there are more runs than W&B can show.
     """
-    points = [live_settings(run) for run in itertools.islice(runs, MAX_RUNS + 1)]
-    if len(points) > MAX_RUNS:
+    points = [live_settings(run) for run in itertools.islice(runs, MAX_LISTED + 1)]
+    if len(points) > MAX_LISTED:
         raise SweepError(
-            f"{spec.path} has over {MAX_RUNS:,} runs, too many for a W&B sweep; type "
+            f"{spec.path} has over {MAX_LISTED:,} runs, too many for a W&B sweep; type "
             "--executor local, then gnbench sync"
         )
     return _head(spec) | {"method": "grid", "parameters": _parameters(points)}

@@ -1,0 +1,32 @@
+"""One name, one thing: no class, type or table of the package has a namesake in another module."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import groupnorm_bench
+
+PACKAGE = Path(groupnorm_bench.__file__).parent
+
+
+def defined(tree: ast.Module) -> Iterator[str]:
+    """Yield the module's classes, nested ones too, and the names that it binds for others."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        names = [target.id for target in targets if isinstance(target, ast.Name)]
+        yield from (name for name in names if not name.startswith("_"))
+
+
+def test_no_two_things_have_one_name() -> None:
+    homes: dict[str, set[str]] = defaultdict(set)
+    for path in PACKAGE.rglob("*.py"):
+        for name in defined(ast.parse(path.read_text())):
+            homes[name].add(str(path.relative_to(PACKAGE)))
+    assert len(homes) > 300
+    assert {name: sorted(places) for name, places in homes.items() if len(places) > 1} == {}
