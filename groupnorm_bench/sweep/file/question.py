@@ -14,12 +14,12 @@ from groupnorm_bench.compare.question import Question
 from groupnorm_bench.errors import CompareError, ConfigError, SweepError
 from groupnorm_bench.settings.yamlfile import read_yaml
 
-SUFFIX = ".question.yaml"
+_SUFFIX = ".question.yaml"
 
 
 def question_path(sweep_file: Path) -> Path:
     """Return where the question of a sweep file lies."""
-    return sweep_file.with_name(sweep_file.stem + SUFFIX)
+    return sweep_file.with_name(sweep_file.stem + _SUFFIX)
 
 
 def read_question(sweep_file: Path) -> Question | None:
