@@ -14,7 +14,7 @@ from groupnorm_bench.bench.timing import Case, Spread, interleaved
 from groupnorm_bench.errors import ConfigError
 from groupnorm_bench.norms import NORMS, make_norm
 from groupnorm_bench.settings.config import TrainConfig
-from groupnorm_bench.training.build import build_model, images_of, norm_layers
+from groupnorm_bench.training.build import build_network, images_of
 from groupnorm_bench.training.way import TorchWay, choose_way
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -40,11 +40,11 @@ class LayerSpeed:
 def cnn_shapes() -> list[Shape]:
     """Return what the CNN's norm layers see at batch size 64."""
     config = TrainConfig(norm="none", batch_size=64)
-    model = build_model(config)
+    network = build_network(config)
     shapes: list[Shape] = []
-    for layer in norm_layers(model).values():
+    for layer in network.norm_layers.values():
         layer.register_forward_hook(lambda _, __, output: shapes.append(tuple(output.shape)))
-    model(torch.zeros(config.batch_size, *images_of(config).image_shape))
+    network.model(torch.zeros(config.batch_size, *images_of(config).image_shape))
     return shapes
 
 

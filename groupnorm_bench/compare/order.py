@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from groupnorm_bench.models import MODELS
 from groupnorm_bench.norms import NORMS
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def num_groups_of(config: TrainConfig) -> int | None:
     """Return the groups of the network's first norm layer; None for a norm without groups."""
     if not config.norm_spec.reads_groups:
         return None
-    return config.num_groups_for(next(iter(MODELS["cnn"].norm_channels.values())))
+    return config.num_groups_for(next(iter(config.model_spec.norm_channels.values())))
 
 
 def setting_key(setting: dict[str, Any]) -> str:

@@ -47,7 +47,9 @@ def compile_ahead(runs: Iterable[TrainConfig], say: Callable[[str], None]) -> No
     norms = {
         run.norm
         for run in runs
-        if run.device in ("auto", "cpu") and is_long_enough(run.compile, _num_images(run))
+        if run.model == "cnn"
+        and run.device in ("auto", "cpu")
+        and is_long_enough(run.compile, _num_images(run))
     }
     if norms:
         compile_ahead(norms, say)

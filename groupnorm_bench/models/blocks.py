@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -17,9 +17,13 @@ class NormLayer:
     """From num_channels to a layer for features [batch, num_channels, height, width]."""
     fuses_activation: bool = False
     standardizes_weights: bool = False
+    made: list[tuple[nn.Module, int]] = field(default_factory=list)
+    """The layers made so far, and the channels of each."""
 
     def __call__(self, num_channels: int) -> nn.Module:
-        return self.make(num_channels)
+        layer = self.make(num_channels)
+        self.made.append((layer, num_channels))
+        return layer
 
     def activation(self) -> nn.Module:
         """Return what follows the norm: ReLU, unless the norm activates by itself."""

@@ -12,7 +12,6 @@ from groupnorm_bench.compare.series import estimate_metric
 from groupnorm_bench.compare.verdicts import Comparison, Contrast
 from groupnorm_bench.compare.words import RULES, adjusted_p, interval_of
 from groupnorm_bench.metrics import metric_spec
-from groupnorm_bench.models import MODELS
 from groupnorm_bench.report.charts import (
     ChartAxis,
     Figure,
@@ -196,16 +195,13 @@ def _over(piece: Slice, metric: str, place: Any) -> tuple[list[Series], list[lis
 
 def by_groups(rows: Sequence[RunRow], metric: str) -> Figure:
     """Return the metric against the number of groups, LayerNorm and InstanceNorm as its ends."""
-    channels = MODELS["cnn"].norm_channels.values()
-    fewest, most = min(channels), max(channels)
     base = Figure(
         key="groups",
         title="Accuracy against number of groups",
         caption=(
             "GroupNorm with one group is LayerNorm, with a group per channel InstanceNorm (its "
             "learned scale aside), so both stand at the ends; dashed lines are the arms without "
-            f"groups. The {fewest}-channel layer reaches InstanceNorm at {fewest} groups, the "
-            f"{most}-channel one does not. Mean over seeds with its 95% interval."
+            f"groups.{_reach_of_groups(rows)} Mean over seeds with its 95% interval."
         ),
     )
     grouped = [row for row in rows if _counts_groups(row)]
@@ -230,6 +226,20 @@ def by_groups(rows: Sequence[RunRow], metric: str) -> Figure:
                 table.append([arm, piece.label, e.n, e.mean, e.low, e.high])
     headers = ["arm", "setting", "n", "mean", "low", "high"]
     return base.filled(views=views, table=Table(headers=headers, rows=table), note=note)
+
+
+def _reach_of_groups(rows: Sequence[RunRow]) -> str:
+    """Return which layers become InstanceNorm, where the runs are of one network."""
+    models = {row.config.model: row.config.model_spec for row in rows}
+    every = {tuple(sorted(set(spec.norm_channels.values()))) for spec in models.values()}
+    channels = every.pop() if len(every) == 1 else ()
+    if len(channels) != 2:
+        return ""
+    fewest, most = channels
+    return (
+        f" The {fewest}-channel layer reaches InstanceNorm at {fewest} groups, the "
+        f"{most}-channel one does not."
+    )
 
 
 def _counts_groups(row: RunRow) -> bool:

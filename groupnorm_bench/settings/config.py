@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from groupnorm_bench.datasets import AUTO, DATASETS
 from groupnorm_bench.errors import ConfigError, nearest
-from groupnorm_bench.models import MODELS
+from groupnorm_bench.models import MODELS, ModelSpec, model_spec
 from groupnorm_bench.norms import NormSpec, norm_spec
 from groupnorm_bench.settings.fields import EXCLUSIVE, SETTINGS, inert_settings
 from groupnorm_bench.settings.yamlfile import read_yaml
@@ -53,6 +53,7 @@ class TrainConfig:
     norm: str = _setting("group", "Norm layer: see `gnbench norms`, or package.module:make_norm.")
     num_groups: int = _setting(8, "NUMBER of groups per layer (the paper's and torch's G).")
     group_size: int | None = _setting(None, "Channels PER group, instead of --groups.")
+    model: str = _setting("cnn", f"Network: {', '.join(MODELS)}.")
     batch_size: int = _setting(64, "Images per step.")
     epochs: int = _setting(5, "Passes over the training images.")
     max_steps: int | None = _setting(None, "Optimizer steps, instead of --epochs.")
@@ -99,7 +100,7 @@ class TrainConfig:
             raise ConfigError(f"seed={self.seed} is out of range; use 0 to {MAX_SEED}")
 
     def _check_norm(self) -> None:
-        spec = self.norm_spec
+        spec, model = self.norm_spec, self.model_spec
         if len(self.norm) > MAX_ARM:
             raise ConfigError(
                 f"norm={self.norm!r} has {len(self.norm)} letters, which no folder's name can "
@@ -108,12 +109,17 @@ class TrainConfig:
         if spec.reads_groups:
             name = "num_groups" if self.group_size is None else "group_size"
             value = getattr(self, name)
-            if value not in (valid := valid_num_groups()):
-                channels = " and ".join(map(str, _norm_channels()))
+            if value not in (valid := valid_num_groups(self.model)):
                 raise ConfigError(
-                    f"{name}={value} does not divide the CNN's {channels} channels; "
+                    f"{name}={value} does not divide {_channels_in_words(self.model)} channels; "
                     f"set {name} to one of {list(valid)}"
                 )
+        if spec.fuses_activation and model.apart is not None:
+            raise ConfigError(
+                f"norm={self.norm!r} brings its own activation, and in {self.model} an addition "
+                f"stands between norm layer {model.apart!r} and its ReLU; use a norm without "
+                "activation, or model=cnn"
+            )
         if spec.uses_batch_statistics and self.batch_size == 1:
             raise ConfigError(
                 f"batch_size=1 gives norm={self.norm!r} no batch to take statistics over; "
@@ -174,6 +180,10 @@ class TrainConfig:
     @property
     def norm_spec(self) -> NormSpec:
         return norm_spec(self.norm)
+
+    @property
+    def model_spec(self) -> ModelSpec:
+        return model_spec(self.model)
 
     def num_groups_for(self, num_channels: int) -> int:
         """Return the number of groups of a layer of `num_channels` channels."""
@@ -247,14 +257,17 @@ def _digest(live: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _norm_channels() -> tuple[int, ...]:
-    return tuple(MODELS["cnn"].norm_channels.values())
+def _channels_in_words(model: str) -> str:
+    """Return `the CNN's 32 and 64`."""
+    *others, last = map(str, sorted(set(model_spec(model).norm_channels.values())))
+    whose = "the CNN's" if model == "cnn" else f"{model}'s"
+    return f"{whose} {', '.join(others)} and {last}" if others else f"{whose} {last}"
 
 
 @functools.cache
-def valid_num_groups() -> tuple[int, ...]:
+def valid_num_groups(model: str = "cnn") -> tuple[int, ...]:
     """Return every number of groups that divides the channels of all the network's norm layers."""
-    channels = _norm_channels()
+    channels = set(model_spec(model).norm_channels.values())
     return tuple(g for g in range(1, min(channels) + 1) if all(c % g == 0 for c in channels))
 
 

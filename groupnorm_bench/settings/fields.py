@@ -76,6 +76,9 @@ SETTINGS: dict[str, SettingSpec] = {  # in the order of a run's name
     "batch_size": SettingSpec(
         at_least_one=True, elsewhere=("batch", "bs", "trainbatchsize")
     ),  # in every name, at its default too
+    "model": SettingSpec(
+        part="", is_new=True, elsewhere=("network", "net", "arch", "architecture", "backbone")
+    ),
     "dataset": SettingSpec(part="", choices=(AUTO, *DATASETS), elsewhere=("data", "datasetname")),
     "epochs": SettingSpec(
         part="e", at_least_one=True, elsewhere=("epoch", "numepochs", "nepochs", "maxepochs")
@@ -102,7 +105,7 @@ SETTINGS: dict[str, SettingSpec] = {  # in the order of a run's name
     "device": SettingSpec(in_cell=False),
 }
 
-NEUTRAL: dict[str, Any] = {"norm": "none", "batch_size": 64}
+NEUTRAL: dict[str, Any] = {"norm": "none", "batch_size": 64, "model": "cnn"}
 """Values under which no other setting is refused or read: for checking one by itself."""
 
 

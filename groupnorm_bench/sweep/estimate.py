@@ -27,7 +27,7 @@ _WARM_STEPS = 1
 _MIN_STEPS = 2
 _EVAL_IMAGES = 250
 
-_Kind = tuple[str, int]
+_Kind = tuple[str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +39,15 @@ class Pace:
 
 
 def kind_of(config: TrainConfig) -> _Kind:
-    """Return what the pace depends on most: the norm and the batch size."""
-    return config.norm, config.batch_size
+    """Return what the pace depends on most: the network, the norm, the batch size."""
+    return config.model, config.norm, config.batch_size
 
 
 def estimate_seconds(runs: Sequence[TrainConfig], datasets: Mapping[str, Dataset]) -> list[float]:
     """Return the expected seconds of each run, trained alone on the threads torch now has.
 
     Each kind of run is probed once. Once the budget is spent, a kind that was not probed takes
-    the pace of the probed one whose batch size is nearest.
+    the pace of the probed one whose network is the same and whose batch size is nearest.
     """
     deadline = math.inf
     paces: dict[_Kind, Pace] = {}
@@ -60,9 +60,10 @@ def estimate_seconds(runs: Sequence[TrainConfig], datasets: Mapping[str, Dataset
 
 
 def _nearest(paces: dict[_Kind, Pace], run: TrainConfig) -> Pace:
-    def distance(kind: _Kind) -> tuple[float, bool]:
-        ratio = max(kind[1], run.batch_size) / min(kind[1], run.batch_size)
-        return ratio, kind[0] != run.norm
+    def distance(kind: _Kind) -> tuple[bool, float, bool]:
+        model, norm, batch_size = kind
+        ratio = max(batch_size, run.batch_size) / min(batch_size, run.batch_size)
+        return model != run.model, ratio, norm != run.norm
 
     return paces[min(paces, key=distance)]
 

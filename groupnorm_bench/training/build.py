@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,23 +10,33 @@ from torch import Tensor, nn
 
 from groupnorm_bench.datasets import AUTO, DATASETS, DatasetSpec
 from groupnorm_bench.errors import ConfigError, one_line
-from groupnorm_bench.models import MODELS
 from groupnorm_bench.models.blocks import NormLayer
 from groupnorm_bench.norms import make_norm
 from groupnorm_bench.settings.config import TrainConfig
 
-_SPEC = MODELS["cnn"]
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network, and its norm layers by their names in it."""
+
+    model: nn.Module
+    norm_layers: dict[str, nn.Module]
 
 
 def build_model(config: TrainConfig) -> nn.Module:
-    """Build the CNN of a config, on the CPU, with weights drawn from its seed.
+    """Build the network of a config, on the CPU, with weights drawn from its seed.
 
     The same seed gives bit-equal convolution and linear weights under every norm, since norm
     layers draw no random numbers; torch's global generator is left as it was.
 
     Raises:
-        ConfigError: the norm cannot be built here or does not fit the CNN.
+        ConfigError: the norm cannot be built here or does not fit the network.
     """
+    return build_network(config).model
+
+
+def build_network(config: TrainConfig) -> Network:
+    """Build what `build_model` does, and tell where its norm layers are."""
     spec = config.norm_spec
     norm_layer = NormLayer(
         lambda channels: make_norm(config.norm, channels, config.num_groups_for(channels)),
@@ -35,21 +46,19 @@ def build_model(config: TrainConfig) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights_seed(config.seed))
         data = images_of(config)
-        model = _SPEC.build(norm_layer, data.image_shape, data.num_classes)
-    model.to(memory_format=torch.channels_last)
+        model = config.model_spec.build(norm_layer, data.image_shape, data.num_classes)
+    if config.model == "cnn":  # for the loops; torch's GroupNorm on a CPU is slow in this layout
+        model.to(memory_format=torch.channels_last)
+    made = {id(layer) for layer, _ in norm_layer.made}
+    network = Network(model, {name: m for name, m in model.named_modules() if id(m) in made})
     if ":" in config.norm:
-        _check_norm(config, model)
-    return model
+        _check_norm(config, network)
+    return network
 
 
 def images_of(config: TrainConfig) -> DatasetSpec:
     """Return what is known of the images that a config trains on; `auto` is some MNIST."""
     return DATASETS["mnist" if config.dataset == AUTO else config.dataset]
-
-
-def norm_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the norm layers of what `build_model` gave, by their names."""
-    return {name: model.get_submodule(name) for name in _SPEC.norm_channels}
 
 
 def weights_seed(seed: int) -> int:
@@ -62,7 +71,7 @@ def order_seed(seed: int) -> int:
     return 2 * seed + 1
 
 
-def _check_norm(config: TrainConfig, model: nn.Module) -> None:
+def _check_norm(config: TrainConfig, network: Network) -> None:
     """Refuse a norm of the user's own that cannot take this batch or changes the shape."""
     seen: list[Tensor] = []
 
@@ -72,7 +81,7 @@ def _check_norm(config: TrainConfig, model: nn.Module) -> None:
     def after(norm: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         _check_output(config.norm, seen.pop(), output)
 
-    layers = norm_layers(model).values()
+    model, layers = network.model, network.norm_layers.values()
     state = {name: value.clone() for name, value in model.state_dict().items()}
     hooks = [layer.register_forward_pre_hook(before) for layer in layers]
     hooks += [layer.register_forward_hook(after) for layer in layers]

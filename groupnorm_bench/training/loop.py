@@ -18,7 +18,7 @@ from groupnorm_bench.datasets.tensors import Dataset
 from groupnorm_bench.errors import ConfigError, TrainingDiverged, TrainingStopped
 from groupnorm_bench.metrics import EpochRow
 from groupnorm_bench.settings.config import TrainConfig
-from groupnorm_bench.training.build import build_model, norm_layers, order_seed
+from groupnorm_bench.training.build import build_network, order_seed
 from groupnorm_bench.training.device import peak_memory_mb, resolve_device
 from groupnorm_bench.training.hooks import Hooks
 from groupnorm_bench.training.optimizers import make_optimizer, make_schedule
@@ -51,7 +51,7 @@ def train(
     hooks: Hooks | None = None,
     checkpoint: dict[str, Any] | None = None,
 ) -> TrainOutcome:
-    """Train one CNN and score it once on the test set.
+    """Train one network and score it once on the test set.
 
     Args:
         config: the run. With the same config, machine and thread count the result is bit-equal,
@@ -94,7 +94,8 @@ class Training:
         self.steps_per_epoch = len(dataset.train) // config.batch_size
         self.total_steps = config.max_steps or config.epochs * self.steps_per_epoch
         self.epochs = math.ceil(self.total_steps / self.steps_per_epoch)
-        self.model = build_model(config).to(device)
+        network = build_network(config)
+        self.model, self.norm_layers = network.model.to(device), network.norm_layers
         self._choose_way(config)
         self.optimizer = make_optimizer(config, self.model)
         self.schedule = make_schedule(config, self.optimizer, self.total_steps)
@@ -209,7 +210,7 @@ class Training:
             "perf/images_per_second": images / self.epoch_seconds,
             "perf/train_seconds": self.train_seconds,
         }
-        row |= activations(self.way, norm_layers(self.model), self.data)
+        row |= activations(self.way, self.norm_layers, self.data)
         if self.config.norm_spec.has_running_statistics:
             row["norm/eval_gap"] = eval_gap(self.way, self.data, self.config.batch_size)
         return row

@@ -13,6 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from groupnorm_bench.errors import ConfigError
+from groupnorm_bench.models import MODELS
 from groupnorm_bench.norms import NORMS
 from groupnorm_bench.settings.config import (
     MAX_COUNT,
@@ -34,13 +35,16 @@ from groupnorm_bench.settings.fields import (
 positive = st.integers(1, 10**6)
 rates = st.floats(1e-12, 1e6, allow_nan=False)
 CUSTOM = "my_package.my_module:make_norm"
+FUSED = [name for name, spec in NORMS.items() if spec.fuses_activation]
 
 
 @st.composite
 def configs(draw: st.DrawFn) -> TrainConfig:
     """Any config that can be built."""
     norm = draw(st.sampled_from([*NORMS, CUSTOM]))
-    groups = draw(st.sampled_from(valid_num_groups()))
+    fitting = [name for name, spec in MODELS.items() if not (spec.apart and norm in FUSED)]
+    model = draw(st.sampled_from(fitting))
+    groups = draw(st.sampled_from(valid_num_groups(model)))
     settings = {
         "norm": norm,
         draw(st.sampled_from(["num_groups", "group_size"])): groups,
@@ -51,6 +55,7 @@ def configs(draw: st.DrawFn) -> TrainConfig:
         "weight_decay": draw(st.just(0.0) | rates),
         "weight_decay_all": draw(st.booleans()),
         "schedule": draw(st.sampled_from(SCHEDULES)),
+        "model": model,
         "dataset": draw(st.sampled_from(SETTINGS["dataset"].choices)),
         "train_limit": draw(st.none() | positive),
         "seed": draw(st.integers(0, MAX_SEED)),

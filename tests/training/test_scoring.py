@@ -9,7 +9,8 @@ import torch
 from groupnorm_bench import TrainConfig, build_model
 from groupnorm_bench.datasets.load import load_dataset
 from groupnorm_bench.datasets.tensors import Dataset, Split
-from groupnorm_bench.training.build import norm_layers
+from groupnorm_bench.models import MODELS
+from groupnorm_bench.training.build import build_network
 from groupnorm_bench.training.scoring import activations, eval_gap, evaluate
 from groupnorm_bench.training.way import choose_way
 
@@ -28,10 +29,14 @@ def way_of(images: int = 0, **settings: object):
     return choose_way(build_model(config), config, CPU, images)
 
 
-def test_activations_are_measured_at_the_norms_output(digits):
-    way = way_of(norm="layer")
-    row = activations(way, norm_layers(way.model), digits)
-    for layer in ("norm1", "norm2"):
+@pytest.mark.parametrize("model", MODELS)
+def test_activations_are_measured_at_the_norms_output(model, digits):
+    config = TrainConfig(model=model, norm="layer")
+    network = build_network(config)
+    way = choose_way(network.model, config, CPU, 0)
+    row = activations(way, network.norm_layers, digits)
+    assert len(row) == 2 * len(MODELS[model].norm_channels)
+    for layer in MODELS[model].norm_channels:
         assert row[f"norm/{layer}/activation_mean"] == pytest.approx(0, abs=1e-3)
         assert row[f"norm/{layer}/activation_std"] == pytest.approx(1, abs=1e-2)
     assert not any(module._forward_hooks for module in way.model.modules())

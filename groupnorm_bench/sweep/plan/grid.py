@@ -7,8 +7,10 @@ points costs as much as its blocks, and the cell at any position is built when i
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+import operator
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,7 +95,8 @@ class Grid:
         self.blocks = [_block(group, base, swept) for group in groups]
         self.points = math.prod(block.points for block in self.blocks)
         self.size = math.prod(block.size for block in self.blocks)
-        self._check_smallest_batch(axes, groups)
+        self._check_smallest_batch(groups)
+        self._check_models(groups)
 
     def run(self, position: int, seed: int) -> TrainConfig:
         """Build the run of the cell at `position`, 0 to `size` - 1, with this seed."""
@@ -127,14 +130,31 @@ class Grid:
                 reasons[reason] += count * others
         return dict(reasons.most_common())
 
-    def _check_smallest_batch(self, axes: Sequence[Axis], groups: Sequence[Sequence[Axis]]) -> None:
-        """Check what blocks cannot see: batch norms need two images (`TrainConfig._check_norm`)."""
-        by_setting = {
+    def _by_setting(
+        self, groups: Sequence[Sequence[Axis]]
+    ) -> dict[str, tuple[Axis, Line | Combinations]]:
+        return {
             name: (axis, block)
             for group, block in zip(groups, self.blocks, strict=True)
             for axis in group
             for name in axis.settings
         }
+
+    def _check_models(self, groups: Sequence[Sequence[Axis]]) -> None:
+        """Check what blocks cannot see: each network under each arm (`TrainConfig._check_norm`)."""
+        by_setting = self._by_setting(groups)
+        if "model" not in by_setting:
+            return
+        axis, models = by_setting["model"]
+        arms = {id(block): block for n, (_, block) in by_setting.items() if n in ARM_SETTINGS}
+        others = [block for block in arms.values() if block is not models]
+        batch = {"batch_size": NEUTRAL["batch_size"]}
+        for parts in itertools.product(*([b[i] for i in range(b.size)] for b in (models, *others))):
+            _build(self.base, functools.reduce(operator.or_, parts, batch), axis)
+
+    def _check_smallest_batch(self, groups: Sequence[Sequence[Axis]]) -> None:
+        """Check what blocks cannot see: batch norms need two images (`TrainConfig._check_norm`)."""
+        by_setting = self._by_setting(groups)
         if "batch_size" not in by_setting:
             return
         axis, sizes = by_setting["batch_size"]

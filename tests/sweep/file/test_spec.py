@@ -102,6 +102,15 @@ BAD = [
         "s.yaml:4 num_groups=3 does not divide the CNN's 32 and 64 channels; set num_groups to",
     ),
     (
+        GRID + "  num_groups: {values: [8, 32]}\n  model: {values: [cnn, resnet20]}\n",
+        "s.yaml:4 num_groups=32 does not divide resnet20's 16, 32 and 64 channels; set num_groups",
+    ),
+    (
+        GRID + "  model: {values: [cnn, resnet20]}\n  norm: {values: [batch, frn]}\n",
+        "s.yaml:3 norm='frn' brings its own activation, and in resnet20 an addition stands",
+    ),
+    (GRID + "  model: {values: [resnet]}\n", "s.yaml:3 model: model='resnet' is unknown; did you"),
+    (
         GRID + "  norm: {values: [batch]}\n  batch_size:\n    values: [1, 2]\n",
         "s.yaml:5 batch_size=1 gives norm='batch' no batch to take statistics over",
     ),
