@@ -5,16 +5,13 @@ Loads without torch: builders import it, and our own layers in `layers.py`, when
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-import os
-import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from groupnorm_bench.errors import ConfigError, nearest, one_line
+from groupnorm_bench.own import is_own, own_function
 
 if TYPE_CHECKING:
     from torch import nn
@@ -173,8 +170,6 @@ NORMS: dict[str, NormSpec] = {
     ),
 }
 
-_CUSTOM = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-
 
 def norm_spec(name: str) -> NormSpec:
     """Return the spec of a norm: a key of `NORMS`, or a user's `package.module:make_norm`.
@@ -187,7 +182,7 @@ def norm_spec(name: str) -> NormSpec:
     """
     if name in NORMS:
         return NORMS[name]
-    if _CUSTOM.fullmatch(name):
+    if is_own(name):
         return NormSpec(
             help=f"your own, {name}", paper="-", build=_custom_builder(name), reads_groups=True
         )
@@ -198,13 +193,8 @@ def _custom_builder(name: str) -> Callable[[int, int], nn.Module]:
     def build(num_channels: int, num_groups: int) -> nn.Module:
         from torch import nn
 
-        module_name, _, function_name = name.partition(":")
-        folder = os.getcwd()
-        if folder not in sys.path:  # last: a random.py that lies there is not the library's
-            sys.path.append(folder)
         try:
-            function = getattr(importlib.import_module(module_name), function_name)
-            layer = function(num_channels, num_groups)
+            layer = own_function(name)(num_channels, num_groups)
         except (Exception, SystemExit) as error:  # a user's code may raise anything
             raise ConfigError(
                 f"norm={name!r} cannot be built: {one_line(error)}; it must be importable from "
