@@ -68,9 +68,10 @@ def nothing(config, *, runs_dir, **_):
 
 def seconds_of_pool_and_scheduler() -> float:
     """Return what the scheduler, the pipe and the worker's loop take of a run. Median."""
-    from groupnorm_bench.sweep.executors.local.executor import LocalExecutor
+    from groupnorm_bench.sweep.executors import EXECUTORS, EngineOptions
     from groupnorm_bench.sweep.executors.protocol import Ended
     from groupnorm_bench.sweep.scheduler import Reused, Scheduler
+    from groupnorm_bench.tracking.options import TrackingOptions
 
     config = TrainConfig(norm="batch", dataset="mnist-5k")
     stamps = []
@@ -80,7 +81,13 @@ def seconds_of_pool_and_scheduler() -> float:
             stamps.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as folder:
-        executor = LocalExecutor(Path(folder), trial="sweep_running:nothing")
+        options = EngineOptions(
+            runs_dir=Path(folder),
+            data_dir=Path(folder),
+            tracking=TrackingOptions(mode="disabled"),
+            trial="sweep_running:nothing",
+        )
+        executor = EXECUTORS["local"].open(None, options, print)
         Scheduler(Runs(config, NOTHING_RUNS), executor, Path(folder), watch=watch).run()
     return statistics.median(after - before for before, after in itertools.pairwise(stamps))
 

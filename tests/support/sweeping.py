@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from groupnorm_bench.settings.config import TrainConfig
-from groupnorm_bench.sweep.executors.local.executor import LocalExecutor
+from groupnorm_bench.sweep.executors import EXECUTORS, EngineOptions
 from groupnorm_bench.sweep.scheduler import Scheduler
+from groupnorm_bench.tracking.options import TrackingOptions
 
 TRIALS = "tests.support.stand_in_trials"
 
@@ -33,12 +34,22 @@ def seeds(count):
     return [TrainConfig(norm="batch", dataset="mnist-5k", seed=seed) for seed in range(count)]
 
 
-def sweep(runs, runs_dir, trial="sleeper", slots=2, prune=(), engine=LocalExecutor, **options):
+def make_engine(runs_dir, trial="sleeper", engine="local", **options):
+    """Return an executor of the table whose runs are stand-ins."""
+    trial = trial if ":" in trial else f"{TRIALS}:{trial}"
+    tracking = TrackingOptions(mode="disabled")
+    options = EngineOptions(
+        runs_dir=runs_dir, data_dir=runs_dir, tracking=tracking, trial=trial, **options
+    )
+    return EXECUTORS[engine].open(None, options, print)
+
+
+def sweep(runs, runs_dir, trial="sleeper", slots=2, prune=(), engine="local", **options):
     """Run a sweep to its end; return the outcome and what was watched."""
     events = []
     source = ListSource(runs, prune)
     limits = {key: options.pop(key) for key in ("max_failures",) if key in options}
-    executor = engine(runs_dir, slots=slots, trial=f"{TRIALS}:{trial}", **options)
+    executor = make_engine(runs_dir, trial, engine, slots=slots, **options)
     outcome = Scheduler(source, executor, runs_dir, watch=events.append, **limits).run()
     return outcome, events, source
 

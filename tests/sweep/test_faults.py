@@ -19,9 +19,8 @@ import pytest
 from groupnorm_bench.errors import RunFolderError
 from groupnorm_bench.runs import SETTLED, RunFolder
 from groupnorm_bench.settings.config import TrainConfig
-from groupnorm_bench.sweep.executors.local.executor import LocalExecutor
 from groupnorm_bench.sweep.scheduler import Retried, Scheduler
-from groupnorm_bench.tracking.options import TrackingOptions
+from tests.support.sweeping import make_engine
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -307,13 +306,7 @@ def schedule(runs_dir, trial, runs=RUNS, max_failures=100, **options):
     """Run the scheduler here, its workers calling a faulty trial."""
     runs_dir.mkdir(exist_ok=True)
     events = []
-    executor = LocalExecutor(
-        runs_dir,
-        options={"data_dir": runs_dir, "tracking": TrackingOptions(mode="disabled")},
-        slots=2,
-        trial=f"tests.support.fault_trials:{trial}",
-        **options,
-    )
+    executor = make_engine(runs_dir, f"tests.support.fault_trials:{trial}", slots=2, **options)
     outcome = Scheduler(
         Plan(runs), executor, runs_dir, max_failures=max_failures, watch=events.append
     ).run()

@@ -27,12 +27,14 @@ class EngineOptions:
     slots: int = 1
     """Runs at a time on this machine."""
     threads: int = 1
-    """Processor threads of each run."""
+    """Processor threads of each run, whatever `slots`: results depend on the order of sums."""
     devices: tuple[str, ...] = ()
     """CUDA device per slot, repeated in turn; none on a machine without."""
     trial_timeout: float | None = None
     """Seconds after which a run is taken to hang."""
     max_failures: int = 5
+    trial: str = "groupnorm_bench.sweep.executors.local.shared:run_shared_trial"
+    """`package.module:function` that trains a run; W&B's agents type `gnbench train` instead."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +43,7 @@ class ExecutorSpec:
 
     help: str
     home: str
-    """`module:function` under this package, called as `open` is."""
+    """`module:function` or `module:Class` under this package, called as `open` is."""
     needs_wandb: bool = False
     """Whether W&B hands out its runs: it must be online, and the engine makes the W&B sweep."""
 
@@ -61,7 +63,7 @@ class ExecutorSpec:
 
 EXECUTORS: dict[str, ExecutorSpec] = {
     "local": ExecutorSpec(
-        help="worker processes on this machine", home="local.executor:open_local"
+        help="worker processes on this machine", home="local.executor:LocalExecutor"
     ),
     "wandb": ExecutorSpec(
         help="W&B's agents, here and on machines that join",

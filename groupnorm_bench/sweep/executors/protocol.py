@@ -15,6 +15,9 @@ from groupnorm_bench.runs import RunResult
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.sweep.plan.sources import Source
 
+RunStream = Iterator[TrainConfig | None]
+"""Runs to be trained. None means: none now, ask again after the next event, or soon."""
+StopAsked = Callable[[], bool]
 Judge = Callable[[TrainConfig, EpochRow], bool]
 """Told a run and an epoch's history row; returns whether the run should be pruned there."""
 
@@ -101,18 +104,12 @@ class Executor(Protocol):
     source: Source | None
     """What chooses its runs where the engine has them chosen; None where the plan does."""
 
-    def submit(
-        self,
-        runs: Iterator[TrainConfig | None],
-        judge: Judge,
-        should_stop: Callable[[], bool],
-    ) -> Iterator[Event]:
+    def submit(self, runs: RunStream, judge: Judge, should_stop: StopAsked) -> Iterator[Event]:
         """Train runs and yield what happens, until `runs` ends and all of them have ended.
 
         Args:
-            runs: drawn from whenever a slot is free. None means: none now, ask again after the
-                next event, or soon. An engine that wants the whole plan first reads to the
-                first None.
+            runs: drawn from whenever a slot is free. An engine that wants the whole plan first
+                reads to the first None.
             judge: asked after every epoch but the last of a run; its answer prunes the run.
             should_stop: polled twice a second or more. Once true, no more runs are drawn, and
                 those in flight checkpoint and stop.

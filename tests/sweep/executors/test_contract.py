@@ -1,34 +1,114 @@
-"""What the scheduler relies on, asked of every executor that our own scheduler hands runs to.
+"""What the scheduler relies on, asked of every executor in the table: a new one inherits it.
 
-A new executor is one line of `ENGINES`, and inherits all of it.
+Real trainings first, of any engine; then stand-ins that are killed, hang and fail, of those that
+call `EngineOptions.trial` and not, as W&B's agents do, the command line.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
+import yaml
 
-from groupnorm_bench.runs import RunFolder
-from groupnorm_bench.sweep.executors import EXECUTORS
-from groupnorm_bench.sweep.executors.local.executor import LocalExecutor
+from groupnorm_bench.runs import RunFolder, find_runs
+from groupnorm_bench.sweep.executors import EXECUTORS, EngineOptions
 from groupnorm_bench.sweep.executors.protocol import Ended, Progress, Started
+from groupnorm_bench.sweep.file.spec import read_spec
+from groupnorm_bench.sweep.plan.plan import build_plan
+from groupnorm_bench.sweep.plan.sources import make_source
 from groupnorm_bench.sweep.scheduler import Retried, Reused, Scheduler
-from tests.support.sweeping import ListSource, begun, seeds, sweep
+from groupnorm_bench.tracking.options import TrackingOptions
+from tests.support.sweeping import ListSource, begun, make_engine, seeds, sweep
 
-ENGINES = {"local": LocalExecutor}
-"""Called with the folder of runs, `slots`, a stand-in `trial` and `trial_timeout`."""
+STAND_INS = [name for name, spec in EXECUTORS.items() if not spec.needs_wandb]
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=STAND_INS)
 def engine(request: pytest.FixtureRequest):
-    return ENGINES[request.param]
+    return request.param
 
 
-def test_every_executor_but_those_that_wandb_hands_runs_to_is_held_to_this():
-    assert set(ENGINES) == {name for name, spec in EXECUTORS.items() if not spec.needs_wandb}
+@dataclasses.dataclass
+class Trained:
+    """A plan of real trainings, each a moment long, on an executor of the table."""
+
+    name: str
+    home: Path
+
+    @property
+    def runs_dir(self) -> Path:
+        return self.home / "runs"
+
+    def sweep(self, norms: list[str], *, stop_after: int = 10**9):
+        """Run a sweep of these norms; return the plan, the outcome, and the runs that ended."""
+        path = self.home / "real.yaml"
+        moment = {"max_steps": 2, "train_limit": 64, "batch_size": 32, "dataset": "mnist-5k"}
+        constants = {key: {"value": value} for key, value in moment.items()}
+        parameters = {"norm": {"values": norms}, **constants}
+        path.write_text(yaml.safe_dump({"method": "grid", "parameters": parameters}))
+        self.runs_dir.mkdir(exist_ok=True)
+        found, _ = find_runs([self.runs_dir])
+        plan = build_plan(read_spec(path), found=found)
+        mode = "online" if EXECUTORS[self.name].needs_wandb else "disabled"
+        options = EngineOptions(
+            runs_dir=self.runs_dir,
+            data_dir=self.home,
+            tracking=TrackingOptions(mode=mode, project="p"),
+        )
+        ended = []
+        outcome = Scheduler(
+            make_source(plan, found),
+            EXECUTORS[self.name].open(plan, options, print),
+            self.runs_dir,
+            should_stop=lambda: len(ended) >= stop_after,
+            watch=lambda event: ended.append(event.run) if isinstance(event, Ended) else None,
+        ).run()
+        return plan, outcome, ended
+
+
+@pytest.fixture(params=EXECUTORS)
+def trained(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    if EXECUTORS[request.param].needs_wandb:
+        request.getfixturevalue("wandb_server")
+        monkeypatch.delenv("WANDB_DIR")
+    home = request.getfixturevalue("tmp_path")
+    monkeypatch.chdir(home)
+    return Trained(request.param, home)
+
+
+@pytest.mark.slow  # an agent of W&B looks every 5 s
+def test_every_real_run_is_answered_once_and_a_broken_one_costs_the_others_nothing(trained):
+    norms = ["none", "no.such:norm", "batch"]
+    plan, outcome, ended = trained.sweep(norms)
+    assert outcome.count("finished") == 2
+    (failure,) = outcome.failures
+    assert failure.run.norm == "no.such:norm"
+    assert "No module named 'no'" in failure.reason
+    for run in plan.runs:
+        kept = RunFolder.of(trained.runs_dir, run).read()
+        assert kept.summary == outcome.results[run.name].summary
+        assert [kept.status, ended.count(run)] == (
+            ["failed", 0] if run == failure.run else ["finished", 1]
+        )
+    plan, again, ended = trained.sweep(norms)
+    assert (plan.num_todo, again.results, ended) == (0, {}, [])
+
+
+@pytest.mark.slow
+def test_stopped_it_answers_for_every_run_and_the_same_sweep_goes_on(trained):
+    _, outcome, ended = trained.sweep(["none", "batch", "group"], stop_after=1)
+    assert outcome.stopped
+    assert 1 <= len(ended) < 3
+    plan, rest, _ = trained.sweep(["none", "batch", "group"])
+    assert not rest.stopped
+    folders = [RunFolder.of(trained.runs_dir, run) for run in plan.runs]
+    assert {folder.read().status for folder in folders} == {"finished"}
+    assert not any(folder.is_claimed() for folder in folders)
 
 
 def test_every_run_ends_once_and_a_second_sweep_reuses_them_all(tmp_path, engine):
@@ -98,7 +178,7 @@ def test_the_source_prunes_a_run(tmp_path, engine):
 
 def test_stopping_leaves_every_run_resumable_and_none_is_begun_after(tmp_path, engine):
     ended = []
-    executor = engine(tmp_path, slots=2, trial="tests.support.stand_in_trials:slow_sleeper")
+    executor = make_engine(tmp_path, "slow_sleeper", engine, slots=2)
     scheduler = Scheduler(
         ListSource(seeds(8)),
         executor,

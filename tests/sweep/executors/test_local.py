@@ -14,11 +14,10 @@ import pytest
 
 from groupnorm_bench.runs import RunFolder
 from groupnorm_bench.signals import StopSignal
-from groupnorm_bench.sweep.executors.local.executor import LocalExecutor
 from groupnorm_bench.sweep.executors.protocol import Lost
 from groupnorm_bench.sweep.scheduler import Scheduler
 from tests.support.stand_in_trials import EPOCHS
-from tests.support.sweeping import ListSource, seeds, sweep
+from tests.support.sweeping import ListSource, make_engine, seeds, sweep
 
 
 def test_workers_live_on_from_run_to_run(tmp_path):
@@ -28,7 +27,7 @@ def test_workers_live_on_from_run_to_run(tmp_path):
 
 
 def test_no_more_workers_than_runs(tmp_path):
-    executor = LocalExecutor(tmp_path, slots=8, trial="tests.support.stand_in_trials:sleeper")
+    executor = make_engine(tmp_path, slots=8)
     scheduler = Scheduler(ListSource(seeds(1)), executor, tmp_path)
     started = []
     executor._start = lambda slot, start=executor._start: (started.append(slot), start(slot))[1]
@@ -37,9 +36,7 @@ def test_no_more_workers_than_runs(tmp_path):
 
 
 def test_the_traceback_of_a_hung_run_shows_where_it_hung(tmp_path):
-    executor = LocalExecutor(
-        tmp_path, trial="tests.support.stand_in_trials:hanging", trial_timeout=0.5
-    )
+    executor = make_engine(tmp_path, "hanging", trial_timeout=0.5)
     (lost,) = [
         event
         for event in executor.submit(iter(seeds(2)[1:]), lambda run, row: False, lambda: False)
@@ -49,7 +46,7 @@ def test_the_traceback_of_a_hung_run_shows_where_it_hung(tmp_path):
 
 
 def test_a_second_ctrl_c_kills_a_deaf_run_at_once(tmp_path):
-    executor = LocalExecutor(tmp_path, trial="tests.support.stand_in_trials:hanging")
+    executor = make_engine(tmp_path, "hanging")
     over = threading.Event()
 
     def press_ctrl_c_twice() -> None:
@@ -101,7 +98,7 @@ def test_workers_killed_at_random_lose_no_run(tmp_path, attempt):
     """What Pebble and loky did not survive: 40 kills, at any point of a worker's life."""
     chance = random.Random(attempt)
     runs = seeds(40)
-    executor = LocalExecutor(tmp_path, slots=2, trial="tests.support.stand_in_trials:sleeper")
+    executor = make_engine(tmp_path, slots=2)
     scheduler = Scheduler(ListSource(runs), executor, tmp_path, max_failures=1000)
     kills = 0
     ended = threading.Event()

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
@@ -36,18 +36,21 @@ from groupnorm_bench.sweep.executors.protocol import (
     Judge,
     Lost,
     Progress,
+    RunStream,
     Said,
     Started,
+    StopAsked,
     Stopped,
 )
 from groupnorm_bench.sweep.plan.plan import Plan
 from groupnorm_bench.tracking.options import Say
 
-TRIAL = "groupnorm_bench.sweep.executors.local.shared:run_shared_trial"
 _TICK = 0.2
 """Seconds between looks at limits, at a request to stop, and for new runs, when all is quiet."""
 _ASLEEP = 2.0
 """Seconds between two looks beyond which this process itself was stopped."""
+_GRACE = 30.0
+"""Seconds a run has to checkpoint when asked to stop."""
 _LOG_LINES = 40
 
 
@@ -71,43 +74,18 @@ class LocalExecutor:
     """Trains runs in `slots` processes that import torch once each.
 
     Args:
-        runs_dir: where the run folders are.
-        options: passed on to every trial: `data_dir`, `tracking`.
-        slots: processes at work at a time.
-        threads: CPU threads of each. One by default, whatever the number of workers: sums in
-            another order would make results depend on it.
-        devices: CUDA device per slot, repeated in turn; none on a machine without.
-        trial: `package.module:function` to call instead of the real trial.
-        trial_timeout: seconds after which a run is taken to hang and its process is killed.
-        grace: seconds a run has to checkpoint when asked to stop.
+        plan, say: not needed; runs come by `submit`, lines by their events.
+        options: how.
     """
 
-    def __init__(
-        self,
-        runs_dir: Path,
-        *,
-        options: dict[str, Any] | None = None,
-        slots: int = 1,
-        threads: int = 1,
-        devices: tuple[str, ...] = (),
-        trial: str = TRIAL,
-        trial_timeout: float | None = None,
-        grace: float = 30.0,
-    ) -> None:
-        self.slots, self.source = slots, None
-        self._runs_dir, self._options, self._trial = runs_dir, dict(options or {}), trial
-        self._threads, self._devices = threads, devices
-        self._trial_timeout, self._grace = trial_timeout, grace
+    def __init__(self, plan: Plan | None, options: EngineOptions, say: Say) -> None:
+        self.slots, self.source = options.slots, None
+        self._options = options
         self._workers: dict[int, _Worker] = {}
         self._stop_deadline: float | None = None
         self._looked = time.monotonic()
 
-    def submit(
-        self,
-        runs: Iterator[TrainConfig | None],
-        judge: Judge,
-        should_stop: Callable[[], bool],
-    ) -> Iterator[Event]:
+    def submit(self, runs: RunStream, judge: Judge, should_stop: StopAsked) -> Iterator[Event]:
         """See `Executor.submit`."""
         # No processes on the leash: workers see their pipe close, and end by themselves.
         with scratch_folder("gnbench-sweep-") as self._scratch, Leash(self._scratch, []):
@@ -116,12 +94,7 @@ class LocalExecutor:
             finally:
                 self._close()
 
-    def _work_off(
-        self,
-        runs: Iterator[TrainConfig | None],
-        judge: Judge,
-        should_stop: Callable[[], bool],
-    ) -> Iterator[Event]:
+    def _work_off(self, runs: RunStream, judge: Judge, should_stop: StopAsked) -> Iterator[Event]:
         more = True
         while True:
             if should_stop():
@@ -137,7 +110,7 @@ class LocalExecutor:
     def _busy(self) -> list[_Worker]:
         return [worker for worker in self._workers.values() if worker.run is not None]
 
-    def _feed(self, runs: Iterator[TrainConfig | None]) -> bool:
+    def _feed(self, runs: RunStream) -> bool:
         """Give a run to every free slot; return False once there are no more."""
         for slot in range(self.slots):
             worker = self._workers.get(slot)
@@ -157,16 +130,15 @@ class LocalExecutor:
         return True
 
     def _start(self, slot: int) -> _Worker:
-        environment = {"OMP_NUM_THREADS": str(self._threads), "MKL_NUM_THREADS": str(self._threads)}
-        if self._devices:
-            environment["CUDA_VISIBLE_DEVICES"] = self._devices[slot % len(self._devices)]
+        options, threads = self._options, str(self._options.threads)
+        environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        if options.devices:
+            environment["CUDA_VISIBLE_DEVICES"] = options.devices[slot % len(options.devices)]
         ours, theirs = multiprocessing.Pipe()
         setup = WorkerSetup(
             slot=slot,
-            trial=self._trial,
-            runs_dir=self._runs_dir,
+            options=options,
             shared_dir=self._scratch,
-            options=self._options,
             environment=environment,
             log_path=self._scratch / f"worker-{slot}.log",
         )
@@ -246,8 +218,9 @@ class LocalExecutor:
         self._looked = now
         for worker in self._busy():
             worker.seconds += passed if worker.begun else 0.0
-            if self._trial_timeout is not None and worker.seconds > self._trial_timeout:
-                worker.verdict = f"no result within --trial-timeout {self._trial_timeout:g} s"
+            limit = self._options.trial_timeout
+            if limit is not None and worker.seconds > limit:
+                worker.verdict = f"no result within --trial-timeout {limit:g} s"
                 _dump_threads(worker)
                 worker.process.kill()
                 yield from self._bury(worker)
@@ -259,7 +232,7 @@ class LocalExecutor:
         """Ask busy workers to stop; kill those that never began, and those that do not answer."""
         now = time.monotonic()
         if self._stop_deadline is None:
-            self._stop_deadline = now + self._grace
+            self._stop_deadline = now + _GRACE
             for worker in self._busy():
                 self._tell(worker, STOP)
         for worker in self._busy():
@@ -293,18 +266,6 @@ def _safe_path() -> Iterator[None]:
     finally:
         if before is None:
             del os.environ["PYTHONSAFEPATH"]
-
-
-def open_local(plan: Plan, options: EngineOptions, say: Say) -> LocalExecutor:
-    """Return this machine's workers: the entry `local` of `EXECUTORS`."""
-    return LocalExecutor(
-        options.runs_dir,
-        options={"data_dir": options.data_dir, "tracking": options.tracking},
-        slots=options.slots,
-        threads=options.threads,
-        devices=options.devices,
-        trial_timeout=options.trial_timeout,
-    )
 
 
 def _dump_threads(worker: _Worker) -> None:

@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from groupnorm_bench.metrics import EpochRow
 from groupnorm_bench.runs import RunFolder, RunResult
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.signals import STOP_SIGNALS
+from groupnorm_bench.sweep.executors import EngineOptions
 from groupnorm_bench.sweep.executors.protocol import (
     Ended,
     Event,
@@ -53,15 +54,10 @@ class WorkerSetup:
     """All that a worker must know before its first run. Crosses the process border by pickle."""
 
     slot: int
-    trial: str
-    """`package.module:function`, imported in the worker and called as
-    `groupnorm_bench.trial.run_trial` is."""
-    runs_dir: Path
+    options: EngineOptions
     shared_dir: Path
     """Where workers share the data; ends with the sweep."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Passed on to the trial."""
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str]
     """Set before anything else is imported: threads, visible device."""
     log_path: Path
     """Under `shared_dir`: stdout and stderr go there, and not through the live table."""
@@ -128,7 +124,7 @@ def work(connection: Connection[Any, Any], setup: WorkerSetup) -> None:
     for name in OF_ONE_RUN:
         os.environ.pop(name, None)
     os.environ.update(setup.environment)
-    trial = _load(setup.trial)
+    trial = _load(setup.options.trial)
     while (run := link.runs.get()) is not None and not link.stopping:
         link.say(Started(run, setup.slot))
         event = _attempt(link, setup, trial, run)
@@ -153,7 +149,8 @@ def _write_to_log(path: Path) -> None:
 
 def _attempt(link: _Link, setup: WorkerSetup, trial: Trial, run: TrainConfig) -> Event:
     """Train one run and return how it went. Nothing but the end of the process escapes."""
-    folder = RunFolder.of(setup.runs_dir, run)
+    options = setup.options
+    folder = RunFolder.of(options.runs_dir, run)
     if folder.is_claimed():
         return Held(run, setup.slot)
     messages = _Messages(link, setup, run)
@@ -161,9 +158,10 @@ def _attempt(link: _Link, setup: WorkerSetup, trial: Trial, run: TrainConfig) ->
     try:
         result = trial(
             run,
-            runs_dir=setup.runs_dir,
+            runs_dir=options.runs_dir,
+            data_dir=options.data_dir,
             shared_dir=setup.shared_dir,
-            **setup.options,
+            tracking=options.tracking,
             hooks=messages.hooks,
         )
     except TrainingStopped:

@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from groupnorm_bench.errors import TrackingError
 from groupnorm_bench.runs import SETTLED, RunResult
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.sweep.executors import EngineOptions
-from groupnorm_bench.sweep.executors.local.executor import LocalExecutor, open_local
-from groupnorm_bench.sweep.executors.protocol import Ended, Event, Executor, Judge, Lost, Stopped
+from groupnorm_bench.sweep.executors.local.executor import LocalExecutor
+from groupnorm_bench.sweep.executors.protocol import (
+    Ended,
+    Event,
+    Executor,
+    Judge,
+    Lost,
+    RunStream,
+    StopAsked,
+    Stopped,
+)
 from groupnorm_bench.sweep.executors.wandb.local_sweep import record_of, wandb_config_of
 from groupnorm_bench.sweep.executors.wandb.watch import FolderWatch, SweepWatch
 from groupnorm_bench.sweep.plan.plan import Plan
@@ -124,12 +133,7 @@ class WandbSearch(_OnWandb):
         super().__init__(plan, options, say)
         self.source = NoSource()
 
-    def submit(
-        self,
-        runs: Iterator[TrainConfig | None],
-        judge: Judge,
-        should_stop: Callable[[], bool],
-    ) -> Iterator[Event]:
+    def submit(self, runs: RunStream, judge: Judge, should_stop: StopAsked) -> Iterator[Event]:
         """See `Executor.submit`; `runs` is empty, and what comes is what W&B chose."""
         sweep = self._open()
         if not sweep.is_open:
@@ -172,12 +176,7 @@ class WandbExecutor(_OnWandb):
     Args: see `_OnWandb`.
     """
 
-    def submit(
-        self,
-        runs: Iterator[TrainConfig | None],
-        judge: Judge,
-        should_stop: Callable[[], bool],
-    ) -> Iterator[Event]:
+    def submit(self, runs: RunStream, judge: Judge, should_stop: StopAsked) -> Iterator[Event]:
         """See `Executor.submit`; W&B prunes by the sweep's own `early_terminate`, not `judge`."""
         todo = list(_until_none(runs))
         if not todo:
@@ -196,7 +195,7 @@ class WandbExecutor(_OnWandb):
             yield from self._within(sweep).submit(runs, judge, should_stop)
 
     def _account(
-        self, sweep: SweepStatus, left: Sequence[TrainConfig], should_stop: Callable[[], bool]
+        self, sweep: SweepStatus, left: Sequence[TrainConfig], should_stop: StopAsked
     ) -> Iterator[Event]:
         """Answer for the runs that have no result here once the agents are gone."""
         if not left:
@@ -220,10 +219,10 @@ class WandbExecutor(_OnWandb):
             self._options.tracking, entity=entity, project=project, sweep_id=sweep_id
         )
         options = dataclasses.replace(self._options, tracking=tracking)
-        return open_local(self._plan, options, self._say)
+        return LocalExecutor(self._plan, options, self._say)
 
 
-def _until_none(runs: Iterator[TrainConfig | None]) -> Iterator[TrainConfig]:
+def _until_none(runs: RunStream) -> Iterator[TrainConfig]:
     for run in runs:
         if run is None:
             return
@@ -231,7 +230,7 @@ def _until_none(runs: Iterator[TrainConfig | None]) -> Iterator[TrainConfig]:
 
 
 def ended_runs(
-    agents: Agents, sweep: SweepStatus, runs_dir: Path, should_stop: Callable[[], bool]
+    agents: Agents, sweep: SweepStatus, runs_dir: Path, should_stop: StopAsked
 ) -> Iterator[RunResult]:
     """Yield the result of each run that ends here, until the sweep has nothing more for agents.
 
@@ -250,7 +249,7 @@ def ended_runs(
     _check_started(agents, sweep)
 
 
-def _until_ended(agents: Agents, should_stop: Callable[[], bool]) -> Iterator[None]:
+def _until_ended(agents: Agents, should_stop: StopAsked) -> Iterator[None]:
     """Yield a few times a second until all agents have ended, and once after; stop them if told."""
     told = False
     while agents.alive:
