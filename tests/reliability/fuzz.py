@@ -26,7 +26,7 @@ SMALL = {"dataset": "mnist-5k", "train_limit": 64, "epochs": 1}
 TRAIN_SMALL = ("--dataset", "mnist-5k", "--train-limit", "64", "--epochs", "1")
 SWEEP = {
     "name": "fuzzed",
-    "method": "grid",
+    "method": "random",
     "metric": {"name": "val/accuracy", "goal": "maximize"},
     "run_cap": 6,
     "early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 2},
@@ -100,7 +100,6 @@ def build(folder: Path) -> None:
     unfinished = runs / TrainConfig.from_mapping(SMALL).name
     unfinished.mkdir()
     (unfinished / "lock").touch()
-    (unfinished / "checkpoint.pt").write_bytes(b"PK")
     (folder / "sweep.yaml").write_text(yaml.safe_dump(SWEEP, sort_keys=False))
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
     (folder / "a-file").write_text("a file\n")
@@ -315,7 +314,8 @@ def train_changes() -> st.SearchStrategy[Change]:
     )
 
 
-NOTHING = st.just(Change("", "no change", lambda folder: None))
+UNCHANGED = Change("", "no change", lambda folder: None)
+NOTHING = st.just(UNCHANGED)
 
 READERS: tuple[tuple[str, ...], ...] = (
     ("compare", "runs"),

@@ -64,7 +64,14 @@ def snapshot(folder: Path) -> dict[str, object]:
     return found
 
 
-def judge(zygote: Zygote, template: Path, change: fuzz.Change, command: tuple[str, ...]) -> None:
+def judge(
+    zygote: Zygote,
+    template: Path,
+    change: fuzz.Change,
+    command: tuple[str, ...],
+    *,
+    may_refuse: bool = True,
+) -> None:
     """Make the change in a copy of the folder, run the command, and fail on what it must not do."""
     folder = template.parent / f"case-{next(_numbers)}"
     shutil.copytree(template, folder, symlinks=True)
@@ -75,13 +82,14 @@ def judge(zygote: Zygote, template: Path, change: fuzz.Change, command: tuple[st
         environment = faults.bare_environment(folder.with_name(f"{folder.name}-home"))
         environment |= {"WANDB_BASE_URL": "http://127.0.0.1:9"}
         if command[0] == "train":
-            command = (*command, "--max-steps=1", "--wandb=disabled")
+            command = (*command, "--wandb=disabled")
         done = zygote.run(command, cwd=work, env=environment, seconds=12 * SECONDS)
         shown = f"gnbench {' '.join(command)!r:.500} after {change!r}:\n{done.err[-3000:]}"
         assert done.code != HUNG, f"hangs: {shown}"
         assert done.seconds < SECONDS, f"takes {done.seconds:.0f} s: {shown}"
         assert "Traceback" not in done.err, shown
         assert done.code in CODES[command[0]], f"exit {done.code}: {shown}"
+        assert may_refuse or done.code != 2, shown
         if done.code == 2:
             errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
             assert len(errors) == 1, shown
@@ -124,6 +132,12 @@ def check(kind: str, examples: int, zygote: Zygote, template: Path) -> None:
         judge(zygote, template, *case)
 
     fuzzed()
+
+
+@pytest.mark.parametrize("command", [*fuzz.READERS, *fuzz.SWEEPS, *fuzz.TRAINS], ids=" ".join)
+def test_what_is_changed_works_unchanged(command, zygote, template):
+    """Else every case would be refused for the same reason, and find nothing."""
+    judge(zygote, template, fuzz.UNCHANGED, command, may_refuse=False)
 
 
 @pytest.mark.parametrize("kind", KINDS)
