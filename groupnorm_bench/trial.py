@@ -131,6 +131,8 @@ class _Trial:
             self.training.restore(state)
         except Exception as error:  # torch.load and load_state_dict raise a dozen kinds
             reason = " ".join(str(error).split())[:160]
+            if "weights_only" in reason:  # two paragraphs on torch.load's options
+                reason = "it is damaged, or holds more than numbers"
             raise CheckpointError(
                 f"{path} cannot be continued: {reason}; delete it, or type --force, to start "
                 "this run again"

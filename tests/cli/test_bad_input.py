@@ -239,7 +239,7 @@ TABLE = {
         lambda: state_with(model={"conv1.weight": torch.zeros(2)}), "cannot be continued"
     ),
     "checkpoint beyond the end": checkpoint(lambda: state_with(step=99), "its step 99"),
-    "checkpoint of malice": checkpoint(pickle.dumps(Malice()), "cannot be continued"),
+    "checkpoint of malice": checkpoint(pickle.dumps(Malice()), "holds more than numbers"),
     "checkpoint of torch malice": checkpoint(
         lambda: state_with(cell=Malice()), "cannot be continued"
     ),
