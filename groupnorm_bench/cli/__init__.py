@@ -7,6 +7,7 @@ from groupnorm_bench.cli import (
     doctor,
     norms,
     pack,
+    power,
     quick,
     report,
     status,
@@ -19,4 +20,18 @@ from groupnorm_bench.cli.app import app, main
 __all__ = ["app", "main"]
 
 # importing a module registers its commands
-_COMMANDS = (bench, compare, data, doctor, norms, pack, quick, report, status, sweep, train, wandb)
+_COMMANDS = (
+    bench,
+    compare,
+    data,
+    doctor,
+    norms,
+    pack,
+    power,
+    quick,
+    report,
+    status,
+    sweep,
+    train,
+    wandb,
+)

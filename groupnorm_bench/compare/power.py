@@ -46,6 +46,11 @@ class SeedsNeeded:
     middle: int
     high: int
 
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """The three, as `QUANTILES` has them."""
+        return self.low, self.middle, self.high
+
 
 def further_seeds(differences: npt.ArrayLike, rule: PowerRule) -> SeedsNeeded | None:
     """Return how many seeds more a contrast will likely need, after those it has.

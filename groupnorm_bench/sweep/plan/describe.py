@@ -32,6 +32,8 @@ class Cost:
 
     total: float
     """By the clock, with `workers` at work."""
+    mean: float
+    """Of one run."""
     workers: int
     run: Mapping[int, float]
     """Of one run, mean by batch size."""
@@ -73,6 +75,7 @@ def cost_of(
     longest = max(seconds, default=0.0)
     return Cost(
         total=max(mean * plan.num_todo / workers, longest),
+        mean=mean,
         workers=workers,
         run={size: sum(spent) / len(spent) for size, spent in sorted(by_size.items())},
     )
