@@ -20,17 +20,13 @@ from groupnorm_bench.cli.app import (
 )
 from groupnorm_bench.cli.settings import with_settings
 from groupnorm_bench.datasets.place import default_data_dir
-from groupnorm_bench.errors import (
-    RunFolderError,
-    TrainingDiverged,
-    TrainingStopped,
-)
+from groupnorm_bench.errors import TrainingDiverged, TrainingStopped
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.tracking.options import DEFAULT_PROJECT, TrackingOptions
 
 if TYPE_CHECKING:
     from groupnorm_bench.cli.views.training import TrainProgress
-    from groupnorm_bench.runs import RunFolder, RunResult
+    from groupnorm_bench.runs import RunResult
     from groupnorm_bench.signals import StopSignal
     from groupnorm_bench.tracking.options import Mode
 
@@ -89,7 +85,7 @@ def _train(
 ) -> RunResult:
     from groupnorm_bench.cli.views.training import TrainProgress, say
     from groupnorm_bench.datasets.load import resolve_dataset
-    from groupnorm_bench.runs import SETTLED, RunFolder
+    from groupnorm_bench.runs import RunFolder
     from groupnorm_bench.tracking.agent_run import answer_from_folder
     from groupnorm_bench.tracking.variables import under_agent
 
@@ -97,8 +93,8 @@ def _train(
     with TrainProgress(title, config.batch_size, quiet=quiet) as progress:
         config = config.replace(dataset=resolve_dataset(config.dataset, data_dir, progress.say))
         folder = RunFolder.of(out, config)
-        found = None if force else _settled(folder)
-        if found is None or found.status not in SETTLED:
+        found = None if force else folder.read_settled()
+        if found is None:
             try:
                 return _train_on(config, out, data_dir, options, threads, force, stop, progress)
             except TrainingStopped as error:
@@ -156,13 +152,6 @@ def _train_on(
             should_stop=stop,
         ),
     )
-
-
-def _settled(folder: RunFolder) -> RunResult | None:
-    try:
-        return folder.read()
-    except RunFolderError:  # run_trial sets it aside, and says so
-        return None
 
 
 def _print(result: RunResult, out: Path, as_json: bool, quiet: bool) -> None:

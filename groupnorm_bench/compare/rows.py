@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -182,10 +181,6 @@ class RunTable:
     def finished(self) -> tuple[RunRow, ...]:
         """The runs that count: only those that trained to their end."""
         return tuple(row for row in self.rows if row.status == "finished")
-
-    @property
-    def statuses(self) -> Counter[str]:
-        return Counter(row.status for row in self.rows)
 
     @property
     def arms(self) -> tuple[str, ...]:

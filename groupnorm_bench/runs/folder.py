@@ -163,7 +163,7 @@ class RunFolder:
             if needless.isdisjoint(names) and not any(map(is_temporary, names)):
                 return
             with self.claim():
-                if self._is_settled():
+                if self.read_settled():
                     self.tidy()
 
     def write(self, result: RunResult) -> None:
@@ -172,19 +172,24 @@ class RunFolder:
         Raises:
             RunFolderError: it cannot be written, or holds a settled result and this is none.
         """
-        if result.status not in SETTLED and self._is_settled():
+        if result.status not in SETTLED and self.read_settled():
             raise RunFolderError(
                 f"{self.path} holds a result already, and {result.status!r} is none; --force sets "
                 "it aside"
             )
         write_atomic(self.result_path, result.to_json().encode())
 
-    def _is_settled(self) -> bool:
+    def read_if_whole(self) -> RunResult | None:
+        """Return what the folder tells; None also where it is half-written, foreign, unreadable."""
         try:
-            found = self.read()
+            return self.read()
         except RunFolderError:
-            return False
-        return found is not None and found.status in SETTLED
+            return None
+
+    def read_settled(self) -> RunResult | None:
+        """Return the folder's result if it is one that is never trained again, else None."""
+        found = self.read_if_whole()
+        return found if found is not None and found.status in SETTLED else None
 
     def write_hits(self, hits: np.ndarray[Any, Any]) -> None:
         """Save which test images were right: booleans in the test set's order, packed to bits."""

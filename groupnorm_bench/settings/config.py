@@ -296,11 +296,6 @@ def _hint(name: str) -> str:
     return nearest(own, _field_types())
 
 
-def setting_help(name: str) -> str:
-    """Return the line of help of a setting."""
-    return {f.name: f.metadata["help"] for f in dataclasses.fields(TrainConfig)}[name]
-
-
 def read_settings(path: Path) -> dict[str, Any]:
     """Read a YAML file of settings, by their field names.
 

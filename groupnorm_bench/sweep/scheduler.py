@@ -173,7 +173,7 @@ class Scheduler:
         if folder.is_claimed():
             self._hold(run)
             return False
-        result = read_settled(folder)
+        result = folder.read_settled()
         if result is None:
             return True
         folder.tidy_if_left()
@@ -246,15 +246,6 @@ class Scheduler:
             self._outcome.gave_up = True
 
 
-def read_settled(folder: RunFolder) -> RunResult | None:
-    """Return a folder's result if it is one that is never trained again, else None."""
-    try:
-        result = folder.read()
-    except RunFolderError:
-        return None  # half-written or foreign: the run starts again
-    return result if result is not None and result.status in SETTLED else None
-
-
 def record_failure(folder: RunFolder, run: TrainConfig, reason: str, traceback: str) -> RunResult:
     """Write `failed` and the traceback into a run's folder; keep the epochs it had.
 
@@ -264,10 +255,7 @@ def record_failure(folder: RunFolder, run: TrainConfig, reason: str, traceback: 
     """
     try:
         with folder.claim():
-            try:
-                before = folder.read()
-            except RunFolderError:
-                before = None
+            before = folder.read_if_whole()
             if before is not None and before.status in SETTLED:
                 return before
             result = _failed(before or RunResult(config=run, status="failed"), reason)

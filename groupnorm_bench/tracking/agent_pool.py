@@ -18,7 +18,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from groupnorm_bench.errors import TrackingError
@@ -141,15 +140,10 @@ class Agents:
         self._leash.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.kill()
         shutil.rmtree(self._scratch, ignore_errors=True)
-        self._leash.__exit__(kind, error, trace)
+        self._leash.__exit__(*error)
 
     def _log(self, slot: int) -> Path:
         return self._scratch / f"agent-{slot}.log"

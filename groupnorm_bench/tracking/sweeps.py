@@ -61,6 +61,13 @@ class SweepRecord:
         """ENTITY/PROJECT/SWEEP, once W&B has the sweep."""
         return "/".join(str(self.wandb[key]) for key in ("entity", "project", "sweep_id"))
 
+    def end_on_wandb(self, say: Say) -> None:
+        """Tell W&B that the sweep is over, or an agent that joins would wait for ever."""
+        try:
+            run_wandb("sweep", "--stop", self.path_on_wandb)
+        except TrackingError as error:
+            say(f"{error}; end the sweep {self.path_on_wandb} on its page")
+
     def write(self, runs_dir: Path) -> None:
         """Replace the record whole; its runs are those of earlier sweeps of this name as well.
 

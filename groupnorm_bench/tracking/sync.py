@@ -25,7 +25,6 @@ from groupnorm_bench.tracking.bounded import (
     bounded_environment,
     last_line,
     open_api,
-    run_wandb,
     wandb_command,
 )
 from groupnorm_bench.tracking.login import require_login
@@ -302,7 +301,7 @@ def _unite(
             place |= _make_sweep(record, runs_dir, sorted(ids.values()))
             outcome.sweeps.append(place["url"])
             if set(record.runs) <= set(ids):
-                _end_sweep(place, say)
+                record.replace(wandb=place).end_on_wandb(say)
     except TrackingError as error:
         say(f"W&B did not take {record.name} as a sweep ({error}); its runs stand in one group")
         place["group"] = record.name
@@ -336,15 +335,6 @@ def _make_sweep(record: SweepRecord, runs_dir: Path, ids: list[str]) -> dict[str
     if missing:
         raise TrackingError(f"the sweep lacks {len(missing)} of its runs")
     return place | {"url": sweep.url}
-
-
-def _end_sweep(place: dict[str, Any], say: Say) -> None:
-    """Tell W&B that the sweep is over, or an agent that joins would wait for ever."""
-    path = f"{place['entity']}/{place['project']}/{place['sweep_id']}"
-    try:
-        run_wandb("sweep", "--stop", path)
-    except TrackingError as error:
-        say(f"{error}; end the sweep {path} on its page")
 
 
 def _group(place: dict[str, Any], ids: list[str]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from groupnorm_bench.wording import setting_value
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -39,12 +41,13 @@ def draw_ranking(ranking: list[CellSummary]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
+    from groupnorm_bench.compare.order import varying
     from groupnorm_bench.metrics import metric_spec
 
     if not ranking:
         return Text("no run has finished yet", style="dim")
     metric = ranking[0].metric
-    names = _varying([cell.setting for cell in ranking])
+    names = varying(cell.setting for cell in ranking)
     spec = metric_spec(metric)
     unit = " %" if spec.is_percent else ""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -56,7 +59,7 @@ def draw_ranking(ranking: list[CellSummary]) -> RenderableType:
         table.add_row(
             str(place),
             cell.arm,
-            *(_text(cell.setting.get(name)) for name in names),
+            *(setting_value(cell.setting.get(name)) for name in names),
             spec.text(cell.mean) or "-",
             spec.text(cell.sd) or "-",
             str(cell.n),
@@ -65,15 +68,3 @@ def draw_ranking(ranking: list[CellSummary]) -> RenderableType:
     if len(ranking) <= _SHOWN:
         return table
     return Group(table, Text(f"... and {len(ranking) - _SHOWN} more cells", style="dim"))
-
-
-def _varying(settings: list[dict[str, Any]]) -> list[str]:
-    """Return the names that do not have the same value in all settings."""
-    names = dict.fromkeys(name for setting in settings for name in setting)
-    return [name for name in names if len({repr(s.get(name)) for s in settings}) > 1]
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return "-"
-    return f"{value:g}" if isinstance(value, float) else str(value)

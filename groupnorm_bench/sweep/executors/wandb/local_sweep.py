@@ -11,7 +11,6 @@ from groupnorm_bench.sweep.executors.wandb.sweep_config import compile_plan, com
 from groupnorm_bench.sweep.plan.describe import count_contrasts
 from groupnorm_bench.sweep.plan.plan import Plan
 from groupnorm_bench.tracking.agent_pool import SweepGoneError, read_sweep
-from groupnorm_bench.tracking.bounded import run_wandb
 from groupnorm_bench.tracking.options import Say, TrackingOptions
 from groupnorm_bench.tracking.sweeps import SweepRecord, known_record, make_sweep
 
@@ -108,10 +107,5 @@ class LocalSweep:
             return
         runs = tuple(dict.fromkeys([*record.runs, *names]))
         record.replace(runs=runs).write(self._runs_dir)
-        place = record.wandb
-        if is_done and self._tracking.mode == "online" and "sweep_id" in place:
-            path = f"{place['entity']}/{place['project']}/{place['sweep_id']}"
-            try:
-                run_wandb("sweep", "--stop", path)
-            except TrackingError as error:
-                self._say(f"{error}; end the sweep {path} on its page")
+        if is_done and self._tracking.mode == "online" and "sweep_id" in record.wandb:
+            record.end_on_wandb(self._say)

@@ -8,25 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from groupnorm_bench.errors import RunFolderError
 from groupnorm_bench.runs import SETTLED, RunFolder, RunResult
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.sweep.executors.protocol import Ended, Event, Progress, Started
 
 _ENDED = (*SETTLED, "failed")
-
-
-def read_ended(folder: RunFolder) -> RunResult | None:
-    """Return the result of a run that came to an end, None where there is none to be read."""
-    result = _read(folder)
-    return result if result is not None and result.status in _ENDED else None
-
-
-def _read(folder: RunFolder) -> RunResult | None:
-    try:
-        return folder.read()
-    except RunFolderError:
-        return None  # half-written or foreign: no result
 
 
 def _stamp(folder: RunFolder) -> int:
@@ -64,7 +50,7 @@ class FolderWatch:
             if stamp == self._stamps[run.name]:
                 continue
             self._stamps[run.name] = stamp
-            result = _read(folder)
+            result = folder.read_if_whole()
             if result is not None:
                 yield from self._events(run, result)
 
@@ -104,6 +90,8 @@ class SweepWatch:
             if not stamp or stamp == self._stamps.get(folder.path):
                 continue
             self._stamps[folder.path] = stamp
-            result = read_ended(folder)
-            if result is not None and result.wandb.get("sweep_id") == self._sweep_id:
+            result = folder.read_if_whole()
+            if result is None or result.status not in _ENDED:
+                continue
+            if result.wandb.get("sweep_id") == self._sweep_id:
                 yield result
