@@ -108,7 +108,7 @@ def _replace(path: Path, content: bytes) -> None:
                 if path.parent.exists():
                     raise _SweptAwayError from error
                 raise
-    except BaseException:
+    except BaseException:  # Ctrl-C too: no half-written file stays
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise

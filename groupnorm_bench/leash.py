@@ -45,7 +45,7 @@ class Leash:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it was killed: then nothing is cleaned up after us
             self._child.communicate(_ALL_IS_WELL)
 
 
@@ -62,13 +62,13 @@ def main(folder: str, processes: list[int]) -> None:
     if sys.stdin.buffer.read() == _ALL_IS_WELL:
         return
     for process in processes:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it has ended
             os.kill(process, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_SECONDS
     while any(map(_is_alive, processes)) and time.monotonic() < deadline:
         time.sleep(0.1)
     for process in processes:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it has ended
             os.killpg(process, signal.SIGKILL)
     while os.path.exists(folder) and time.monotonic() < deadline + GRACE_SECONDS:
         shutil.rmtree(folder, ignore_errors=True)  # something may yet write to it

@@ -154,7 +154,7 @@ class _Trial:
             return self.result
         except TrainingStopped:
             raise
-        except Exception:
+        except Exception:  # whatever it is, the folder tells of it
             self._fail(printable(traceback.format_exc()))
             raise
 
@@ -163,7 +163,7 @@ class _Trial:
             return self._train(tracker)
         except (TrainingDiverged, TrainingStopped):
             raise
-        except Exception as error:
+        except Exception as error:  # whatever it is, W&B hears of it
             tracker.summarize(failure_summary(error))
             raise
 

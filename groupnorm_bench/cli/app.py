@@ -109,7 +109,7 @@ def run(args: Sequence[str] | None = None) -> int:
     """Run `gnbench` and return its exit code; only our own bugs escape as exceptions."""
     try:
         code = _run(args)
-    except BaseException:
+    except BaseException:  # a signal may break anything off: then it is what is told
         if signals.pending() is None:
             raise
     signal = signals.pending()

@@ -95,7 +95,7 @@ def recently_failed(name: str, data_dir: Path) -> str | None:
     """Return why a fetch failed within the last hour, or None."""
     try:
         age = time.time() - _failure_path(name, data_dir).stat().st_mtime
-    except OSError:
+    except OSError:  # it has not failed
         return None
     if not 0 <= age < RETRY_AFTER_SECONDS:
         return None
@@ -105,7 +105,7 @@ def recently_failed(name: str, data_dir: Path) -> str | None:
 def _failed_since(moment: float, name: str, data_dir: Path) -> bool:
     try:
         return _failure_path(name, data_dir).stat().st_mtime >= moment
-    except OSError:
+    except OSError:  # it has not failed
         return False
 
 

@@ -141,7 +141,7 @@ def _locked(kind: str) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError:
+    except OSError:  # nowhere to write: two may compile the same
         yield
         return
     try:

@@ -126,5 +126,5 @@ def is_stdout(path: Path) -> bool:
     """Return whether a path leads to what stdout writes to, as /dev/stdout does."""
     try:
         return os.path.samestat(path.stat(), os.fstat(1))
-    except OSError:
+    except OSError:  # not there yet, or stdout is closed
         return False

@@ -62,6 +62,6 @@ def source_commit(checkout: Path) -> str | None:
         for line in (common / "packed-refs").read_text().splitlines():
             if line.endswith(f" {reference}"):
                 return line.split()[0]
-    except OSError:
+    except OSError:  # no commit yet, or none of ours to read
         return None
     return None

@@ -39,7 +39,7 @@ def take(path: Path) -> int:
                 )
             time.sleep(_WAIT_SECONDS / 20)
         _sign(handle)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: nobody may wait for a handle that nobody has
         os.close(handle)
         raise
     return handle

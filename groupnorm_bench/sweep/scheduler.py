@@ -274,5 +274,5 @@ def _failed(result: RunResult, reason: str) -> RunResult:
 def _read_traceback(folder: RunFolder) -> str:
     try:
         return folder.traceback_path.read_text(errors="replace")
-    except OSError:
+    except OSError:  # a full disk: the reason stands in the result
         return ""

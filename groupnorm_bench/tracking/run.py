@@ -174,7 +174,7 @@ def _closing(run: wandb.Run, tracker: Tracker) -> Iterator[None]:
     """
     try:
         yield
-    except BaseException:
+    except BaseException:  # Ctrl-C too: W&B is told that the run did not end well
         _finish(run, 1, tracker.say)
         raise
     _finish(run, int(tracker.failed), tracker.say)

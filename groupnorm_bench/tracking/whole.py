@@ -38,7 +38,7 @@ def is_known_whole(run: FoundRun) -> bool:
     """Return whether W&B was seen to have what the run's folder tells now."""
     try:
         return read_bounded(_seal(run), 64) == _digest(run.result)
-    except OSError:
+    except OSError:  # never sealed: W&B is asked again
         return False
 
 

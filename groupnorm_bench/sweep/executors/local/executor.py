@@ -296,6 +296,6 @@ def _tail(path: Path, offset: int) -> str:
         with path.open("rb") as file:
             file.seek(offset)
             text = file.read().decode(errors="replace")
-    except OSError:
+    except OSError:  # it died before it could write
         return ""
     return "\n".join(text.splitlines()[-_LOG_LINES:])

@@ -18,7 +18,7 @@ _ENDED = (*SETTLED, "failed")
 def _stamp(folder: RunFolder) -> int:
     try:
         return folder.result_path.stat().st_mtime_ns
-    except OSError:
+    except OSError:  # not written yet
         return 0
 
 

@@ -1,8 +1,9 @@
-"""One name, one thing: no class, type or table of the package has a namesake in another module."""
+"""Rules that hold all over the package: one name is one thing, and who catches all says why."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,3 +31,15 @@ def test_no_two_things_have_one_name() -> None:
             homes[name].add(str(path.relative_to(PACKAGE)))
     assert len(homes) > 300
     assert {name: sorted(places) for name, places in homes.items() if len(places) > 1} == {}
+
+
+def test_whoever_catches_everything_says_why_beside_it() -> None:
+    broad = re.compile(r"except (\(?Exception|BaseException)\b")
+    found = [
+        (path.name, line.strip())
+        for path in PACKAGE.rglob("*.py")
+        for line in path.read_text().splitlines()
+        if broad.search(line)
+    ]
+    assert len(found) > 10
+    assert [place for place in found if "  # " not in place[1]] == []
