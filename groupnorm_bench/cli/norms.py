@@ -25,7 +25,7 @@ def norms_command(as_json: AsJson = False) -> None:
             f"{_yes(row['batch_dependent']):<6}{row['help']}{_missing(row['needs'])}"
         )
     typer.echo(
-        "\ngroups: reads --groups / --group-size.  parameters: added to the CNN's 83,466.\n"
+        "\ngroups: reads --groups / --group-size.  parameters: added to the network cnn.\n"
         "batch: in training, an image's output depends on the rest of its batch.\n"
         "Your own: --norm package.module:make_norm, called with (num_channels, num_groups)."
     )

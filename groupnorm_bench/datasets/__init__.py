@@ -89,3 +89,8 @@ DATASETS: dict[str, DatasetSpec] = {
         load=_bundled,
     ),
 }
+
+
+def dataset_spec(name: str) -> DatasetSpec:
+    """Return what is known of a data set; `auto` is some MNIST, whichever it turns out to be."""
+    return DATASETS["mnist" if name == AUTO else name]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from groupnorm_bench.datasets import AUTO, DATASETS
+from groupnorm_bench.datasets import dataset_spec
 from groupnorm_bench.settings.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -57,6 +57,6 @@ def compile_ahead(runs: Iterable[TrainConfig], say: Callable[[str], None]) -> No
 
 def _num_images(run: TrainConfig) -> int:
     """Return how many images a run trains on, repeats counted."""
-    data = DATASETS["mnist" if run.dataset == AUTO else run.dataset]
-    steps = (run.train_limit or data.counts.train) // run.batch_size * run.epochs
+    counts = dataset_spec(run.dataset).counts
+    steps = (run.train_limit or counts.train) // run.batch_size * run.epochs
     return (run.max_steps or steps) * run.batch_size

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from groupnorm_bench.datasets import AUTO, DATASETS, DatasetSpec
+from groupnorm_bench.datasets import DatasetSpec, dataset_spec
 from groupnorm_bench.errors import ConfigError, one_line
 from groupnorm_bench.models.blocks import NormLayer
 from groupnorm_bench.norms import make_norm
@@ -57,8 +57,8 @@ def build_network(config: TrainConfig) -> Network:
 
 
 def images_of(config: TrainConfig) -> DatasetSpec:
-    """Return what is known of the images that a config trains on; `auto` is some MNIST."""
-    return DATASETS["mnist" if config.dataset == AUTO else config.dataset]
+    """Return what is known of the images that a config trains on."""
+    return dataset_spec(config.dataset)
 
 
 def weights_seed(seed: int) -> int:
