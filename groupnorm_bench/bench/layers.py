@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from groupnorm_bench.bench.timing import Case, Spread, interleaved
+from groupnorm_bench.bench.timing import Case, OnRound, Spread, interleaved, no_word
 from groupnorm_bench.errors import ConfigError
 from groupnorm_bench.norms import NORMS, make_norm
 from groupnorm_bench.settings.config import TrainConfig
@@ -54,6 +54,7 @@ def bench_layers(
     num_groups: int = 8,
     repeats: int = 20,
     norms: Iterable[str] = tuple(NORMS),
+    on_round: OnRound = no_word,
 ) -> tuple[list[LayerSpeed], list[str]]:
     """Time every norm on inputs [batch, channels, height, width], on the CPU.
 
@@ -79,9 +80,10 @@ def bench_layers(
                     labels.append((norm, name, precision, shape))
                     saved.append(_saved_mb(function))
                     cases.append(case)
+    seconds = interleaved(cases, repeats, on_round)
     rows = [
         LayerSpeed(*label, Spread.of([1e6 * s / label[3][0] for s in times]), megabytes)
-        for label, times, megabytes in zip(labels, interleaved(cases, repeats), saved, strict=True)
+        for label, times, megabytes in zip(labels, seconds, saved, strict=True)
     ]
     return rows, notes
 

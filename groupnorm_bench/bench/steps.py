@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groupnorm_bench.bench.timing import Case, Spread, interleaved
+from groupnorm_bench.bench.timing import Case, OnRound, Spread, interleaved, no_word
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.training.build import build_model, images_of
 from groupnorm_bench.training.optimizers import make_optimizer
@@ -34,7 +34,9 @@ class TrainSpeed:
     """Median over rounds of the step's speed as a fraction of the limit's."""
 
 
-def bench_train(configs: Iterable[TrainConfig], repeats: int = 20) -> list[TrainSpeed]:
+def bench_train(
+    configs: Iterable[TrainConfig], repeats: int = 20, on_round: OnRound = no_word
+) -> list[TrainSpeed]:
     """Time training steps on the CPU, each beside its limit, on random images.
 
     As a long run trains, unless a config's `compile` is off.
@@ -45,7 +47,7 @@ def bench_train(configs: Iterable[TrainConfig], repeats: int = 20) -> list[Train
     configs = list(configs)
     steps = [_train_step(config) for config in configs]
     limits = {(c.precision, c.batch_size): _limit_step(c) for c in configs}
-    seconds = interleaved([*steps, *limits.values()], repeats)
+    seconds = interleaved([*steps, *limits.values()], repeats, on_round)
     limit_seconds = dict(zip(limits, seconds[len(steps) :], strict=True))
     rows = []
     for config, times in zip(configs, seconds[: len(steps)], strict=True):

@@ -37,10 +37,19 @@ class Case:
     """What it runs in; entered before the clock starts, as a training enters it once an epoch."""
 
 
-def interleaved(cases: list[Case], repeats: int) -> list[list[float]]:
+OnRound = Callable[[int, int], None]
+"""Called before each round with how many are done and how many there are."""
+
+
+def no_word(done: int, of: int) -> None:
+    """Tell nobody of a round."""
+
+
+def interleaved(cases: list[Case], repeats: int, on_round: OnRound = no_word) -> list[list[float]]:
     """Return the seconds of each call: each case once a round, so that noise hits all alike."""
     seconds: list[list[float]] = [[] for _ in cases]
     for round_ in range(_WARM_UP + repeats):
+        on_round(round_, _WARM_UP + repeats)
         for case, times in zip(cases, seconds, strict=True):
             with case.context():
                 started = time.perf_counter()

@@ -15,6 +15,8 @@ from typer.main import get_command
 
 import groupnorm_bench
 from groupnorm_bench import places, signals, streams
+from groupnorm_bench.cli import completing
+from groupnorm_bench.cli.helping import App, meant
 from groupnorm_bench.errors import GnbenchError
 from groupnorm_bench.processors import wait_without_spinning
 from groupnorm_bench.wording import printable
@@ -22,24 +24,34 @@ from groupnorm_bench.wording import printable
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-app = typer.Typer(
+app = App(
     name="gnbench",
     help="Which normalisation should I use, and is the difference real?",
-    add_completion=False,
+    epilog="`gnbench COMMAND -h` tells more; `gnbench --install-completion` completes names.",
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
 )
 
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        "--data-dir", "--data_dir", envvar="GNBENCH_DATA_DIR", help="Folder of the data sets."
+        "--data-dir",
+        "--data_dir",
+        envvar="GNBENCH_DATA_DIR",
+        show_envvar=True,
+        help="Folder of the data sets.",
+        metavar="DIR",
+        autocompletion=completing.folders,
     ),
 ]
 RunsDir = Annotated[
     Path,
     typer.Option(
-        "--out", envvar="GNBENCH_RUNS_DIR", show_envvar=False, help="Folder of the run folders."
+        "--out",
+        envvar="GNBENCH_RUNS_DIR",
+        show_envvar=False,
+        help="Folder of the run folders.",
+        metavar="DIR",
+        autocompletion=completing.folders,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -127,7 +139,8 @@ def _run(args: Sequence[str] | None) -> int:
         _tell_agent(error)
         return _fail(str(error), error.exit_code)
     except TyperException as error:
-        message = getattr(error, "format_message", error.__str__)()
+        typed = sys.argv[1:] if args is None else args
+        message = meant(error, typed) or getattr(error, "format_message", error.__str__)()
         return _fail(message, getattr(error, "exit_code", 2)) if message else 0
     return outcome if isinstance(outcome, int) else 0
 

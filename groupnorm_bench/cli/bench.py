@@ -10,23 +10,42 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from groupnorm_bench.cli import completing
 from groupnorm_bench.cli.app import AsJson, Threads, app, print_json
+from groupnorm_bench.cli.helping import App
 from groupnorm_bench.errors import ConfigError, nearest
 from groupnorm_bench.norms import NORMS
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import PRECISIONS
+from groupnorm_bench.wording import count
 
 if TYPE_CHECKING:
     from groupnorm_bench.bench.layers import LayerSpeed, Shape
     from groupnorm_bench.bench.steps import TrainSpeed
     from groupnorm_bench.bench.timing import Spread
 
-bench_app = typer.Typer(help="Speed and memory of norm layers, speed of training.")
+bench_app = App(help="Speed and memory of norm layers, speed of training.")
 app.add_typer(bench_app, name="bench")
 
-Norms = Annotated[list[str] | None, typer.Option("--norm", help="A norm; repeat for more.")]
+Norms = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--norm",
+        help="A norm; repeat for more.",
+        metavar="NAME",
+        autocompletion=completing.norms,
+        rich_help_panel="Options",
+    ),
+]
 Precisions = Annotated[
-    list[str] | None, typer.Option("--precision", help="fp32 or bf16; repeat for more.")
+    list[str] | None,
+    typer.Option(
+        "--precision",
+        help="fp32 or bf16; repeat for more.",
+        metavar="NAME",
+        autocompletion=completing.words(PRECISIONS),
+        rich_help_panel="Options",
+    ),
 ]
 Groups = Annotated[
     int, typer.Option("--groups", "--num-groups", min=1, help="Groups of norms that have some.")
@@ -39,7 +58,9 @@ Plot = Annotated[Path | None, typer.Option("--plot", help="Write a bar chart to 
 def layers_command(
     shape: Annotated[
         list[str] | None,
-        typer.Option("--shape", help="batch,channels,height,width; repeat for more."),
+        typer.Option(
+            "--shape", metavar="B,C,H,W", help="batch,channels,height,width; repeat for more."
+        ),
     ] = None,
     norm: Norms = None,
     precision: Precisions = None,
@@ -54,11 +75,16 @@ def layers_command(
     precisions = _known(precision, PRECISIONS, "precision")
     shapes = [_parse_shape(text) for text in shape or []]
     _check_plot(plot)
-    from groupnorm_bench.bench.layers import bench_layers, cnn_shapes
     from groupnorm_bench.cli.views.training import say
+    from groupnorm_bench.cli.views.waiting import Waiting
 
-    _set_threads(threads)
-    rows, notes = bench_layers(shapes or cnn_shapes(), precisions, groups, repeats, norms)
+    with Waiting(f"timing {count(len(norms), 'norm')}") as waiting:
+        from groupnorm_bench.bench.layers import bench_layers, cnn_shapes
+
+        _set_threads(threads)
+        rows, notes = bench_layers(
+            shapes or cnn_shapes(), precisions, groups, repeats, norms, waiting.round
+        )
     for note in notes:
         say(note)
     if plot is not None:
@@ -97,10 +123,13 @@ def train_command(
     ]
     configs = list({config.cell: config for config in configs}.values())  # groups may be inert
     _check_plot(plot)
-    from groupnorm_bench.bench.steps import bench_train
+    from groupnorm_bench.cli.views.waiting import Waiting
 
-    _set_threads(threads)
-    rows = bench_train(configs, repeats)
+    with Waiting(f"timing {count(len(configs), 'training')}") as waiting:
+        from groupnorm_bench.bench.steps import bench_train
+
+        _set_threads(threads)
+        rows = bench_train(configs, repeats, waiting.round)
     if plot is not None:
         labels = [f"{r.arm} {r.precision} b{r.batch_size}" for r in rows]
         _draw(plot, labels, [r.images_per_second for r in rows], "images per second")
@@ -145,14 +174,14 @@ def _shape_text(shape: Shape) -> str:
 def _print_layers(rows: list[LayerSpeed]) -> None:
     typer.echo(
         "norm + ReLU + 2x2 max-pool, forward and backward: microseconds per image\n"
-        f"{'norm':<14}{'way':<10}{'precision':<11}{'shape':<15}{'median':>9}{'10 to 90 %':>18}"
+        f"{'norm':<13}{'way':<9}{'precision':<10}{'shape':<14}{'median':>7}{'10 to 90 %':>17}"
         f"{'saved MB':>10}"
     )
     for row in rows:
         time = row.microseconds
         typer.echo(
-            f"{row.norm:<14}{row.way:<10}{row.precision:<11}{_shape_text(row.shape):<15}"
-            f"{time.median:>9.1f}{f'{time.low:.1f} to {time.high:.1f}':>18}{row.saved_mb:>10.1f}"
+            f"{row.norm:<13}{row.way:<9}{row.precision:<10}{_shape_text(row.shape):<14}"
+            f"{time.median:>7.1f}{f'{time.low:.1f} to {time.high:.1f}':>17}{row.saved_mb:>10.1f}"
         )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from groupnorm_bench.cli import completing
 from groupnorm_bench.cli.app import DEFAULT_RUNS_DIR, AsJson, app, print_json
 from groupnorm_bench.cli.comparing import (
     AllPairs,
@@ -39,7 +40,10 @@ def compare_command(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Folders of runs, or ENTITY/PROJECT[/SWEEP] on W&B; merged.", show_default="runs"
+            help="Folders of runs, or ENTITY/PROJECT[/SWEEP] on W&B; merged.",
+            metavar="RUNS",
+            show_default="runs",
+            autocompletion=completing.run_folders,
         ),
     ] = None,
     baseline: Baseline = None,
@@ -52,7 +56,12 @@ def compare_command(
     decide: DecideOver = None,
     planned: Planned = False,
     all_pairs: AllPairs = False,
-    output: Annotated[str, typer.Option("--format", help="table, csv, json or md.")] = "table",
+    output: Annotated[
+        str,
+        typer.Option(
+            "--format", help="table, csv, json or md.", autocompletion=completing.words(_FORMATS)
+        ),
+    ] = "table",
     as_json: AsJson = False,
     claim: Annotated[
         str | None,

@@ -6,13 +6,17 @@ from typing import Annotated
 
 import typer
 
+from groupnorm_bench.cli import completing
 from groupnorm_bench.errors import CompareError
 
 Baseline = Annotated[
     str | None, typer.Option(help="Arm that the others are held against; batch by default.")
 ]
 MetricName = Annotated[
-    str | None, typer.Option(help="Summary metric.", show_default="test/accuracy")
+    str | None,
+    typer.Option(
+        help="Summary metric.", show_default="test/accuracy", autocompletion=completing.metrics
+    ),
 ]
 Where = Annotated[
     str | None, typer.Option(help="Only these runs, as 'batch_size<=32 and norm!=none'.")
@@ -35,7 +39,11 @@ Margin = Annotated[
 ]
 DecideOver = Annotated[
     str | None,
-    typer.Option(help="each, mean or slope over the settings.", show_default="each"),
+    typer.Option(
+        help="each, mean or slope over the settings.",
+        show_default="each",
+        autocompletion=completing.words(("each", "mean", "slope")),
+    ),
 ]
 Planned = Annotated[
     bool,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from groupnorm_bench.cli import completing
 from groupnorm_bench.cli.app import AsJson, DataDir, app, print_json
 from groupnorm_bench.datasets import DATASETS
 from groupnorm_bench.datasets.place import default_data_dir
@@ -18,7 +19,10 @@ _NAME_HELP = f"{', '.join(_FETCHED[:-1])} or {_FETCHED[-1]}: fetch and verify it
 
 @app.command("data")
 def data_command(
-    name: Annotated[str | None, typer.Argument(help=_NAME_HELP)] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help=_NAME_HELP, autocompletion=completing.data_sets),
+    ] = None,
     data_dir: DataDir = None,
     mirror: Annotated[
         str | None, typer.Option(help="URL of a folder with the four .gz files.")

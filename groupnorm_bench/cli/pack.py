@@ -15,7 +15,7 @@ from groupnorm_bench.wording import count
 def pack_command(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RUNS]...", help="Folders of run folders, or packs to merge."),
+        typer.Argument(metavar="RUNS", help="Folders of run folders, or packs to merge."),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The pack; NAME.gnb.")] = Path(
         "runs.gnb"

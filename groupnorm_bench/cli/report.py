@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from groupnorm_bench.cli import completing
 from groupnorm_bench.cli.app import (
     DEFAULT_RUNS_DIR,
     AsJson,
@@ -42,13 +43,22 @@ _OUT = Path("report.html")
 @app.command("report")
 def report_command(
     runs: Annotated[
-        list[str] | None, typer.Argument(help="Folders of runs, merged.", show_default="runs")
+        list[str] | None,
+        typer.Argument(
+            help="Folders of runs, merged.",
+            metavar="RUNS",
+            show_default="runs",
+            autocompletion=completing.run_folders,
+        ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="File to write; report.html, and stdout for md.", show_default=False),
     ] = None,
-    output: Annotated[str, typer.Option("--format", help="html or md.")] = "html",
+    output: Annotated[
+        str,
+        typer.Option("--format", help="html or md.", autocompletion=completing.words(_FORMATS)),
+    ] = "html",
     figures: Annotated[
         Path | None, typer.Option(help="Folder for the figures as PNG and SVG.")
     ] = None,

@@ -11,9 +11,18 @@ from typing import Annotated, Any
 
 import typer
 
+from groupnorm_bench.cli import completing
 from groupnorm_bench.errors import ConfigError
+from groupnorm_bench.norms import NORMS
 from groupnorm_bench.settings.config import TrainConfig, named
 from groupnorm_bench.settings.fields import SETTINGS
+
+_METAVARS = {"int": "N", "float": "NUMBER", "bool": "true|false", "str": "NAME"}
+_COMPLETED: dict[str, completing.Complete] = {
+    "norm": completing.norms,
+    "dataset": completing.data_sets,
+    "device": completing.words(("auto", "cpu", "cuda", "mps")),
+}
 
 
 def with_settings(command: Callable[..., int | None]) -> Callable[..., int | None]:
@@ -55,18 +64,36 @@ def _setting_parameters() -> list[inspect.Parameter]:
         names = [SETTINGS[name].alias, name.replace("_", "-"), name]
         spellings = dict.fromkeys(f"--{spelling}" for spelling in names if spelling is not None)
         default = getattr(defaults, name)
-        note = "" if default is None else f" [default: {str(default).lower()}]"
+        told = field.metadata["help"]
+        if name == "norm":
+            told += f" One of {', '.join(NORMS)}."
+        unsaid = [choice for choice in SETTINGS[name].choices if choice not in told]
         option = typer.Option(
-            *spellings, help=field.metadata["help"] + note, metavar="VALUE", show_default=False
+            *spellings,
+            help=f"{told} One of {', '.join(SETTINGS[name].choices)}." if unsaid else told,
+            metavar=_metavar(field.type),
+            show_default=False if default is None else str(default).lower(),
+            autocompletion=_COMPLETED.get(name) or completing.words(SETTINGS[name].choices),
         )
         parameters.append(_keyword(name, Annotated[str | None, option], None))
-    config_file = typer.Option("--config", help="YAML file of settings.", show_default=False)
+    config_file = typer.Option(
+        "--config",
+        help="YAML file of settings.",
+        metavar="FILE",
+        show_default=False,
+        autocompletion=completing.yaml_files,
+    )
     assignment = typer.Option(
         "--set", help="key=value, as often as you like.", show_default=False, metavar="KEY=VALUE"
     )
     parameters.append(_keyword("config_file", Annotated[Path | None, config_file], None))
     parameters.append(_keyword("assignments", Annotated[list[str] | None, assignment], None))
     return parameters
+
+
+def _metavar(annotation: Any) -> str:
+    kind = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    return _METAVARS.get(kind.partition(" |")[0], "VALUE")
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from groupnorm_bench.cli import completing
 from groupnorm_bench.cli.app import DEFAULT_RUNS_DIR, AsJson, app, print_drawn, print_json
 from groupnorm_bench.errors import ConfigError
 
@@ -21,7 +22,13 @@ _EVERY_SECONDS = 2.0
 @app.command("status")
 def status_command(
     runs: Annotated[
-        list[Path] | None, typer.Argument(metavar="[RUNS]...", help="Folders of run folders.")
+        list[Path] | None,
+        typer.Argument(
+            metavar="RUNS",
+            help="Folders of run folders.",
+            show_default="runs",
+            autocompletion=completing.run_folders,
+        ),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Look again until Ctrl-C.")] = False,
     as_json: AsJson = False,

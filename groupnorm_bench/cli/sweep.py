@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from groupnorm_bench.cli import completing
 from groupnorm_bench.cli.app import (
     DEFAULT_RUNS_DIR,
     MAX_THREADS,
@@ -26,6 +27,7 @@ from groupnorm_bench.errors import ConfigError, RunsFailed
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.signals import StopSignal
 from groupnorm_bench.sweep.executors import AUTO_EXECUTOR, EXECUTORS
+from groupnorm_bench.sweep.file.shipped import shipped_sweeps
 
 if TYPE_CHECKING:
     from groupnorm_bench.sweep.scheduler import SweepEvent
@@ -38,7 +40,9 @@ UNDECIDED = 5
 SweepFile = Annotated[
     Path,
     typer.Argument(
-        metavar="FILE", help="A W&B sweep file, or the name of one of ours: norm, groups, ..."
+        metavar="FILE",
+        help=f"A W&B sweep file, or the name of one of ours: {', '.join(shipped_sweeps())}.",
+        autocompletion=completing.sweeps,
     ),
 ]
 DryRun = Annotated[
@@ -141,7 +145,7 @@ def sweep_command(
     note = (lambda line: None) if quiet else say
     session = Session(find_sweep(file), config, options, say=say, note=note)
     if dry_run:
-        _print_plan(session, as_json)
+        _print_plan(session, as_json, quiet)
         return 0
     if session.plan.is_large and not yes:
         _confirm(session)
@@ -153,10 +157,12 @@ def sweep_command(
     return UNDECIDED if outcome.standing and outcome.standing.open else 0
 
 
-def _print_plan(session: Session, as_json: bool) -> None:
+def _print_plan(session: Session, as_json: bool, quiet: bool) -> None:
+    from groupnorm_bench.cli.views.waiting import Waiting
     from groupnorm_bench.sweep.plan.describe import plan_to_json
 
-    estimate = session.estimate()
+    with Waiting("training some steps of each kind of run, to tell what it costs", quiet=quiet):
+        estimate = session.estimate()
     if as_json:
         print_json(plan_to_json(session.plan, estimate))
         return

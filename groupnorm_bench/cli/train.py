@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from groupnorm_bench.cli import completing
 from groupnorm_bench.cli.app import (
     DEFAULT_RUNS_DIR,
     AsJson,
@@ -31,7 +32,13 @@ if TYPE_CHECKING:
     from groupnorm_bench.tracking.options import Mode
 
 WandbMode = Annotated[
-    str, typer.Option("--wandb", help="auto (online where logged in), online, offline, disabled.")
+    str,
+    typer.Option(
+        "--wandb",
+        help="auto (online where logged in), online, offline, disabled.",
+        metavar="MODE",
+        autocompletion=completing.words(("auto", "online", "offline", "disabled")),
+    ),
 ]
 Project = Annotated[
     str, typer.Option(envvar="WANDB_PROJECT", help="W&B project.", show_envvar=False)

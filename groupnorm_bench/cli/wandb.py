@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from groupnorm_bench.cli import completing
 from groupnorm_bench.cli.app import (
     DEFAULT_RUNS_DIR,
     MAX_THREADS,
@@ -28,7 +29,13 @@ if TYPE_CHECKING:
     from groupnorm_bench.tracking.sync import SyncOutcome, Upload
 
 RunsDirs = Annotated[
-    list[Path] | None, typer.Argument(metavar="[RUNS]...", help="Folders of runs, or of one run.")
+    list[Path] | None,
+    typer.Argument(
+        metavar="RUNS",
+        help="Folders of runs, or of one run.",
+        show_default="runs",
+        autocompletion=completing.run_folders,
+    ),
 ]
 ProjectOverride = Annotated[
     str | None, typer.Option("--project", help="W&B project, instead of each run's own.")

@@ -151,7 +151,7 @@ def test_the_table_shows_workers_the_whole_and_the_best():
     assert "batch-b64-mnist-5k-e3  val/accuracy 0.9700, n = 1 seed" in text
 
 
-def test_the_live_table_ends_as_it_stood_and_trouble_stays_above_it():
+def test_the_live_table_ends_as_a_tally_and_trouble_stays_above_it():
     board = Board(total=1, slots=1)
     console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
     with LiveView(board, console) as view:
@@ -159,7 +159,7 @@ def test_the_live_table_ends_as_it_stood_and_trouble_stays_above_it():
             board.hear(event)
             view.hear(event)
     text = console.file.getvalue()
-    trouble, last = text.index("killed; trying again"), text.rindex("worker  run")
+    trouble, last = text.index("killed; trying again"), text.rindex("1/1")
     assert trouble < last
     assert "val/accuracy 0.9000, n = 1 seed" in text[last:]
 

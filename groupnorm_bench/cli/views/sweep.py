@@ -63,6 +63,8 @@ class Board:
     """Runs by status; `reused` for those that an earlier call trained."""
     at_work: dict[int, Slot] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
+    has_begun: bool = False
+    """Whether a worker has taken up a run."""
     _values: dict[str, list[float]] = field(default_factory=dict)
     _seconds: list[float] = field(default_factory=list)
 
@@ -74,6 +76,7 @@ class Board:
     def hear(self, event: SweepEvent) -> None:
         """Take note of an event."""
         if isinstance(event, Started):
+            self.has_begun = True
             self.at_work[event.slot] = Slot(event.run, time.monotonic())
         elif isinstance(event, Progress):
             self._advance(event)
@@ -212,15 +215,18 @@ def trouble(event: SweepEvent) -> str | None:
 
 
 class LiveView:
-    """A table that is redrawn in place: a line per worker, the whole, the best so far."""
+    """A table that is redrawn in place: a line per worker, the whole, the best so far.
+
+    At the end only the tally and the best stay: what no worker does any more is nothing to read.
+    """
 
     def __init__(self, board: Board, console: Console) -> None:
-        self._board, self._console = board, console
+        self._board, self._console, self._is_over = board, console, False
         self._lines = LineView(board, console, quiet=True)
         self._live = Live(
             console=console,
             refresh_per_second=_REFRESH_PER_SECOND,
-            get_renderable=lambda: draw(board),
+            get_renderable=lambda: draw(board, is_over=self._is_over),
             transient=False,
         )
 
@@ -234,6 +240,7 @@ class LiveView:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._is_over = True
         self._live.stop()
 
     def hear(self, event: SweepEvent) -> None:
@@ -241,9 +248,10 @@ class LiveView:
         self._lines.hear(event)
 
 
-def draw(board: Board) -> RenderableType:
-    """Return the table of a sweep as it stands."""
-    return Group(_workers(board), _bar(board), _best(board))
+def draw(board: Board, *, is_over: bool = False) -> RenderableType:
+    """Return the table of a sweep as it stands; without its workers once it is over."""
+    tally = (_bar(board), _best(board))
+    return Group(*tally) if is_over else Group(_workers(board), *tally)
 
 
 def _workers(board: Board) -> Table:
@@ -254,7 +262,8 @@ def _workers(board: Board) -> Table:
     for number in range(min(board.slots, max(board.total, 1))):
         slot = board.at_work.get(number)
         if slot is None:
-            table.add_row(str(number + 1), Text("-", style="dim"), "", "", "", "")
+            waits = "-" if board.has_begun else f"starting {clock(now - board.started)}"
+            table.add_row(str(number + 1), Text(waits, style="dim"), "", "", "", "")
             continue
         table.add_row(
             str(number + 1),

@@ -16,6 +16,9 @@ from rich.progress import (
 
 from groupnorm_bench.metrics import EpochRow
 
+_BAR_ROOM = 24
+"""Columns that the shortest bar and the time take."""
+
 
 def say(line: str) -> None:
     """Write a line for the user to stderr."""
@@ -68,11 +71,16 @@ class TrainProgress:
         self._progress.stop()
 
     def say(self, line: str) -> None:
-        """Write a line for the user, once the training has started."""
+        """Write a line for the user, once the training has started; until then the bar has it."""
         if self._started:
             say(line)
-        else:
-            self._held.append(line)
+            return
+        self._held.append(line)
+        if self._live:
+            room = self._console.width - _BAR_ROOM
+            shown = line if len(line) <= room else f"{line[: room - 3]}..."
+            self._progress.update(self._task, description=shown)
+            self._progress.refresh()
 
     def note(self, line: str) -> None:
         """Say a line that `quiet` leaves out."""
