@@ -44,14 +44,14 @@ _WORDS = {"int": "N", "float": "NUMBER", "path": "PATH", "file": "FILE", "Path":
 """How a value is called whose option has no better word for it."""
 
 
-class Command(TyperCommand):
+class HelpfulCommand(TyperCommand):
     """A command whose help is in groups."""
 
     def format_options(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
         _write_options(self, ctx, formatter)
 
 
-class Group(TyperGroup):
+class HelpfulGroup(TyperGroup):
     """A group of commands, told in groups as well."""
 
     def format_options(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
@@ -76,7 +76,7 @@ class App(typer.Typer):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(
-            cls=Group,
+            cls=HelpfulGroup,
             rich_markup_mode=None,
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
             **settings,
@@ -84,7 +84,7 @@ class App(typer.Typer):
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
         """Register a command, as Typer does."""
-        return super().command(name, **{"cls": Command} | settings)
+        return super().command(name, **{"cls": HelpfulCommand} | settings)
 
 
 def _write_options(command: Any, ctx: typer.Context, formatter: Any) -> None:
