@@ -195,7 +195,7 @@ def run_watched(session: Session, stop: StopSignal, quiet: bool) -> SweepOutcome
     if not session.has_work:
         return session.run()
     board = Board(
-        total=plan.num_runs - plan.num_failed,
+        total=session.num_runs - plan.num_failed,
         slots=session.slots,
         metric=metric.name,
         lower_is_better=metric.goal == "minimize",
@@ -205,8 +205,9 @@ def run_watched(session: Session, stop: StopSignal, quiet: bool) -> SweepOutcome
     with make_view(board, quiet=quiet) as view:
 
         def watch(event: SweepEvent) -> None:
+            board.total = max(board.total, session.num_runs - plan.num_failed)
             if session.deciding is not None:
-                board.total = max(board.total, session.deciding.num_asked)
+                board.verdicts = session.deciding.judged.open
             board.hear(event)
             view.hear(event)
 
@@ -244,7 +245,7 @@ def _as_data(outcome: SweepOutcome) -> dict[str, object]:
     return {
         "grid_points": plan.grid_points,
         "cells": plan.num_cells,
-        "runs": plan.num_runs,
+        "runs": outcome.num_runs,
         "reused": _num_reused(outcome),
         "failed_before": plan.num_failed,
         "todo": plan.num_todo,
@@ -286,14 +287,14 @@ def raise_what_remains(outcome: SweepOutcome, out: Path, stop: StopSignal) -> No
     settled = sum(result.status != "failed" for result in results)
     if stop() and outcome.stopped:
         raise stop.stopped(
-            f"{settled:,} of {plan.num_runs:,} runs are safe in {out}, those under way have a "
+            f"{settled:,} of {outcome.num_runs:,} runs are safe in {out}, those under way have a "
             "checkpoint; type the same command to go on"
         )
     failed = outcome.count("failed") + plan.num_failed
     diverged = sum(result.status == "diverged" for result in results)
     if not failed and not diverged:
         return
-    words = f"{failed:,} of {plan.num_runs:,} runs failed and {diverged:,} diverged"
+    words = f"{failed:,} of {outcome.num_runs:,} runs failed and {diverged:,} diverged"
     if outcome.failures:
         first = outcome.failures[0]
         if outcome.gave_up:

@@ -60,6 +60,8 @@ class SweepOutcome:
     stopped: bool
     """Asked to stop before all was done."""
     seconds: float
+    num_runs: int
+    """Runs that were asked for: the plan's, or as many as it took to decide."""
     standing: Standing | None = None
     """How its question stands, where it was run until decided."""
     closing: tuple[str, ...] = ()
@@ -73,7 +75,7 @@ class SweepOutcome:
     @property
     def num_left(self) -> int:
         """Runs without a result so far; `retry_failed` takes up those that failed."""
-        return self.plan.num_runs - sum(result.status != "failed" for result in self.results)
+        return self.num_runs - sum(result.status != "failed" for result in self.results)
 
     def count(self, status: str) -> int:
         """Return how many of the runs trained now ended with `status`."""
@@ -180,6 +182,7 @@ class Session:
         )
         self.metric = self.plan.spec.metric or Metric(name="val/accuracy", goal="maximize")
         self.deciding = self._decide()
+        self.reused = self._find_reused()
         most = max(self.plan.num_todo, 1 if self.deciding is None else self.plan.num_cells)
         self.slots = min(self._slots, most)
         self._engine: Executor | None = None
@@ -205,8 +208,16 @@ class Session:
         return self.plan.num_todo > 0 if self.deciding is None else self.deciding.has_more
 
     @property
-    def reused(self) -> list[RunResult]:
-        """Results of the plan's runs that were there when this session was made."""
+    def num_runs(self) -> int:
+        """Runs asked for so far: of a sweep until decided, those that it has added as well."""
+        if self.deciding is None:
+            return self.plan.num_runs
+        return max(self.plan.num_runs, self.deciding.num_asked)
+
+    def _find_reused(self) -> list[RunResult]:
+        """Return the results that were there when this session was made."""
+        if self.deciding is not None:
+            return self.deciding.results
         settled = self.plan.settled
         return [run.result for run in self._found if run.result.config.name in settled]
 
@@ -241,21 +252,18 @@ class Session:
         self._note(headline(self.plan))
         for line in self.plan.spec.notes:
             self._note(line)
+        from groupnorm_bench.sweep.executors.wandb.local_sweep import LocalSweep, keep_question
+
+        keep_question(self.plan, self._options.runs, self._note)
         if not self.has_work:
             return
         executor, tracking = choose_executor(self._options.executor, self._tracking, self._say)
-        from groupnorm_bench.sweep.executors.wandb.local_sweep import LocalSweep, record_of
-
         spec = EXECUTORS[executor]
         if not spec.needs_wandb:  # an agent's runs see to it themselves
             compile_ahead(sample_todo(self.plan), self._say)
         if not spec.needs_wandb and tracking.mode != "disabled":
             self._shown = LocalSweep(self.plan, self._options.runs, tracking, self._say)
             tracking = self._shown.begin()
-        elif not spec.needs_wandb and self.plan.spec.method == "grid":
-            record = record_of(self.plan, {})  # for `compare`: what was asked
-            if not record.path_in(self._options.runs).exists():  # it may name a W&B sweep
-                record.write(self._options.runs)
         options = EngineOptions(
             runs_dir=self._options.runs,
             data_dir=self._data_dir,
@@ -293,7 +301,14 @@ class Session:
             ).run()
         if self._shown is not None:
             is_done = not (work.stopped or work.gave_up)
-            self._shown.end([*work.results, *work.reused], is_done=is_done)
+            added = self.deciding.results if self.deciding else []
+            names = [result.config.name for result in added]
+            self._shown.end([*work.results, *work.reused, *names], is_done=is_done)
+        elif self.deciding is not None:
+            from groupnorm_bench.sweep.executors.wandb.local_sweep import add_runs
+
+            names = [result.config.name for result in self.deciding.results]
+            add_runs(self.plan, self._options.runs, names)
         before = {result.config.name: result for result in self.reused}
         return SweepOutcome(
             plan=self.plan,
@@ -304,6 +319,7 @@ class Session:
             gave_up=work.gave_up,
             stopped=work.stopped,
             seconds=time.monotonic() - started,
+            num_runs=self.num_runs,
             standing=self.deciding.standing if self.deciding else None,
             closing=tuple(closing(self.deciding)) if self.deciding else (),
         )

@@ -326,3 +326,35 @@ def test_failed_runs_exit_3_are_left_alone_and_then_tried_again(tmp_path):
     assert mended.returncode == 0, mended.stderr
     assert only_json(mended)["finished"] == 1
     assert not path.exists(), "the traceback of a run that is mended"
+
+
+def test_until_decided_typed_again_answers_alike_on_all_its_seeds(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(SWEEP.replace("[4, 8]", "[8]").replace(": 2}", ": 1}"))
+    (tmp_path / "tiny.question.yaml").write_text("{baseline: none, alpha: 1.0e-9}")
+    typed = ["sweep", "tiny.yaml", "--until-decided", "--max-seeds", "3", "--wandb", "disabled"]
+    outcomes = []
+    for _ in range(2):
+        code = run([*typed, "--json", "--quiet"])
+        outcomes.append((code, json.loads(capsys.readouterr().out)))
+    (code, first), (again, second) = outcomes
+    assert code == again == 5
+    assert (first["runs"], first["reused"], first["undecided"]) == (6, 0, 1)
+    assert (second["runs"], second["reused"], second["finished"]) == (6, 6, 0)
+    assert {cell["n"] for cell in first["ranking"]} == {3}
+    for key in ("ranking", "contrasts", "closing", "decided", "undecided"):
+        assert first[key] == second[key]
+    assert first["closing"][-1].startswith("0 of 1 contrast decided by 6 runs; 3 seeds for every")
+    record = json.loads((tmp_path / "runs" / "tiny.sweep.json").read_text())
+    assert len(record["runs"]) == 6, "those that were added, too"
+    assert run(["compare", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["baseline"], told["alpha"]) == ("none", 1e-9)
+    assert [c["n_pairs"] for c in told["contrasts"]] == [3]
+
+    (tmp_path / "tiny.question.yaml").write_text("{baseline: none, alpha: 1.0e-6}")
+    assert run(typed) == 5
+    printed = capsys.readouterr()
+    assert "the question of tiny has changed since its runs began" in printed.err
+    assert run(["compare", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["alpha"] == 1e-6

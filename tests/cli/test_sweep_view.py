@@ -9,10 +9,12 @@ import pytest
 from rich.console import Console
 
 from groupnorm_bench.cli.views.sweep import Board, LineView, LiveView, clock, draw
+from groupnorm_bench.compare.verdicts import compare_runs
 from groupnorm_bench.runs import RunResult
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.sweep.executors.protocol import Ended, Progress, Said, Started, Stopped
 from groupnorm_bench.sweep.scheduler import Failed, Retried, Reused
+from tests.support.run_folders import table_of
 
 
 def config(norm="batch", seed=0):
@@ -169,3 +171,25 @@ def test_the_live_table_ends_as_a_tally_and_trouble_stays_above_it():
 )
 def test_clock(seconds, text):
     assert clock(seconds) == text
+
+
+def test_what_is_undecided_stands_below_the_table_with_its_interval_and_as_a_line_elsewhere():
+    table = table_of({"batch": [0.97, 0.97, 0.96], "group-g8": [0.98, 0.97, 0.975]})
+    contrasts = compare_runs(table).contrasts
+    board = Board(total=9, slots=1)
+    assert "undecided" not in text_of(draw(board))
+    out = io.StringIO()
+    view = LineView(board, Console(file=out, width=200))
+    for seed in range(2):
+        board.verdicts = contrasts
+        event = ended(config(seed=seed), 0.9)
+        board.hear(event)
+        view.hear(event)
+    shown = text_of(draw(board))
+    assert "group-g8 against batch" in shown
+    assert "+0.83" in shown
+    line = "undecided: group-g8 against batch +0.83 "
+    assert out.getvalue().count(line) == 1, "said anew where it was judged anew, and only there"
+    board.verdicts = contrasts * 5
+    view.hear(event)
+    assert "; and 2 more" in out.getvalue()

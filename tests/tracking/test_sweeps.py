@@ -201,3 +201,26 @@ def test_long_names_that_begin_alike_have_records_of_their_own(tmp_path):
     names = ("n" * 300, "n" * 301)
     paths = {SweepRecord(name=name, config={}, runs=()).path_in(tmp_path) for name in names}
     assert len(paths) == 2
+
+
+def test_seeds_until_it_is_decided_stand_in_the_same_sweep_and_its_question_beside_them(
+    place: Path, wandb_server: WandbServer
+):
+    few = SWEEP | {"parameters": SWEEP["parameters"] | {"num_groups": {"value": 8}}}
+    Path("small.yaml").write_text(yaml.safe_dump(few))
+    Path("small.question.yaml").write_text("{alpha: 1.0e-9, max_seeds: 3, first_look: 2}")
+    typed = ("sweep", "small.yaml", "--executor", "wandb", "--until-decided", "--quiet", "--json")
+    done = gnbench(*typed)
+    assert done.returncode == 5, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["finished"], told["undecided"]) == (6, 1)
+    runs = wandb_server.runs()
+    assert len(runs) == 6
+    record = SweepRecord.read(place / "runs" / "small.sweep.json")
+    assert {run["sweep"] for run in runs} == {record.wandb["sweep_id"]}
+    assert len(record.runs) == 6
+    assert 'question: {"alpha": 1e-09' in record.config["description"]
+    again = gnbench(*typed)
+    assert again.returncode == 5
+    assert json.loads(again.stdout)["contrasts"] == told["contrasts"]
+    assert len(wandb_server.runs()) == 6

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -20,9 +20,13 @@ from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.sweep.executors.protocol import Ended, Held, Progress, Said, Started, Stopped
 from groupnorm_bench.sweep.scheduler import Failed, Retried, Reused, SweepEvent
 
+if TYPE_CHECKING:
+    from groupnorm_bench.compare.contrast import Contrast
+
 _REFRESH_PER_SECOND = 4
 _RECENT = 50
 """Finished runs that the time left is reckoned from."""
+_SHOWN_VERDICTS = 12
 
 Value = Callable[[RunResult], float | None]
 
@@ -65,6 +69,8 @@ class Board:
     started: float = field(default_factory=time.monotonic)
     has_begun: bool = False
     """Whether a worker has taken up a run."""
+    verdicts: Sequence[Contrast] = ()
+    """Of a sweep until decided: those still open, as last judged."""
     _values: dict[str, list[float]] = field(default_factory=dict)
     _seconds: list[float] = field(default_factory=list)
 
@@ -168,6 +174,7 @@ class LineView:
     def __init__(self, board: Board, console: Console, *, quiet: bool = False) -> None:
         self._board, self._console, self._quiet = board, console, quiet
         self._said: set[str] = set()
+        self._told: Sequence[Contrast] = ()
 
     def __enter__(self) -> Self:
         return self
@@ -188,7 +195,14 @@ class LineView:
         # Every worker says the same of W&B and of the data: once is enough.
         if line is not None and not (isinstance(event, Said) and line in self._said):
             self._said.add(line)
-            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+            self._print(line)
+        if not self._quiet and self._board.verdicts is not self._told:
+            self._told = self._board.verdicts
+            if self._told:
+                self._print(_still_open(self._told))
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _ended(self, event: Ended | Reused) -> str:
         board, result = self._board, event.result
@@ -200,6 +214,16 @@ class LineView:
             f"[{board.num_done:>{width}}/{board.total}] {event.run.name}  {result.status}"
             f"{number}{seconds}"
         )
+
+
+def _still_open(verdicts: Sequence[Contrast]) -> str:
+    """Return a line on what is undecided, the first three with their intervals."""
+    told = []
+    for contrast in verdicts[:3]:
+        who, pairs, difference, interval = _open_verdict(contrast)
+        told.append(f"{who} {difference} {interval} by {pairs} pairs")
+    more = f"; and {len(verdicts) - 3} more" if len(verdicts) > 3 else ""
+    return f"undecided: {'; '.join(told)}{more}"
 
 
 def trouble(event: SweepEvent) -> str | None:
@@ -251,7 +275,29 @@ class LiveView:
 def draw(board: Board, *, is_over: bool = False) -> RenderableType:
     """Return the table of a sweep as it stands; without its workers once it is over."""
     tally = (_bar(board), _best(board))
-    return Group(*tally) if is_over else Group(_workers(board), *tally)
+    if is_over:
+        return Group(*tally)
+    return Group(_workers(board), *tally, *([_verdicts(board)] if board.verdicts else []))
+
+
+def _verdicts(board: Board) -> Table:
+    """Return what is still open: with every seed the intervals shrink, until they leave zero."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("undecided", "pairs", "difference", "interval"):
+        table.add_column(name, justify="left" if name == "undecided" else "right", no_wrap=True)
+    for contrast in board.verdicts[:_SHOWN_VERDICTS]:
+        table.add_row(*_open_verdict(contrast))
+    if len(board.verdicts) > _SHOWN_VERDICTS:
+        table.add_row(f"and {len(board.verdicts) - _SHOWN_VERDICTS} more", "", "", "")
+    return table
+
+
+def _open_verdict(contrast: Contrast) -> tuple[str, str, str, str]:
+    from groupnorm_bench.compare import words
+
+    who = f"{contrast.arm} against {contrast.baseline}{words.at(contrast.label)}"
+    difference = words.number(contrast, contrast.mean_difference)
+    return who, str(contrast.n_pairs), difference, words.interval(contrast)
 
 
 def _workers(board: Board) -> Table:

@@ -141,6 +141,7 @@ class DecidingSource:
         self._todo = plan.todo()
         self._queue: deque[TrainConfig] = deque()
         self._waiting: set[str] = set()
+        self._failed: set[str] = set(plan.failed)
         self._broken: set[str] = set(plan.failed.values())
         """Cells with a run that failed for good: their pairs end there."""
         self._seen = -1
@@ -156,6 +157,16 @@ class DecidingSource:
         return self._standing
 
     @property
+    def judged(self) -> Standing:
+        """The verdicts as they were last asked for: nothing is computed."""
+        return self._standing
+
+    @property
+    def results(self) -> list[RunResult]:
+        """All that the answer rests on: those of earlier calls first."""
+        return list(self._results.values())
+
+    @property
     def has_more(self) -> bool:
         """Whether a run is left to train, were there no result beyond those at hand."""
         todo = any(run.name not in self._results for run in self._plan.todo())
@@ -168,8 +179,8 @@ class DecidingSource:
 
     @property
     def num_asked(self) -> int:
-        """Runs that have a result or are under way."""
-        return len(self._results) + len(self._waiting - self._results.keys())
+        """Runs that have a result, failed or are under way."""
+        return len(self._results.keys() | self._waiting | self._failed)
 
     @property
     def num_fixed(self) -> int:
@@ -225,7 +236,9 @@ class DecidingSource:
         self._waiting.discard(config.name)
         if result is None:
             self._broken.add(config.cell)
+            self._failed.add(config.name)
         else:
+            self._failed.discard(config.name)
             self._results[config.name] = result
 
     def news(self) -> list[str]:

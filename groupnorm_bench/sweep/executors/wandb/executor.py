@@ -7,6 +7,7 @@ of a run is read from its folder, or, where another machine has it, from W&B.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -171,7 +172,8 @@ class WandbExecutor(_OnWandb):
     runs are trained here, one by one, within the sweep, at its end.
 
     The sweep holds the runs that have a result as well, so that it is the same whenever it is
-    made; W&B is answered for them from their folders.
+    made; W&B is answered for them from their folders. Seeds that are added until it is decided are
+    in no grid: they are trained here as well, by all the slots, within the same sweep.
 
     Args: see `_OnWandb`.
     """
@@ -182,7 +184,10 @@ class WandbExecutor(_OnWandb):
         if not todo:
             return
         sweep = self._open()
-        if sweep.is_open:
+        planned = [run for run in todo if run in self._plan]
+        if not planned:  # seeds that were added until it is decided: W&B's grid has none of them
+            runs, todo = itertools.chain(todo, runs), []
+        elif sweep.is_open:
             watch = FolderWatch(self._options.runs_dir, todo)
             with self._agents(sweep.path) as agents:
                 for _ in _until_ended(agents, should_stop):

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from groupnorm_bench.errors import SweepError, TrackingError
-from groupnorm_bench.sweep.executors.wandb.sweep_config import compile_plan, compile_search
+from groupnorm_bench.errors import RunFolderError, SweepError, TrackingError
+from groupnorm_bench.sweep.executors.wandb.sweep_config import (
+    MAX_LISTED,
+    compile_plan,
+    compile_search,
+)
 from groupnorm_bench.sweep.plan.describe import count_contrasts
 from groupnorm_bench.sweep.plan.plan import Plan
 from groupnorm_bench.tracking.agent_pool import SweepGoneError, read_sweep
@@ -38,6 +44,56 @@ def record_of(plan: Plan, config: dict[str, object]) -> SweepRecord:
         contrasts=count_contrasts(plan) or 0,
         file=str(plan.spec.path),
     )
+
+
+def keep_question(plan: Plan, runs_dir: Path, note: Say) -> None:
+    """Write down what a grid is to answer, before its first run, for `compare` and `report`.
+
+    A grid of more than `MAX_LISTED` runs is left out. Where the folder has a record of the sweep,
+    only its question and its family become those of now; that they were others is said.
+
+    Raises:
+        RunFolderError: the record cannot be written.
+    """
+    if plan.spec.method != "grid" or plan.num_runs > MAX_LISTED:
+        return
+    fresh = record_of(plan, {})
+    path = fresh.path_in(runs_dir)
+    if not os.path.lexists(path):
+        fresh.write(runs_dir)
+        return
+    known = _read(path)
+    if known is None:
+        return  # whoever needs it sets it aside, and says so
+    if known.question != fresh.question:
+        note(
+            f"the question of {plan.spec.name} has changed since its runs began, from "
+            f"{json.dumps(known.question)}: a verdict is worth what was asked beforehand"
+        )
+    now = known.replace(question=fresh.question, contrasts=fresh.contrasts, file=fresh.file)
+    if now != known:
+        now.write(runs_dir)
+
+
+def add_runs(plan: Plan, runs_dir: Path, names: Iterable[str]) -> None:
+    """Name further runs in a sweep's record: those that were added until it was decided.
+
+    Raises:
+        RunFolderError: the record cannot be written.
+    """
+    known = _read(record_of(plan, {}).path_in(runs_dir))
+    if known is None:
+        return
+    runs = tuple(dict.fromkeys([*known.runs, *names]))
+    if runs != known.runs:
+        known.replace(runs=runs).write(runs_dir)
+
+
+def _read(path: Path) -> SweepRecord | None:
+    try:
+        return SweepRecord.read(path)
+    except RunFolderError:
+        return None
 
 
 class LocalSweep:
