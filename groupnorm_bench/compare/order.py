@@ -23,7 +23,8 @@ def num_groups_of(config: TrainConfig) -> int | None:
     """Return the groups of the network's first norm layer; None for a norm without groups."""
     if not config.norm_spec.reads_groups:
         return None
-    return config.num_groups_for(next(iter(config.model_spec.norm_channels.values())))
+    channels = config.model_spec.norm_channels or {"first": config.group_size or 1}
+    return config.num_groups_for(next(iter(channels.values())))
 
 
 def setting_key(setting: dict[str, Any]) -> str:

@@ -48,7 +48,8 @@ def choose_way(
 
 
 def _steps(model: nn.Module) -> Iterator[_Step]:
-    modules = list(model.children())
+    # Not `children`, which leaves out a module that stands in two places.
+    modules = [module for module in model._modules.values() if module is not None]
     while modules:
         length = 3 if blocks.is_block(modules[:3]) else 1
         yield tuple(modules[:length])

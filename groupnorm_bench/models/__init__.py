@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from groupnorm_bench.errors import ConfigError, nearest
+from groupnorm_bench.own import is_own
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,16 +19,21 @@ ImageShape = tuple[int, int, int]
 """Channels, height and width."""
 
 
+Build: TypeAlias = "Callable[[NormLayer, ImageShape, int], nn.Module]"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSpec:
     """What the rest of the tool must know of a network before it is built."""
 
     help: str
-    build: Callable[[NormLayer, ImageShape, int], nn.Module]
+    build: Build
     """Called as build(norm_layer, image_shape, num_classes); weights come from torch's generator,
-    from which norm layers draw nothing."""
+    from which norm layers draw nothing. Where it never calls `norm_layer`, the norms of what it
+    returns are exchanged."""
     norm_channels: Mapping[str, int]
-    """Its norm layers: each one's name in the network, and the channels that it normalises."""
+    """Its norm layers: each one's name in the network, and the channels that it normalises; empty
+    where only the network, once built, tells."""
     apart: str | None = None
     """A norm layer that an addition parts from the ReLU behind it: there a norm that brings its
     own activation has no place."""
@@ -67,12 +74,48 @@ MODELS: dict[str, ModelSpec] = {
 }
 
 
+LIBRARIES = ("torchvision", "timm")
+"""Whose classifiers are models by name: `timm:resnet18`."""
+
+
 def model_spec(name: str) -> ModelSpec:
-    """Return the spec of a network.
+    """Return the spec of a network: a key of `MODELS`, or one made elsewhere.
+
+    Those are `torchvision:NAME`, `timm:NAME` and a user's `package.module:make_model`; nothing is
+    imported here, so whether there is one of that name shows when it is built.
 
     Raises:
-        ConfigError: there is none of this name.
+        ConfigError: `name` is none of these.
     """
     if name in MODELS:
         return MODELS[name]
-    raise ConfigError(f"model={name!r} is unknown{nearest(name, MODELS)}")
+    origin, _, its_name = name.partition(":")
+    if origin in LIBRARIES:
+        if not re.fullmatch(r"[A-Za-z0-9_.]+", its_name):
+            raise ConfigError(f"model={name!r} names no network; write {origin}:resnet18")
+        return ModelSpec(
+            help=f"{its_name} of {origin}", build=_of_library(origin, its_name), norm_channels={}
+        )
+    if is_own(name):
+        return ModelSpec(help=f"your own, {name}", build=_own(name), norm_channels={})
+    known = (*MODELS, "torchvision:NAME", "timm:NAME", "package.module:make_model")
+    raise ConfigError(f"model={name!r} is unknown{nearest(name, known)}")
+
+
+def _of_library(origin: str, its_name: str) -> Build:
+    def build(norm_layer: NormLayer, image_shape: ImageShape, num_classes: int) -> nn.Module:
+        from groupnorm_bench.models import elsewhere
+
+        make = elsewhere.build_timm if origin == "timm" else elsewhere.build_torchvision
+        return make(its_name, image_shape[0], num_classes)
+
+    return build
+
+
+def _own(name: str) -> Build:
+    def build(norm_layer: NormLayer, image_shape: ImageShape, num_classes: int) -> nn.Module:
+        from groupnorm_bench.models.elsewhere import build_own
+
+        return build_own(name, norm_layer, image_shape[0], num_classes)
+
+    return build

@@ -19,6 +19,8 @@ class NormLayer:
     standardizes_weights: bool = False
     made: list[tuple[nn.Module, int]] = field(default_factory=list)
     """The layers made so far, and the channels of each."""
+    asked_for: set[str] = field(default_factory=set)
+    """Which of `activation` and `conv` were called."""
 
     def __call__(self, num_channels: int) -> nn.Module:
         layer = self.make(num_channels)
@@ -27,10 +29,12 @@ class NormLayer:
 
     def activation(self) -> nn.Module:
         """Return what follows the norm: ReLU, unless the norm activates by itself."""
+        self.asked_for.add("activation")
         return nn.Identity() if self.fuses_activation else nn.ReLU()
 
     def conv(self, *arguments: Any, **options: Any) -> nn.Conv2d:
         """Return the convolution before the norm; arguments are those of `nn.Conv2d`."""
+        self.asked_for.add("conv")
         if not self.standardizes_weights:
             return nn.Conv2d(*arguments, **options)
         from timm.layers.std_conv import StdConv2d

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from groupnorm_bench.errors import ConfigError, one_line
-from groupnorm_bench.models.swap import NormSite
+from groupnorm_bench.models.swap import NormSite, norm_at
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +54,7 @@ def survey(model: nn.Module, sites: Sequence[NormSite], images: Tensor) -> Surve
         ConfigError: the model cannot take these images or gives no [batch, classes] tensor, or a
             group holds one element, of which a norm makes a constant.
     """
-    layers = {site.name: _norm_of(model.get_submodule(site.name)) for site in sites}
+    layers = {site.name: norm_at(model, site.name) for site in sites}
     shapes: dict[str, list[torch.Size]] = {name: [] for name in layers}
     model.train()
     with _recorded(layers, shapes), FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -63,7 +63,7 @@ def survey(model: nn.Module, sites: Sequence[NormSite], images: Tensor) -> Surve
         except Exception as error:  # a user's network may raise anything; each is theirs to mend
             raise ConfigError(
                 f"{type(model).__name__} cannot take images shaped {list(images.shape[1:])}: "
-                f"{one_line(error)}"
+                f"{one_line(error)}; it may be made for images of another size"
             ) from error
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(images):
         what = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
@@ -77,11 +77,6 @@ def survey(model: nn.Module, sites: Sequence[NormSite], images: Tensor) -> Surve
         multiply_adds=counter.get_total_flops() // 2 // len(images),
         output_shape=tuple(output.shape[1:]),
     )
-
-
-def _norm_of(layer: nn.Module) -> nn.Module:
-    """Return the norm itself, where `swap_norms` put it together with what follows it."""
-    return layer.norm if type(layer) is nn.Sequential and hasattr(layer, "norm") else layer  # type: ignore[return-value]
 
 
 @contextlib.contextmanager

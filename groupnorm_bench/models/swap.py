@@ -85,6 +85,17 @@ def swap_norms(model: nn.Module, make_norm: Callable[[int], nn.Module]) -> list[
     return [exchange.site for exchange in exchanges]
 
 
+def norm_channels(model: nn.Module) -> dict[str, int]:
+    """Return the layers that `swap_norms` would exchange: name and number of channels."""
+    return {names[0]: channels_of(layer) for layer, names in _places(model).items()}
+
+
+def norm_at(model: nn.Module, name: str) -> nn.Module:
+    """Return the norm at a site: itself, where `swap_norms` joined it with what follows it."""
+    layer = model.get_submodule(name)
+    return layer.norm if type(layer) is nn.Sequential and hasattr(layer, "norm") else layer  # type: ignore[return-value]
+
+
 def is_norm(module: nn.Module) -> bool:
     """Return whether `swap_norms` would exchange a module."""
     return isinstance(module, _BatchNorm | nn.GroupNorm)

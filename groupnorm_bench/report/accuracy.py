@@ -26,6 +26,7 @@ from groupnorm_bench.report.charts import (
 )
 from groupnorm_bench.report.palette import Style, style_of
 from groupnorm_bench.report.slices import Slice, slices
+from groupnorm_bench.settings.config import AUTO_GROUPS
 
 MAX_ROWS_OF_ONE_FOREST = 32
 BESIDE = 0.12
@@ -207,7 +208,7 @@ def by_groups(rows: Sequence[RunRow], metric: str) -> Figure:
     grouped = [row for row in rows if _counts_groups(row)]
     if not grouped:
         return base.without("No finished run of a norm with a number of groups.")
-    counts = sorted({row.config.num_groups for row in grouped})
+    counts = sorted({int(row.config.num_groups) for row in grouped})
     places: dict[Any, float] = {"layer": 0}
     places |= {count: i + 1 for i, count in enumerate(counts)}
     places["instance"] = len(counts) + 1
@@ -231,7 +232,7 @@ def by_groups(rows: Sequence[RunRow], metric: str) -> Figure:
 def _reach_of_groups(rows: Sequence[RunRow]) -> str:
     """Return which layers become InstanceNorm, where the runs are of one network."""
     models = {row.config.model: row.config.model_spec for row in rows}
-    every = {tuple(sorted(set(spec.norm_channels.values()))) for spec in models.values()}
+    every = {tuple(sorted(set(s.norm_channels.values()))) for s in models.values()}
     channels = every.pop() if len(every) == 1 else ()
     if len(channels) != 2:
         return ""
@@ -243,7 +244,9 @@ def _reach_of_groups(rows: Sequence[RunRow]) -> str:
 
 
 def _counts_groups(row: RunRow) -> bool:
-    return row.config.norm_spec.reads_groups and row.config.group_size is None
+    config = row.config
+    is_number = config.group_size is None and config.num_groups != AUTO_GROUPS
+    return config.norm_spec.reads_groups and is_number
 
 
 def _group_ticks(places: dict[Any, float]) -> list[tuple[float, str]]:

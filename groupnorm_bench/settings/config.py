@@ -30,8 +30,12 @@ from groupnorm_bench.wording import setting_value
 MAX_SEED = 2**32 - 1
 MAX_COUNT = 10**9
 """Of epochs, steps or images; beyond it nothing ends, and JSON's readers lose digits."""
-MAX_ARM = 100
-"""Letters of an arm's name; with the rest of a run's name it must fit a folder's 255 bytes."""
+MAX_ARM, MAX_MODEL = 100, 64
+"""Letters of a norm and a network; with the rest a run's name must fit a folder's 255 bytes."""
+AUTO_GROUPS = "auto"
+"""As many groups as divide a layer's channels, `MAX_AUTO_GROUPS` at most."""
+MAX_AUTO_GROUPS = 32
+"""The number that Wu & He 2018 settled on."""
 
 _CHOICES = {name: spec.choices for name, spec in SETTINGS.items() if spec.choices}
 _COUNTS = tuple(name for name, spec in SETTINGS.items() if spec.at_least_one)
@@ -51,9 +55,12 @@ class TrainConfig:
     """
 
     norm: str = _setting("group", "Norm layer: see `gnbench norms`, or package.module:make_norm.")
-    num_groups: int = _setting(8, "NUMBER of groups per layer (the paper's and torch's G).")
+    num_groups: int | str = _setting(8, "NUMBER of groups per layer (the paper's G), or auto.")
     group_size: int | None = _setting(None, "Channels PER group, instead of --groups.")
-    model: str = _setting("cnn", f"Network: {', '.join(MODELS)}.")
+    model: str = _setting(
+        "cnn",
+        f"Network: {', '.join(MODELS)}, torchvision:NAME, timm:NAME, package.module:make_model.",
+    )
     batch_size: int = _setting(64, "Images per step.")
     epochs: int = _setting(5, "Passes over the training images.")
     max_steps: int | None = _setting(None, "Optimizer steps, instead of --epochs.")
@@ -106,14 +113,13 @@ class TrainConfig:
                 f"norm={self.norm!r} has {len(self.norm)} letters, which no folder's name can "
                 f"hold; import it under a name of at most {MAX_ARM}, in a module of your own"
             )
+        if len(self.model) > MAX_MODEL:
+            raise ConfigError(
+                f"model={self.model!r} has {len(self.model)} letters, which no folder's name can "
+                f"hold; import it under a name of at most {MAX_MODEL}, in a module of your own"
+            )
         if spec.reads_groups:
-            name = "num_groups" if self.group_size is None else "group_size"
-            value = getattr(self, name)
-            if value not in (valid := valid_num_groups(self.model)):
-                raise ConfigError(
-                    f"{name}={value} does not divide {_channels_in_words(self.model)} channels; "
-                    f"set {name} to one of {list(valid)}"
-                )
+            self._check_groups()
         if spec.fuses_activation and model.apart is not None:
             raise ConfigError(
                 f"norm={self.norm!r} brings its own activation, and in {self.model} an addition "
@@ -124,6 +130,20 @@ class TrainConfig:
             raise ConfigError(
                 f"batch_size=1 gives norm={self.norm!r} no batch to take statistics over; "
                 "set batch_size to 2 or more, or norm to 'instance'"
+            )
+
+    def _check_groups(self) -> None:
+        name = "num_groups" if self.group_size is None else "group_size"
+        value = getattr(self, name)
+        if value == AUTO_GROUPS:
+            return
+        if not self.model_spec.norm_channels:  # once it is built, its channels are known
+            if value < 1:
+                raise ConfigError(f"{name}={value} is too small; set {name} to 1 or more")
+        elif value not in (valid := valid_num_groups(self.model)):
+            raise ConfigError(
+                f"{name}={value} does not divide {_channels_in_words(self.model)} channels; "
+                f"set {name} to one of {list(valid)}"
             )
 
     @classmethod
@@ -186,8 +206,23 @@ class TrainConfig:
         return model_spec(self.model)
 
     def num_groups_for(self, num_channels: int) -> int:
-        """Return the number of groups of a layer of `num_channels` channels."""
-        return self.num_groups if self.group_size is None else num_channels // self.group_size
+        """Return the number of groups of a layer of `num_channels` channels.
+
+        `auto` is the largest number up to 32 that divides them.
+
+        Raises:
+            ConfigError: `group_size` does not divide them.
+        """
+        if self.group_size is None:
+            if self.num_groups == AUTO_GROUPS:
+                return max(n for n in divisors(num_channels) if n <= MAX_AUTO_GROUPS)
+            return int(self.num_groups)
+        if num_channels % self.group_size:
+            raise ConfigError(
+                f"group_size={self.group_size} does not divide num_channels={num_channels}; "
+                f"set group_size to one of {divisors(num_channels)}"
+            )
+        return num_channels // self.group_size
 
     @property
     def inert(self) -> frozenset[str]:
@@ -207,7 +242,7 @@ class TrainConfig:
     @property
     def arm(self) -> str:
         """The norm with the settings that matter to it, as `group-g8` or `batch`."""
-        name = re.sub(r"[^A-Za-z0-9_.]+", "-", self.norm.replace(":", "."))
+        name = _file_name(self.norm)
         if not self.norm_spec.reads_groups:
             return name
         if self.group_size is not None:
@@ -230,8 +265,20 @@ class TrainConfig:
         for name, spec in SETTINGS.items():
             if spec.part is not None and name in live and live[name] != getattr(_DEFAULTS, name):
                 value = live[name]
-                parts.append(spec.part + ("" if value is True else setting_value(value)))
+                parts.append(
+                    spec.part + ("" if value is True else _file_name(setting_value(value)))
+                )
         return "-".join(parts)
+
+
+def _file_name(text: str) -> str:
+    """Return `my_norms.make` for `my_norms:make`: letters that every file system takes."""
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", text.replace(":", "."))
+
+
+def divisors(number: int) -> list[int]:
+    """Return the numbers that divide `number`, the least first."""
+    return [n for n in range(1, number + 1) if number % n == 0]
 
 
 def run_name(cell: str, seed: int) -> str:
@@ -359,12 +406,16 @@ _EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", st
 def _coerce(name: str, value: Any, kind: Any) -> Any:
     """Return `value` as the type of its field, from YAML, from text, or as it is."""
     if isinstance(kind, types.UnionType):
-        if _is_none(value):
+        kinds = typing.get_args(kind)
+        if types.NoneType in kinds and _is_none(value):
             return None
-        kind = next(k for k in typing.get_args(kind) if k is not types.NoneType)
+        kind = next(k for k in kinds if k is not types.NoneType)
+    if value in SETTINGS[name].words:
+        return value
     if type(value) is kind:  # what nearly every value is; a sweep builds thousands of configs
         return value
-    wrong = ConfigError(f"{name}={value!r} is not {_EXPECTED[kind]}")
+    expected = " or ".join((_EXPECTED[kind], *SETTINGS[name].words))
+    wrong = ConfigError(f"{name}={value!r} is not {expected}")
     if kind is bool:
         if isinstance(value, str) and value.lower() in ("true", "false"):
             return value.lower() == "true"

@@ -31,6 +31,8 @@ class SettingSpec:
     """How a run's name spells a value that is not the default: `lr` in `lr0.01`. None: never."""
     choices: tuple[str, ...] = ()
     """The words it takes; none where it is a number, or checked by its own rule."""
+    words: tuple[str, ...] = ()
+    """Words that a setting takes which else is a number."""
     at_least_one: bool = False
     """A count: 1 or more."""
     alias: str | None = None
@@ -61,6 +63,7 @@ SETTINGS: dict[str, SettingSpec] = {  # in the order of a run's name
     ),
     "num_groups": SettingSpec(
         alias="groups",
+        words=("auto",),
         in_arm=True,
         gate="norm",
         is_read_under=_reads_groups,
@@ -105,8 +108,9 @@ SETTINGS: dict[str, SettingSpec] = {  # in the order of a run's name
     "device": SettingSpec(in_cell=False),
 }
 
-NEUTRAL: dict[str, Any] = {"norm": "none", "batch_size": 64, "model": "cnn"}
-"""Values under which no other setting is refused or read: for checking one by itself."""
+NEUTRAL: dict[str, Any] = {"norm": "none", "batch_size": 64, "model": "any:network"}
+"""Values under which no other setting is refused or read: for checking one by itself. The network
+is one of which nothing is known until it is built, and it never is."""
 
 
 def _exclusive() -> tuple[tuple[str, str], ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +20,7 @@ from groupnorm_bench.datasets.tensors import Dataset
 from groupnorm_bench.errors import ConfigError, TrainingDiverged, TrainingStopped
 from groupnorm_bench.metrics import EpochRow
 from groupnorm_bench.settings.config import TrainConfig
-from groupnorm_bench.training.build import build_network, order_seed
+from groupnorm_bench.training.build import build_network, noise_seed, order_seed
 from groupnorm_bench.training.device import peak_memory_mb, resolve_device
 from groupnorm_bench.training.hooks import Hooks
 from groupnorm_bench.training.optimizers import make_optimizer, make_schedule
@@ -96,6 +98,8 @@ class Training:
         self.epochs = math.ceil(self.total_steps / self.steps_per_epoch)
         network = build_network(config)
         self.model, self.norm_layers = network.model.to(device), network.norm_layers
+        self._notes = network.notes
+        self._draws = not config.model_spec.norm_channels  # it may have dropout; ours have none
         self._choose_way(config)
         self.optimizer = make_optimizer(config, self.model)
         self.schedule = make_schedule(config, self.optimizer, self.total_steps)
@@ -116,12 +120,12 @@ class Training:
     @property
     def notes(self) -> list[str]:
         """What to tell the user of how steps are computed."""
-        return self.way.notes
+        return [*self._notes, *self.way.notes]
 
     def run(self, hooks: Hooks) -> TrainOutcome:
         """Train to the end, then score the test set once; raises as `train` does."""
         for epoch in range(len(self.history) + 1, self.epochs + 1):
-            with self.way.context(self.config.batch_size):
+            with self._noise(), self.way.context(self.config.batch_size):
                 self._train_epoch(epoch, hooks)
             row = self._measure_epoch(epoch)
             self.history.append(row)
@@ -171,7 +175,24 @@ class Training:
         self.epoch_seconds = time.perf_counter() - started
         self.train_seconds += self.epoch_seconds
 
+    @contextlib.contextmanager
+    def _noise(self) -> Iterator[None]:
+        """Enter the context in which a network that draws random numbers is trained.
+
+        Each step seeds them anew, so that they are equal in all arms of a seed, and in a run that
+        was stopped and continued; outside, torch's generators are left as they were.
+        """
+        if not self._draws:
+            yield
+            return
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(noise_seed(self.config.seed, self.step))
+            yield
+
     def _train_step(self, batch: Tensor, *, check: bool) -> tuple[Tensor, Tensor]:
+        if self._draws:
+            torch.manual_seed(noise_seed(self.config.seed, self.step))
         self.optimizer.zero_grad()  # before the forward pass: a CUDA graph reuses their memory
         loss, hits = self._score_step(*self._batch(batch))
         if check and not math.isfinite(loss.item()):
@@ -212,7 +233,8 @@ class Training:
         }
         row |= activations(self.way, self.norm_layers, self.data)
         if self.config.norm_spec.has_running_statistics:
-            row["norm/eval_gap"] = eval_gap(self.way, self.data, self.config.batch_size)
+            with self._noise():
+                row["norm/eval_gap"] = eval_gap(self.way, self.data, self.config.batch_size)
         return row
 
     def _diverged(self, what: str, value: float, step: int) -> TrainingDiverged:

@@ -58,6 +58,12 @@ def module(code: str, says: str, function: str = "make") -> Bad:
     return train(f"--norm MY_NORM:{function}", says, {"MY_NORM.py": head + code})
 
 
+def network(code: str, says: str) -> Bad:
+    """A mistake in a user's own network, `my_norm.py`."""
+    head = "from torch import nn\n"
+    return train("--model MY_NORM:make", says, {"MY_NORM.py": head + code})
+
+
 def checkpoint(content: bytes | Callable[[], bytes], says: str) -> Bad:
     """A checkpoint that is not this run's."""
 
@@ -242,6 +248,21 @@ TABLE = {
     "checkpoint of malice": checkpoint(pickle.dumps(Malice()), "holds more than numbers"),
     "checkpoint of torch malice": checkpoint(
         lambda: state_with(cell=Malice()), "cannot be continued"
+    ),
+    # networks
+    "unknown model": train("--model resnet21", "did you mean 'resnet20'?"),
+    "model of nothing": train("--model=", "model='' is unknown; use one of cnn, resnet20, torch"),
+    "model of no name": train("--model timm:", "names no network; write timm:resnet18"),
+    "model with a slash": train("--model a/b:make", "model='a/b:make' is unknown"),
+    "model of many letters": train(f"--model {'a' * 60}:make", "at most 64, in a module of"),
+    "model missing": train("--model no_such_module:make", "No module named"),
+    "model that raises": network("def make(a, b): raise OSError('no luck')", "OSError: no luck"),
+    "model that is none": network("def make(a, b): return None", "returned NoneType, not a"),
+    "model without norm": network("def make(a, b): return nn.Linear(a, b)", "has no BatchNorm or"),
+    "model of other images": train("--model torchvision:densenet121", "images of another size"),
+    "model unknown to torchvision": train("--model torchvision:resnet81", "did you mean 'torchv"),
+    "model that groups do not divide": train(
+        "--model torchvision:mnasnet0_5 --groups 32", "or num_groups to auto"
     ),
     # norms of one's own
     "module missing": train("--norm no_such_module:make", "No module named"),

@@ -18,6 +18,7 @@ from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.sweep.file.axes import seeds_from_count
 from groupnorm_bench.sweep.file.spec import SweepSpec
 from groupnorm_bench.sweep.plan.grid import Grid
+from groupnorm_bench.sweep.plan.networks import check_networks
 from groupnorm_bench.sweep.plan.space import choose_cell, resolved, shares_of
 
 LARGE = 1_000
@@ -207,6 +208,7 @@ def build_plan(
     axes = tuple(resolved(axis, resolve_dataset) for axis in spec.axes)
     spec = dataclasses.replace(spec, axes=axes)
     shape = _SHAPES[spec.method](spec, base, repeats, cap, search_seed)
+    check_networks(spec, base)
     shape["notes"] = (*spec.notes, *shape.get("notes", ()))
     plan = Plan(
         spec=spec,

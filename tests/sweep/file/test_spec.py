@@ -109,6 +109,23 @@ BAD = [
         GRID + "  model: {values: [cnn, resnet20]}\n  norm: {values: [batch, frn]}\n",
         "s.yaml:3 norm='frn' brings its own activation, and in resnet20 an addition stands",
     ),
+    (
+        GRID + "  num_groups: {values: [8, 32]}\n  model: {values: ['torchvision:resnet18x']}\n",
+        "s.yaml:4 model='torchvision:resnet18x' is unknown; did you mean 'torchvision:resnet18'?",
+    ),
+    (
+        GRID + "  num_groups: {values: [auto, 48]}\n  model: {value: 'torchvision:resnet18'}\n",
+        "s.yaml:4 model='torchvision:resnet18': num_groups=48 does not divide the 64 channels of",
+    ),
+    (
+        RANDOM + "  lr: {min: 0.1, max: 0.2}\n  model: {value: 'torchvision:vit_b_16'}\n",
+        "s.yaml:5 model='torchvision:vit_b_16': VisionTransformer has no BatchNorm or GroupNorm",
+    ),
+    (
+        BAYES + "  lr: {min: 0.1, max: 0.2}\n  norm: {values: ['no_such_module:make']}\n",
+        "s.yaml:6 norm='no_such_module:make' cannot be built: ModuleNotFoundError",
+    ),
+    (GRID + "  num_groups: {values: [otto]}\n  norm: {value: group}\n", "is not a whole number or"),
     (GRID + "  model: {values: [resnet]}\n", "s.yaml:3 model: model='resnet' is unknown; did you"),
     (
         GRID + "  norm: {values: [batch]}\n  batch_size:\n    values: [1, 2]\n",
@@ -142,7 +159,7 @@ BAD = [
     ),
     (
         GRID + "  arm: {values: [{norm: group, num_groups: 3}]}\n",
-        "s.yaml:3 arm: num_groups=3 does not divide",
+        "s.yaml:3 num_groups=3 does not divide",
     ),
     (
         GRID + "  norm: {values: [{norm: none}]}\n",
