@@ -11,6 +11,7 @@ from groupnorm_bench.compare.cells import CellSummary
 from groupnorm_bench.compare.contrast import Comparison, Contrast
 from groupnorm_bench.compare.order import describe, setting_key, varying
 from groupnorm_bench.metrics import metric_spec
+from groupnorm_bench.settings.config import without_new_defaults
 from groupnorm_bench.wording import csv_cell, markdown
 
 CSV_COLUMNS = (
@@ -166,6 +167,7 @@ def to_csv(comparison: Comparison) -> str:
 def headline(comparison: Comparison) -> str:
     """Return what the table's numbers are, and the settings that all its runs share."""
     unit = " in points" if metric_spec(comparison.metric).is_percent else ""
-    common = {name: value for name, value in comparison.common.items() if value is not None}
+    shared = without_new_defaults(comparison.common)
+    common = {name: value for name, value in shared.items() if value is not None}
     told = f"{comparison.metric}{unit}, against {comparison.baseline}"
     return f"{told}; {describe(common, common)}; {words.RULES[comparison.rule]}"

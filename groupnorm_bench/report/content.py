@@ -19,6 +19,7 @@ from groupnorm_bench.report.diagnostics import activations, eval_gap, learning_c
 from groupnorm_bench.report.gallery import Gallery, gallery
 from groupnorm_bench.report.importance import importance
 from groupnorm_bench.report.parallel import parallel
+from groupnorm_bench.settings.config import without_new_defaults
 from groupnorm_bench.wording import count, printable
 
 HEADLINE_ITEMS = 6
@@ -76,7 +77,8 @@ class Content:
     @property
     def common(self) -> str:
         """The settings that all runs share, in words."""
-        common = {n: v for n, v in self.comparison.common.items() if v is not None}
+        shared = without_new_defaults(self.comparison.common)
+        common = {n: v for n, v in shared.items() if v is not None}
         return describe(common, common)
 
     def figure(self, key: str) -> Figure:

@@ -290,12 +290,14 @@ def run_name(cell: str, seed: int) -> str:
 def without_new_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings less those that 0.1.0 did not have and that stand at their default.
 
+    What is no setting of ours stays.
+
     So a run that an older version would train the same keeps its name, its cell and its hash.
     """
     return {
         name: value
         for name, value in settings.items()
-        if not (SETTINGS[name].is_new and value == getattr(_DEFAULTS, name))
+        if not (name in SETTINGS and SETTINGS[name].is_new and value == getattr(_DEFAULTS, name))
     }
 
 
