@@ -63,9 +63,13 @@ def seeds_of(text: str | None) -> list[int]:
     seeds: list[int] = []
     for part in (text or "").split(",") if text is not None else ():
         first, _, last = part.strip().partition("-")
-        if not (first.isdecimal() and (last or first).isdecimal() and int(last or first) < 10**6):
-            raise CompareError(f"choose-seeds={text!r} is not clear; write it as in 8-11 or 8,9")
-        seeds += range(int(first), int(last or first) + 1)
+        ends = (first, last or first)
+        if not all(end.isdecimal() and len(end) <= 6 for end in ends) or int(ends[0]) > int(
+            ends[1]
+        ):
+            shown = repr(text if len(text or "") <= 40 else f"{text:.40}...")
+            raise CompareError(f"choose-seeds={shown} is not clear; write it as in 8-11 or 8,9")
+        seeds += range(int(ends[0]), int(ends[1]) + 1)
     return seeds
 
 

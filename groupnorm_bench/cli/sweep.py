@@ -28,6 +28,7 @@ from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.signals import StopSignal
 from groupnorm_bench.sweep.executors import AUTO_EXECUTOR, EXECUTORS
 from groupnorm_bench.sweep.file.shipped import shipped_sweeps
+from groupnorm_bench.wording import count
 
 if TYPE_CHECKING:
     from groupnorm_bench.sweep.scheduler import SweepEvent
@@ -221,7 +222,14 @@ def _print_outcome(outcome: SweepOutcome, out: Path, as_json: bool, quiet: bool)
     from groupnorm_bench.cli.views.ranking import draw_ranking
     from groupnorm_bench.cli.views.sweep import clock
 
-    print_drawn(draw_ranking(outcome.ranking()))
+    ranking = outcome.ranking()
+    print_drawn(draw_ranking(ranking))
+    mixed = [cell.cell for cell in ranking if "; " in cell.code]
+    if mixed and not quiet:
+        typer.echo(
+            f"\nnote: several versions of gnbench or torch made the seeds of "
+            f"{count(len(mixed), 'cell')};\ngnbench compare keeps them apart"
+        )
     if outcome.closing:
         typer.echo("\n" + "\n".join(outcome.closing))
     if not quiet:

@@ -22,6 +22,7 @@ class CellSummary:
     cell: str
     setting: dict[str, Any]
     code: str
+    """The versions of the code that computed it, as `; ` joins them: one, but in a ranking."""
     metric: str
     n: int
     """Finished runs with the metric."""
@@ -41,9 +42,12 @@ def summarize_cells(rows: Iterable[RunRow], metric: str = "test/accuracy") -> li
     groups: dict[tuple[str, str], list[RunRow]] = {}
     for row in rows:
         groups.setdefault((row.cell, row.code), []).append(row)
+    return _summaries(groups.values(), metric)
+
+
+def _summaries(groups: Iterable[list[RunRow]], metric: str) -> list[CellSummary]:
     ordered = sorted(
-        groups.values(),
-        key=lambda g: (setting_order(g[0].setting), g[0].code, arm_order(g[0].config)),
+        groups, key=lambda g: (setting_order(g[0].setting), g[0].code, arm_order(g[0].config))
     )
     return [_summarize(group, metric) for group in ordered]
 
@@ -66,7 +70,7 @@ def _summarize(group: list[RunRow], metric: str) -> CellSummary:
         arm=first.arm,
         cell=first.cell,
         setting=first.setting,
-        code=first.code,
+        code="; ".join(sorted({row.code for row in group})),
         metric=metric,
         n=len(kept),
         mean=float(values.mean()) if len(kept) else None,
@@ -82,8 +86,12 @@ def _summarize(group: list[RunRow], metric: str) -> CellSummary:
 def rank(rows: Iterable[RunRow], metric: str = "val/accuracy") -> list[CellSummary]:
     """Return the cells, best mean first; those without a finished run come last.
 
-    A ranking chooses, so its default is the validation metric: `test` is for reporting.
+    A ranking chooses, so its default is the validation metric: `test` is for reporting. It is over
+    all runs that a sweep counts, also those that an earlier version of the code left to be reused.
     """
     sign = -1.0 if metric_spec(metric).larger_is_better else 1.0
-    cells = summarize_cells(rows, metric)
+    groups: dict[str, list[RunRow]] = {}
+    for row in rows:
+        groups.setdefault(row.cell, []).append(row)
+    cells = _summaries(groups.values(), metric)
     return sorted(cells, key=lambda c: (c.mean is None, sign * c.mean if c.mean is not None else 0))

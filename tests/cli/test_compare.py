@@ -266,8 +266,10 @@ def test_planned_all_pairs_and_seeds_to_choose_by_are_options(capsys, runs):
     assert "letters at batch_size=2" in out
     code, _, err = compare(capsys, runs, "--choose-seeds", "1-2")
     assert (code, "without --choose" in err) == (2, True)
-    code, _, err = compare(capsys, runs, "--choose", "lr", "--choose-seeds", "x")
-    assert (code, "choose-seeds='x' is not clear" in err) == (2, True)
+    for seeds in ("x", "3-1", "9" * 5_000, "1-" + "9" * 5_000):
+        code, _, err = compare(capsys, runs, "--choose", "lr", "--choose-seeds", seeds)
+        assert (code, f"choose-seeds='{seeds[:20]}" in err) == (2, True)
+        assert "is not clear; write it as in 8-11" in err
     code, _, err = compare(capsys, runs, "--claim", "group-g8 > batch", "--all-pairs")
     assert (code, "--all-pairs has no use beside --claim" in err) == (2, True)
 

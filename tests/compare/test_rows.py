@@ -94,6 +94,15 @@ def test_ranking_is_by_validation_best_first_and_by_loss_smallest_first():
     assert ranked[0].mean == pytest.approx(95.5)
 
 
+def test_a_ranking_counts_every_seed_whatever_code_left_it():
+    rows = [row_of("batch", 0.9, seed=0), row_of("batch", 0.92, seed=1)]
+    rows[1].result.environment["version"] = "0.0.9"
+    (ranked,) = rank(rows, "test/accuracy")
+    assert (ranked.n, ranked.mean) == (2, pytest.approx(91.0))
+    assert "; " in ranked.code
+    assert [cell.n for cell in summarize_cells(rows)] == [1, 1]
+
+
 def test_settings_leave_out_what_makes_the_arm():
     group, batch = row_of("group-g8"), row_of("batch")
     assert group.setting == batch.setting
