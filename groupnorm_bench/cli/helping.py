@@ -33,7 +33,7 @@ _NAMES = 26
 """Columns of an option's name; a longer one has a line of its own."""
 
 _COMMANDS = {
-    "Begin": ("quick", "train", "sweep", "init"),
+    "Begin": ("quick", "train", "sweep", "init", "power"),
     "Read": ("compare", "report", "show", "status"),
     "W&B": ("agent", "sync", "dashboard", "publish"),
     "This machine": ("norms", "data", "bench", "doctor", "pack", "unpack"),

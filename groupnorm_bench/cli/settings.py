@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from groupnorm_bench.cli import completing
+from groupnorm_bench.cli.helping import HelpfulCommand
 from groupnorm_bench.errors import ConfigError
 from groupnorm_bench.norms import NORMS
 from groupnorm_bench.settings.config import TrainConfig, named
@@ -23,6 +25,22 @@ _COMPLETED: dict[str, completing.Complete] = {
     "dataset": completing.data_sets,
     "device": completing.words(("auto", "cpu", "cuda", "mps")),
 }
+
+
+class SettingsCommand(HelpfulCommand):
+    """A command whose settings that are true or false may stand without a value.
+
+    So W&B's agents write them for `${args_no_boolean_flags}`: `--weight_decay_all` for true, and
+    nothing for false.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give `true` to each of them that no value follows."""
+        typed: list[str] = []
+        for word, following in itertools.zip_longest(args, args[1:]):
+            alone = following is None or following.startswith("-")
+            typed.append(f"{word}=true" if word in _SWITCHES and alone else word)
+        return super().parse_args(ctx, typed)
 
 
 def with_settings(command: Callable[..., int | None]) -> Callable[..., int | None]:
@@ -56,20 +74,32 @@ def with_settings(command: Callable[..., int | None]) -> Callable[..., int | Non
     return wrapper
 
 
+def _spellings(name: str) -> tuple[str, ...]:
+    """Return the options that a setting is given by."""
+    names = (SETTINGS[name].alias, name.replace("_", "-"), name)
+    return tuple(dict.fromkeys(f"--{spelling}" for spelling in names if spelling is not None))
+
+
+_SWITCHES = frozenset(
+    spelling
+    for field in dataclasses.fields(TrainConfig)
+    if isinstance(field.default, bool)
+    for spelling in _spellings(field.name)
+)
+
+
 def _setting_parameters() -> list[inspect.Parameter]:
     parameters = []
     defaults = TrainConfig()
     for field in dataclasses.fields(TrainConfig):
         name = field.name
-        names = [SETTINGS[name].alias, name.replace("_", "-"), name]
-        spellings = dict.fromkeys(f"--{spelling}" for spelling in names if spelling is not None)
         default = getattr(defaults, name)
         told = field.metadata["help"]
         if name == "norm":
             told += f" One of {', '.join(NORMS)}."
         unsaid = [choice for choice in SETTINGS[name].choices if choice not in told]
         option = typer.Option(
-            *spellings,
+            *_spellings(name),
             help=f"{told} One of {', '.join(SETTINGS[name].choices)}." if unsaid else told,
             metavar=_metavar(field.type),
             show_default=False if default is None else str(default).lower(),

@@ -21,7 +21,7 @@ from groupnorm_bench.cli.app import (
     print_drawn,
     print_json,
 )
-from groupnorm_bench.cli.settings import with_settings
+from groupnorm_bench.cli.settings import SettingsCommand, with_settings
 from groupnorm_bench.cli.train import Entity, WandbMode
 from groupnorm_bench.errors import ConfigError, RunsFailed
 from groupnorm_bench.settings.config import TrainConfig
@@ -89,7 +89,7 @@ MaxSeeds = Annotated[
 ]
 
 
-@app.command("sweep")
+@app.command("sweep", cls=SettingsCommand)
 @with_settings
 def sweep_command(
     config: TrainConfig,

@@ -19,7 +19,7 @@ from groupnorm_bench.cli.app import (
     app,
     print_json,
 )
-from groupnorm_bench.cli.settings import with_settings
+from groupnorm_bench.cli.settings import SettingsCommand, with_settings
 from groupnorm_bench.datasets.place import default_data_dir
 from groupnorm_bench.errors import TrainingDiverged, TrainingStopped
 from groupnorm_bench.settings.config import TrainConfig
@@ -48,7 +48,7 @@ Entity = Annotated[
 ]
 
 
-@app.command("train")
+@app.command("train", cls=SettingsCommand)
 @with_settings
 def train_command(
     config: TrainConfig,

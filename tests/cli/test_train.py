@@ -417,3 +417,19 @@ def test_threads_are_recorded(tmp_path, monkeypatch):
     environment = only_run(tmp_path / "runs")[1].environment
     assert environment["threads"] == 1
     assert environment["device"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["--weight_decay_all"], True),
+        (["--weight-decay-all", "--lr", "0.01"], True),
+        (["--weight_decay_all", "false"], False),
+        (["--weight_decay_all=true"], True),
+        ([], False),
+    ],
+)
+def test_a_setting_that_is_true_may_stand_without_a_value(capsys, tmp_path, typed, meant):
+    """As W&B's agents write it for `${args_no_boolean_flags}`."""
+    code = run([*TINY, "--weight-decay", "0.1", *typed, "--out", str(tmp_path), "--json"])
+    assert (code, json.loads(capsys.readouterr().out)["config"]["weight_decay_all"]) == (0, meant)
