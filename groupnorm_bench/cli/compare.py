@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from groupnorm_bench.cli import completing
-from groupnorm_bench.cli.app import DEFAULT_RUNS_DIR, AsJson, app, print_json
+from groupnorm_bench.cli.app import DEFAULT_RUNS_DIR, AsJson, app, print_drawn, print_json
 from groupnorm_bench.cli.comparing import (
     AllPairs,
     Alpha,
@@ -31,8 +33,9 @@ if TYPE_CHECKING:
 
     from groupnorm_bench.compare.claims import Answer
     from groupnorm_bench.compare.contrast import Comparison, Rule
+    from groupnorm_bench.compare.rows import RunTable
 
-_FORMATS = ("table", "csv", "json", "md")
+_FORMATS = ("table", "csv", "json", "md", "latex")
 
 
 @app.command("compare")
@@ -59,9 +62,18 @@ def compare_command(
     output: Annotated[
         str,
         typer.Option(
-            "--format", help="table, csv, json or md.", autocompletion=completing.words(_FORMATS)
+            "--format",
+            help="table, csv, json, md or latex.",
+            autocompletion=completing.words(_FORMATS),
         ),
     ] = "table",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="With p, odds, costs and a sentence a contrast.")
+    ] = False,
+    runs_csv: Annotated[
+        Path | None,
+        typer.Option("--runs-csv", help="Write the runs to this CSV file.", metavar="FILE"),
+    ] = None,
     as_json: AsJson = False,
     claim: Annotated[
         str | None,
@@ -71,9 +83,11 @@ def compare_command(
     """Say which arm is better, by how much, and whether the difference is real."""
     if output not in _FORMATS:
         raise CompareError(f"format={output!r} is unknown{nearest(output, _FORMATS)}")
+    if explain and (as_json or output != "table"):
+        raise CompareError("--explain is for the table; the other formats tell all anyway")
     if claim is not None and baseline is not None:
         raise CompareError(f"baseline={baseline!r} has no use beside --claim; leave it out")
-    from groupnorm_bench.compare.ask import asked_of, chosen_runs, compare
+    from groupnorm_bench.compare.ask import asked_of, chosen_runs, compare_table
     from groupnorm_bench.compare.claims import answer_claim
 
     places = runs or [str(DEFAULT_RUNS_DIR)]
@@ -82,7 +96,8 @@ def compare_command(
     rule: Rule = "planned" if planned else "anytime"
     output = "json" if as_json else output
     if claim is not None:
-        for name, given in (("decide", decide), ("all-pairs", all_pairs or None)):
+        others = {"decide": decide, "all-pairs": all_pairs or None, "explain": explain or None}
+        for name, given in (others | {"runs-csv": runs_csv}).items():
             if given is not None:
                 raise CompareError(f"--{name} has no use beside --claim; leave it out")
         table = chosen_runs(places, where, settings, seeds)
@@ -90,19 +105,27 @@ def compare_command(
         answer = answer_claim(table, claim, asked_of(places)[0], rule=rule, **given_ones)
         _print_answer(answer, output)
         return answer.exit_code
-    comparison = compare(
-        places,
-        where=where,
-        choose=settings,
-        choose_seeds=seeds,
-        rule=rule,
-        all_pairs=all_pairs,
-        baseline=baseline,
-        decide=decide,
-        **asked,
-    )
-    print_comparison(comparison, output)
+    table = chosen_runs(places, where, settings, seeds)
+    asked |= {"baseline": baseline, "decide": decide}
+    comparison = compare_table(table, places, rule=rule, all_pairs=all_pairs, **asked)
+    if runs_csv is not None:
+        write_runs(table, runs_csv)
+    print_comparison(comparison, output, places=runs or (), explain=explain)
     return 0
+
+
+def write_runs(table: RunTable, path: Path) -> None:
+    """Write the runs of a table as CSV.
+
+    Raises:
+        CompareError: the file cannot be written.
+    """
+    from groupnorm_bench.compare.render import runs_to_csv
+
+    try:
+        path.write_text(runs_to_csv(table), encoding="utf-8")
+    except OSError as error:
+        raise CompareError(f"runs-csv={str(path)!r}: {error.strerror}; name another") from error
 
 
 def _print_answer(answer: Answer, output: str) -> None:
@@ -113,37 +136,57 @@ def _print_answer(answer: Answer, output: str) -> None:
         typer.echo(answer.sentence)
 
 
-def print_comparison(comparison: Comparison, output: str) -> None:
-    """Print a comparison to stdout, in one of `_FORMATS`."""
+def print_comparison(
+    comparison: Comparison, output: str, *, places: Sequence[str] = (), explain: bool = False
+) -> None:
+    """Print a comparison to stdout, in one of `_FORMATS`.
+
+    Args:
+        comparison: the verdicts.
+        output: the format.
+        places: where the runs lie, for the commands to type next.
+        explain: with p, probabilities, costs and a sentence for each contrast.
+    """
     from groupnorm_bench.compare import render
+    from groupnorm_bench.compare.latex import to_latex
 
     if output == "json":
         print_json(comparison.to_dict())
-        return
-    if output == "csv":
-        typer.echo(render.to_csv(comparison), nl=False)
+    elif output in ("csv", "latex"):
+        write = render.to_csv if output == "csv" else to_latex
+        typer.echo(write(comparison), nl=False)
         for note in comparison.notes:
             typer.echo(f"note: {note}", err=True)
-        return
-    shown = markdown if output == "md" else str
+    elif output == "md":
+        _print_all(comparison, as_markdown=True)
+    elif explain:
+        _print_all(comparison, as_markdown=False)
+    else:
+        from groupnorm_bench.cli.views.answer import draw_answer
+
+        print_drawn(draw_answer(comparison, places))
+
+
+def _print_all(comparison: Comparison, *, as_markdown: bool) -> None:
+    """Print every table and a sentence for each contrast."""
+    from groupnorm_bench.compare import render
+
+    shown = markdown if as_markdown else str
     typer.echo(shown(render.headline(comparison)))
     for table in (render.table_of(comparison), *render.extras(comparison)):
         typer.echo()
-        if output == "md":
+        if as_markdown:
             typer.echo(render.to_markdown(*table))
         elif sys.stdout.isatty():
             _print_rich(*table)
         else:
             typer.echo(render.to_text(*table))
-    bullet = "- " if output == "md" else ""
+    bullet = "- " if as_markdown else ""
     lines = [contrast.sentence for contrast in comparison.contrasts]
     lines = lines or ["One arm alone: there is nothing to compare it with."]
     typer.echo("\n" + "\n".join(bullet + shown(line) for line in lines))
     if comparison.notes:
         typer.echo("\n" + "\n".join(bullet + shown(f"note: {note}") for note in comparison.notes))
-
-
-_STYLES = {"better": "green", "worse": "red", "equal": "cyan", "undecided": "yellow"}
 
 
 def _print_rich(heads: list[str], rows: list[list[str]]) -> None:
@@ -172,6 +215,7 @@ def _rich_table(heads: list[str], rows: list[list[str]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    from groupnorm_bench.cli.views.answer import STYLES
     from groupnorm_bench.compare.render import is_number_column
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -179,5 +223,5 @@ def _rich_table(heads: list[str], rows: list[list[str]]) -> Table:
         side: Literal["left", "right"] = "right" if is_number_column(head) else "left"
         table.add_column(Text(head), justify=side, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
     return table

@@ -188,4 +188,4 @@ def meant(error: Exception, typed: Sequence[str]) -> str | None:
     long = [option for option in known if option.startswith("--")]
     close = difflib.get_close_matches("--" + name.lstrip("-"), sorted(long), n=1)
     remedy = f"did you mean {close[0]}?" if close else f"see {ctx.command_path} --help"
-    return f"no such option: {name}; {remedy}"
+    return f"No such option: {name}; {remedy}"

@@ -46,7 +46,7 @@ def quick_command(
     with StopSignal() as stop:
         outcome = run_watched(session, stop, quiet)
         raise_what_remains(outcome, out, stop)
-    print_comparison(compare(str(out)), "table")
+    print_comparison(compare(str(out)), "table", places=(str(out),))
     command = shlex.join(["gnbench", *sys.argv[1:]])
     written = report(str(out), page, data_dir=data_dir, command=command)
     if not quiet:

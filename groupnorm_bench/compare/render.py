@@ -10,6 +10,7 @@ from groupnorm_bench.compare import words
 from groupnorm_bench.compare.cells import CellSummary
 from groupnorm_bench.compare.contrast import Comparison, Contrast
 from groupnorm_bench.compare.order import describe, setting_key, varying
+from groupnorm_bench.compare.rows import RunTable
 from groupnorm_bench.metrics import metric_spec
 from groupnorm_bench.settings.config import without_new_defaults
 from groupnorm_bench.wording import csv_cell, markdown
@@ -33,6 +34,10 @@ CSV_COLUMNS = (
     "correlation",
     "verdict",
     "seeds_needed",
+    "arm_mean",
+    "baseline_mean",
+    "n_arm",
+    "n_baseline",
 )
 ODDS = "worse/equal/better %"
 COSTS = ("s/epoch", "images/s", "MB")
@@ -160,6 +165,24 @@ def to_csv(comparison: Comparison) -> str:
         settings = [contrast.setting.get(name) for name in names]
         numbers = [getattr(contrast, column) for column in CSV_COLUMNS]
         cells = [*settings, contrast.metric, *numbers, contrast.code]
+        writer.writerow([csv_cell(cell) for cell in cells])
+    return buffer.getvalue()
+
+
+def runs_to_csv(table: RunTable) -> str:
+    """Return the runs, a row each: what they are, their settings, and their summary as kept."""
+    settings = list(dict.fromkeys(name for row in table.rows for name in row.config.to_dict()))
+    metrics = list(dict.fromkeys(name for row in table.rows for name in row.result.summary))
+    metrics = [name for name in metrics if name not in ("status", "error")]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    heads = ["run", "arm", "cell", "status", *settings, *metrics, "code"]
+    writer.writerow([csv_cell(head) for head in heads])
+    for row in table.rows:
+        config = row.config.to_dict()
+        values = [config.get(name) for name in settings]
+        numbers = [row.metric(name) for name in metrics]
+        cells = [row.name, row.arm, row.cell, row.status, *values, *numbers, row.code]
         writer.writerow([csv_cell(cell) for cell in cells])
     return buffer.getvalue()
 

@@ -35,8 +35,36 @@ def compare(capsys, *args):
     return code, out, err
 
 
-def test_the_table_has_a_row_per_cell_and_a_sentence_per_contrast(capsys, runs):
+def test_the_answer_comes_first_and_all_fits_80_columns(capsys, runs, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     code, out, err = compare(capsys, runs)
+    assert (code, err) == (0, "")
+    plain = re.sub(r"\x1b\[[\d;]*m", "", out)
+    assert max(map(len, plain.splitlines())) <= 80
+    answer, table, steps = plain.strip().split("\n\n")
+    lines = answer.splitlines()
+    assert lines[0] == "best at batch_size=2: group-g8, test/accuracy 97.80 %, 8 seeds"
+    decided = lines.index("decided: 3 of 4 contrasts")
+    assert lines[decided + 1].startswith("  none against batch at batch_size=2: better, +")
+    assert "undecided: 1 of 4 contrasts" in lines
+    assert re.search(r"group-g8 against batch at batch_size=32: \d+ to \d+ more seeds", answer)
+    rows = table.splitlines()
+    assert " ".join(rows[0].split()) == "batch_size arm n mean % sd diff 95 % interval verdict"
+    assert len(rows) == 2 + 6
+    assert len({row.index(" 8    9") for row in rows[2:]}) == 1
+    assert steps.startswith("to decide the rest:  gnbench sweep FILE --until-decided\n")
+    assert "to read why:         gnbench compare /" in steps
+
+
+def test_off_a_terminal_nothing_is_broken_or_coloured(capsys, runs):
+    _, out, _ = compare(capsys, runs)
+    assert "\x1b" not in out
+    assert f"gnbench compare {runs} --explain" in out
+
+
+def test_explain_has_a_row_per_cell_and_a_sentence_per_contrast(capsys, runs):
+    code, out, err = compare(capsys, runs, "--explain")
     assert (code, err) == (0, "")
     head, table, over_settings, sentences, notes = out.strip().split("\n\n")
     assert head.startswith("test/accuracy in points, against batch; epochs=3")
@@ -112,6 +140,56 @@ def test_alpha_widens_the_interval(capsys, runs):
     assert "80 % interval" in compare(capsys, runs, "--alpha", "0.2")[1]
 
 
+def test_latex_is_a_table_of_booktabs_with_its_test_told(capsys, runs):
+    code, out, err = compare(capsys, runs, "--format", "latex")
+    assert code == 0
+    assert err.startswith("note: more seeds")
+    lines = [line.strip() for line in out.splitlines()]
+    assert lines[0] == r"\begin{table}"
+    assert lines[-1] == r"\end{table}"
+    assert [line for line in lines if line in (r"\toprule", r"\midrule", r"\bottomrule")] == [
+        r"\toprule", r"\midrule", r"\bottomrule",
+    ]  # fmt: skip
+    assert r"Norm & batch\_size=2 & batch\_size=32 \\" in lines
+    rows = {line.split(" & ")[0]: line for line in lines if line.endswith("\\\\")}
+    assert rows.keys() == {"Norm", "none", "batch", "group-g8"}
+    assert rows["group-g8"].count(r"\textbf") == 2
+    assert rows["none"].count(r"\uparrow") == rows["none"].count(r"\downarrow") == 1
+    assert rows["batch"].count("arrow") == 0
+    assert r"$n = 8$" in out
+    assert "Holm over 4 contrasts" in out
+    assert "anytime-valid" in out
+    assert "number fixed beforehand" in compare(capsys, runs, "--format", "latex", "--planned")[1]
+
+
+def test_csv_has_the_means_and_another_file_the_runs(capsys, runs, tmp_path):
+    file = tmp_path / "runs.csv"
+    code, out, _ = compare(capsys, runs, "--format", "csv", "--runs-csv", file)
+    assert code == 0
+    contrasts = list(csv.DictReader(io.StringIO(out)))
+    rows = list(csv.DictReader(io.StringIO(file.read_text())))
+    assert len(rows) == 48
+    for contrast in contrasts:
+        of_arm = [
+            float(row["test/accuracy"])
+            for row in rows
+            if (row["arm"], row["batch_size"]) == (contrast["arm"], contrast["batch_size"])
+        ]
+        assert len(of_arm) == int(contrast["n_arm"]) == 8
+        assert 100 * sum(of_arm) / 8 == pytest.approx(float(contrast["arm_mean"]))
+    assert {row["status"] for row in rows} == {"finished"}
+    code, _, err = compare(capsys, runs, "--runs-csv", tmp_path / "none" / "x.csv")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "No such file or directory; name another" in err
+
+
+def test_explain_is_never_ignored(capsys, runs):
+    for more in (["--json"], ["--format", "md"], ["--claim", "none > batch"]):
+        code, out, err = compare(capsys, runs, "--explain", *more)
+        assert (code, out) == (2, "")
+        assert err.startswith("error: --explain")
+
+
 CLAIMS = [
     ("group-g8 > batch", "batch_size==2", 0, "supported: group-g8 > batch; "),
     ("batch > group-g8", "batch_size==2", 4, "refuted: batch > group-g8; "),
@@ -150,7 +228,7 @@ def test_notes_say_what_was_left_out(capsys, tmp_path):
     (tmp_path / "broken" / "result.json").write_text("{")
     code, out, err = compare(capsys, tmp_path)
     assert code == 0
-    assert " 3 +1 diverged" in out
+    assert "3 +1 diverged" in out
     assert "note: none: 1 run diverged" in out
     assert "broken/result.json is not readable" in out
     code, out, err = compare(capsys, tmp_path, "--format", "csv")
@@ -207,7 +285,7 @@ def test_an_empty_folder_is_one_line_and_exit_2(capsys, tmp_path):
 def test_on_a_terminal_nothing_is_cut(capsys, runs, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    _, out, _ = compare(capsys, runs)
+    _, out, _ = compare(capsys, runs, "--explain")
     assert "…" not in out
     assert out.count("s/epoch") == 1
     assert "group-g8" in out
