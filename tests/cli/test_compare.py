@@ -67,7 +67,8 @@ def test_explain_has_a_row_per_cell_and_a_sentence_per_contrast(capsys, runs):
     code, out, err = compare(capsys, runs, "--explain")
     assert (code, err) == (0, "")
     head, table, over_settings, sentences, notes = out.strip().split("\n\n")
-    assert head.startswith("test/accuracy in points, against batch; epochs=3")
+    assert head.startswith("test/accuracy in points, against batch; ")
+    assert " epochs=3, " in head
     assert head.endswith("verdicts hold whenever they are read (anytime p and interval)")
     lines = table.splitlines()
     assert " ".join(lines[0].split()) == (
