@@ -52,7 +52,7 @@ def test_the_answer_comes_first_and_all_fits_80_columns(capsys, runs, monkeypatc
     rows = table.splitlines()
     assert " ".join(rows[0].split()) == "batch_size arm n mean % sd diff 95 % interval verdict"
     assert len(rows) == 2 + 6
-    assert len({row.index(" 8    9") for row in rows[2:]}) == 1
+    assert len({re.search(r" 8 +9", row).start() for row in rows[2:]}) == 1
     assert steps.startswith("to decide the rest:  gnbench sweep FILE --until-decided\n")
     assert "to read why:         gnbench compare /" in steps
 
