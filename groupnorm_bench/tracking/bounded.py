@@ -92,8 +92,9 @@ def open_api() -> Iterator[wandb.Api]:
         TrackingError: W&B refused, could not be reached, or has no such thing.
     """
     import wandb
+    from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
     try:
         yield wandb.Api(timeout=20)
-    except (wandb.errors.Error, ValueError, OSError) as error:
+    except (wandb.errors.Error, WandbApiFailedError, ValueError, OSError) as error:
         raise TrackingError(f"W&B: {brief(error)}; check the path") from error

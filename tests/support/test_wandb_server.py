@@ -17,7 +17,8 @@ TRIAL = """
 import sys, wandb
 with wandb.init(project="p", config={"lr": 0.1}, settings={"x_disable_stats": True}) as run:
     for epoch in range(3):
-        run.log({"epoch": epoch, "val/accuracy": epoch * run.config["lr"]})
+        row = {"epoch": epoch, "val/accuracy": epoch * run.config["lr"], "loss": float("nan")}
+        run.log(row)
     if "fail" in sys.argv:
         raise RuntimeError("on purpose")
     run.summary["status"] = "finished"

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
+from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
+from groupnorm_bench.errors import TrackingError
 from groupnorm_bench.runs import find_runs
+from groupnorm_bench.tracking.bounded import open_api
 from groupnorm_bench.tracking.sweeps import SweepRecord, known_record
 from tests.support.offline_runs import record_of
 from tests.support.wandb_server import WandbServer
@@ -224,3 +227,10 @@ def test_seeds_until_it_is_decided_stand_in_the_same_sweep_and_its_question_besi
     assert again.returncode == 5
     assert json.loads(again.stdout)["contrasts"] == told["contrasts"]
     assert len(wandb_server.runs()) == 6
+
+
+def test_what_the_client_raises_for_a_request_that_failed_is_one_line(wandb_server: WandbServer):
+    failed = WandbApiFailedError("invalid character 'N'\nlooking for a value")
+    words = r"^W&B: invalid character 'N' looking for a value; "
+    with pytest.raises(TrackingError, match=words), open_api():
+        raise failed

@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import importlib.resources
 import json
+import math
 import re
 import socket
 import threading
@@ -293,7 +294,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         status, answer = self._route(path, body, content)
         self._record(path, operation, status, body)
-        self._send(status, answer if isinstance(answer, bytes) else json.dumps(answer).encode())
+        if not isinstance(answer, bytes):
+            answer = json.dumps(_spelled(answer), allow_nan=False).encode()
+        self._send(status, answer)
 
     def _read(self) -> bytes:
         if self.headers.get("Transfer-Encoding") == "chunked":
@@ -373,3 +376,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Retry-After", "1")
         self.end_headers()
         self.wfile.write(content)
+
+
+def _spelled(answer: Any) -> Any:
+    """Return an answer with numbers that JSON does not have as W&B spells them: `"NaN"`."""
+    if isinstance(answer, dict):
+        return {key: _spelled(value) for key, value in answer.items()}
+    if isinstance(answer, list):
+        return [_spelled(value) for value in answer]
+    if isinstance(answer, float) and not math.isfinite(answer):
+        return {math.inf: "Infinity", -math.inf: "-Infinity"}.get(answer, "NaN")
+    return answer
