@@ -21,6 +21,7 @@ def options(**kwargs: str) -> argparse.Namespace:
     parser.add_argument("--norm", choices=["group", "batch", "none"], default="group")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--images", type=int, default=TRAIN_IMAGES)
+    parser.add_argument("--epochs", type=int, default=1, help="heeded by the plain loop")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--workers", type=int, default=0, help="loader processes, where used")
     parser.add_argument("--evaluate", action="store_true", help="score the test set at the end")

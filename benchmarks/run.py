@@ -1,6 +1,7 @@
 """Measure gnbench train against its peers, interleaved, and print medians and ratios.
 
     python benchmarks/run.py --data-dir DATA [--peers-python .bench-venv/bin/python]
+    python benchmarks/run.py --as-typed     # gnbench train on the bundled digits, nothing set
 
 Every repeat runs each contender once, in a fresh process, in an order that turns by one each time,
 so that what else the machine does falls on all alike; a ratio is taken within a repeat before its
@@ -13,12 +14,15 @@ import argparse
 import json
 import os
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 HERE = Path(__file__).parent
 BASELINE = "plain loop"
@@ -46,6 +50,7 @@ class Setting:
     batch_size: int
     images: int
     whole_epoch: bool
+    epochs: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +64,20 @@ class Measurement:
 
 def main() -> None:
     args = _options()
+    if args.as_typed:
+        with tempfile.TemporaryDirectory() as folder:
+            args.data_dir = _bundled(Path(folder))
+            _measure_all(args)
+    else:
+        _measure_all(args)
+
+
+def _measure_all(args: argparse.Namespace) -> None:
     contenders = _available([name for name in [*PEERS, *OURS] if _wanted(name, args.only)], args)
     document = []
     for norm in args.norms:
         for batch_size in args.batch_sizes:
-            setting = Setting(norm, batch_size, args.images, args.epoch)
+            setting = Setting(norm, batch_size, args.images, args.epoch, args.epochs)
             measured = measure(contenders, setting, args)
             rows = summarize(measured)
             print(table(setting, rows, args), flush=True)
@@ -85,13 +99,21 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--images", type=int, default=6_400, help="trained on in each run")
     parser.add_argument("--epoch", action="store_true", help="whole epochs, test set scored")
+    parser.add_argument(
+        "--as-typed",
+        action="store_true",
+        help="five epochs of the 3,500 bundled digits, test set scored; nothing of ours is set",
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--only", nargs="+", help="contenders whose names contain one of these")
     parser.add_argument("--json", type=Path, help="write every figure here")
     args = parser.parse_args()
-    if args.data_dir is None:
+    args.epochs = 1
+    if args.as_typed:
+        args.epoch, args.epochs, args.images, args.only = True, 5, 3_500, ["gnbench"]
+    elif args.data_dir is None:
         parser.error("--data-dir (or GNBENCH_DATA_DIR) must name the folder that has MNIST/raw")
-    if args.epoch:
+    elif args.epoch:
         args.images = 55_000
     return args
 
@@ -161,14 +183,33 @@ def _command(name: str, setting: Setting, args: argparse.Namespace, folder: str)
     if name in PEERS:
         script, *extra = PEERS[name]
         evaluate = ["--evaluate"] if setting.whole_epoch else []
-        images = ["--images", str(setting.images)]
+        images = ["--images", str(setting.images), "--epochs", str(setting.epochs)]
         return [args.peers_python, str(HERE / script), *shared, *extra, *images, *evaluate]
+    if args.as_typed:
+        command = [sys.executable, "-m", "groupnorm_bench", "train", *OURS[name]]
+        command += ["--norm", setting.norm, "--batch-size", str(setting.batch_size)]
+        return [*command, "--dataset", "mnist-5k", "--wandb", "disabled", "--out", folder, "--json"]
     steps = ["--epochs", "1"]
     if not setting.whole_epoch:
         steps = ["--max-steps", str(setting.images // setting.batch_size)]
     quiet = ["--out", folder, "--wandb", "disabled", "--quiet", "--json", "--dataset", "mnist"]
     train = [sys.executable, "-m", "groupnorm_bench", "train", "--device", "cpu"]
     return [*train, *shared, *OURS[name], *steps, *quiet]
+
+
+def _bundled(folder: Path) -> Path:
+    """Write the bundled digits as torchvision reads MNIST, and return the folder."""
+    from groupnorm_bench.datasets.load import load_dataset
+
+    dataset, raw = load_dataset("mnist-5k", folder), folder / "MNIST/raw"
+    raw.mkdir(parents=True)
+    for part, split in (("train", dataset.train), ("t10k", dataset.test)):
+        for what, values in (("images-idx3", split.images[:, 0]), ("labels-idx1", split.labels)):
+            header = [0x800 + values.dim(), *values.shape]
+            content = values.to(torch.uint8).numpy().tobytes()
+            path = raw / f"{part}-{what}-ubyte"
+            path.write_bytes(struct.pack(f">{len(header)}i", *header) + content)
+    return folder
 
 
 def summarize(measured: dict[str, list[Measurement]]) -> list[dict[str, float | str]]:
@@ -199,7 +240,9 @@ def summarize(measured: dict[str, list[Measurement]]) -> list[dict[str, float | 
 
 def table(setting: Setting, rows: list[dict[str, float | str]], args: argparse.Namespace) -> str:
     """Return the rows as a Markdown table with what it takes to repeat it."""
-    kind = "one epoch, test set scored" if setting.whole_epoch else f"{setting.images:,} images"
+    kind = f"{setting.images:,} images"
+    if setting.whole_epoch:
+        kind = f"{setting.epochs} x {kind}, test set scored"
     lines = [
         f"\n### norm {setting.norm}, batch size {setting.batch_size}: {kind}, "
         f"{args.threads} threads, {args.repeats} interleaved repeats\n",

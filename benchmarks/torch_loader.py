@@ -25,11 +25,12 @@ model = network(args.norm)
 optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
 started = time.perf_counter()
 model.train()
-for images, labels in loader:
-    optimizer.zero_grad()
-    loss = nn.functional.cross_entropy(model(images), labels)
-    loss.backward()
-    optimizer.step()
+for _ in range(args.epochs):
+    for images, labels in loader:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
 seconds = time.perf_counter() - started
 score = None
 if args.evaluate:
@@ -41,4 +42,4 @@ if args.evaluate:
             for images, labels in DataLoader(test_set, 1000)
         )
     score = hits / len(test_set)
-report(args.images, seconds, score)
+report(args.epochs * args.images, seconds, score)

@@ -10,6 +10,7 @@ import fcntl
 import functools
 import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
@@ -40,14 +41,19 @@ def is_long_enough(setting: str, images: int) -> bool:
 def compile_ahead(norms: Iterable[str], say: Callable[[str], None]) -> None:
     """Start compiling, in processes of their own, what networks with these norms take.
 
-    Nothing is done, nor said, where the cache folder has it.
+    Nothing is done, nor said, where the cache folder has it, undamaged.
     """
     blocks = dict.fromkeys(kind for norm in norms for kind in _BLOCKS.get(norm, ()))
     shares = (CONVOLUTIONS[:1] + tuple(blocks), CONVOLUTIONS[1:])  # of about 5 s each
-    missing = [kinds for kinds in shares if not all(_stamp(kind).exists() for kind in kinds)]
+    states = {kind: _is_whole(kind) for kinds in shares for kind in kinds}
+    missing = [kinds for kinds in shares if not all(states[kind] for kind in kinds)]
     if not missing:
         return
-    say("compiling loops for this processor, once: some 10 s, while torch and the data are loaded")
+    why = "the cache of loops was damaged; " if False in states.values() else ""
+    say(
+        f"{why}compiling loops for this processor, once: some 10 s, while torch and the data are "
+        "loaded"
+    )
     environment = os.environ | {"NUMBA_CACHE_DIR": str(_cache_dir())}
     for kinds in missing:
         command = [sys.executable, "-m", "groupnorm_bench.fast.compiler", *kinds]
@@ -93,11 +99,19 @@ def kernels() -> Any:
 
 
 def _prepare(kind: str) -> bool:
+    """Have the loops of a kind, and return whether the cache had them damaged.
+
+    What was changed since it was written is not run at all: it is machine code.
+    """
     loops = kernels()
     with _locked(kind):
-        is_damaged: bool = loops.prepare(kind)
-        _touch(_stamp(kind))
-    return is_damaged
+        is_whole = _is_whole(kind)
+        if is_whole is False:
+            loops.forget(kind)
+        is_readable = loops.prepare(kind)
+        if not (is_whole and is_readable):
+            _write_sums(_stamp(kind), loops.cached(kind))
+    return is_whole is False or not is_readable
 
 
 def _cache_dir() -> Path:
@@ -111,27 +125,46 @@ def _cache_dir() -> Path:
 @functools.cache
 def _digest() -> str:
     """Return what the compiled loops depend on: their source, the compiler and the processor."""
-    processor = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        processor = cpuinfo.read_text().split("\n\n")[0]
-        lines = processor.splitlines()
+        lines = cpuinfo.read_text().split("\n\n")[0].splitlines()
         processor = "".join(line for line in lines if line.startswith(("model name", "flags")))
+    else:
+        processor = platform.processor()
     source = Path(__file__).with_name("kernels.py")
     parts = source.read_text(), str(source), importlib.metadata.version("numba"), processor
     return hashlib.sha256("".join((*parts, sys.version)).encode()).hexdigest()[:16]
 
 
 def _stamp(kind: str) -> Path:
-    """Return the file that is there once the cache has a kind: read without loading Numba."""
+    """Return the file that is there once the cache has a kind: it holds the sums of its files."""
     return _cache_dir() / f"{kind}-{_digest()}.ready"
 
 
-def _touch(path: Path) -> None:
+def _is_whole(kind: str) -> bool | None:
+    """Return whether the files of a kind are as they were written; None before they are."""
+    stamp = _stamp(kind)
+    if not os.path.exists(stamp):  # nor can be reached
+        return None
     try:
-        path.touch()
+        sums = json.loads(stamp.read_bytes())
+        return bool(sums) and all(_sum(_cache_dir() / name) == sums[name] for name in sums)
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _write_sums(stamp: Path, paths: Iterable[Path]) -> None:
+    try:
+        sums = {os.path.relpath(path, _cache_dir()): _sum(path) for path in paths}
+        unfinished = stamp.with_suffix(".part")
+        unfinished.write_text(json.dumps(sums))
+        os.replace(unfinished, stamp)
     except OSError:  # nowhere to write: the next process looks again
         return
+
+
+def _sum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @contextmanager

@@ -590,9 +590,9 @@ def prepare(kind: str) -> bool:
     """Compile the loops of a kind of `KERNELS`, or load them from the cache folder.
 
     Returns:
-        whether the cache was damaged, and made anew.
+        whether what the cache had could be read; it is made anew if not.
     """
-    is_damaged = False
+    is_readable = True
     for name in KERNELS[kind]:
         dispatcher = globals()[name]
         if dispatcher.signatures:
@@ -600,9 +600,24 @@ def prepare(kind: str) -> bool:
         try:
             dispatcher.compile(_SIGNATURES[name])
         except Exception:  # what a damaged cache raises is up to its damage
-            is_damaged = True
-            for path in Path(dispatcher.stats.cache_path).glob("kernels.*"):
-                path.unlink(missing_ok=True)
+            is_readable = False
+            forget(kind)
             dispatcher.compile(_SIGNATURES[name])
         dispatcher.disable_compile()
-    return is_damaged
+    return is_readable
+
+
+def cached(kind: str) -> list[Path]:
+    """Return the files of machine code that the cache folder has for the loops of a kind."""
+    return [path for name in KERNELS[kind] for path in _files(f"{name}-*.nbc")]
+
+
+def forget(kind: str) -> None:
+    """Remove what the cache folder has for a kind, and for what its loops are made of."""
+    for pattern in (*(f"{name}-*" for name in KERNELS[kind]), "_*"):
+        for path in _files(pattern):
+            path.unlink(missing_ok=True)
+
+
+def _files(pattern: str) -> list[Path]:
+    return list(Path(correlate.stats.cache_path).glob(f"kernels.{pattern}"))

@@ -51,6 +51,42 @@ def test_a_kind_is_compiled_alone_once_and_a_damaged_cache_is_made_anew(cache):
     assert prepared() == ["compile on", names, 2, False]
 
 
+@pytest.mark.slow
+def test_machine_code_that_changed_is_not_run(cache):
+    names = ["relu_pool", "relu_unpool"]
+    assert prepared() == ["compile on", names, 0, False]
+    pool, unpool = (next(cache.rglob(f"kernels.{name}-*.nbc")) for name in names)
+    code = bytearray(pool.read_bytes())
+    code[len(code) // 2] ^= 1
+    line = "compile on: the cache of loops was damaged, and is made anew"
+    for damage in (code, unpool.read_bytes()):  # one bit; another loop's
+        pool.write_bytes(damage)
+        assert prepared() == [line, names, 0, False]
+        assert prepared() == ["compile on", names, 2, False]
+    unpool.unlink()
+    assert prepared()[0] == line
+    next(cache.glob("none-*.ready")).write_text("{}")
+    assert prepared()[0] == line
+    assert prepared() == ["compile on", names, 2, False]
+
+
+def test_damage_is_mended_ahead_and_said(cache, monkeypatch):
+    started, said = [], []
+    assert prepared()[0] == "compile on"
+    monkeypatch.setattr(
+        compiler.subprocess, "Popen", lambda command, **_: started.append(command[3:])
+    )
+    for kind in compiler.CONVOLUTIONS:
+        compiler._write_sums(compiler._stamp(kind), cache.rglob("kernels.relu_pool-*.nbc"))
+    run = TrainConfig(norm="none", dataset="mnist-5k")
+    fast.compile_ahead([run], said.append)
+    assert (started, said) == ([], [])
+    next(cache.rglob("kernels.relu_unpool-*.nbc")).write_bytes(b"damaged")
+    fast.compile_ahead([run], said.append)
+    assert started == [["convolution", "none"]]
+    assert said[0].startswith("the cache of loops was damaged; compiling")
+
+
 def test_a_cache_folder_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "loops"))
@@ -78,9 +114,10 @@ def test_what_long_runs_take_is_compiled_ahead_and_said_once(cache, monkeypatch)
     fast.compile_ahead(runs, said.append)
     assert started == [["convolution", "statistics", "group"], ["spectra"]]
     assert len(said) == 1
-    cache.mkdir()
+    (cache / "code").mkdir(parents=True)
+    (cache / "code/loops.nbc").touch()
     for kind in kernels.KERNELS:
-        compiler._stamp(kind).touch()
+        compiler._write_sums(compiler._stamp(kind), [cache / "code/loops.nbc"])
     fast.compile_ahead(runs, said.append)
     assert len(started) == 2
 
