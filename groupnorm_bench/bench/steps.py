@@ -45,7 +45,7 @@ def bench_train(
         ConfigError: a norm cannot be built here.
     """
     configs = list(configs)
-    steps = [_train_step(config) for config in configs]
+    steps = [train_step(config) for config in configs]
     limits = {(c.precision, c.batch_size): _limit_step(c) for c in configs}
     seconds = interleaved([*steps, *limits.values()], repeats, on_round)
     limit_seconds = dict(zip(limits, seconds[len(steps) :], strict=True))
@@ -77,7 +77,8 @@ def _random_batch(config: TrainConfig) -> tuple[Tensor, Tensor]:
     return images, torch.randint(0, data.num_classes, (size,), generator=generator)
 
 
-def _train_step(config: TrainConfig) -> Case:
+def train_step(config: TrainConfig) -> Case:
+    """Return a training step on the CPU, optimizer included, on random images."""
     model = build_model(config)
     way = _way(model, config)
     optimizer = make_optimizer(config, model)

@@ -24,6 +24,15 @@ def norms(incomplete: str) -> list[tuple[str, str]]:
     return _starting([(name, spec.help) for name, spec in NORMS.items()], incomplete)
 
 
+def models(incomplete: str) -> list[tuple[str, str]]:
+    """Offer our networks, and how others are named."""
+    from groupnorm_bench.models import LIBRARIES, MODELS
+
+    ours = [(name, spec.help) for name, spec in MODELS.items()]
+    others = [(f"{name}:resnet18", f"any classifier of {name}") for name in LIBRARIES]
+    return _starting([*ours, *others], incomplete)
+
+
 def metrics(incomplete: str) -> list[tuple[str, str]]:
     """Offer what a run's summary holds."""
     from groupnorm_bench.metrics import METRICS

@@ -36,7 +36,7 @@ _COMMANDS = {
     "Begin": ("quick", "train", "sweep", "init", "power"),
     "Read": ("compare", "report", "show", "status"),
     "W&B": ("agent", "sync", "dashboard", "publish"),
-    "This machine": ("norms", "data", "bench", "doctor", "pack", "unpack"),
+    "This machine": ("norms", "model", "data", "bench", "doctor", "pack", "unpack"),
 }
 """In the order of `gnbench --help`; others come under `More`."""
 

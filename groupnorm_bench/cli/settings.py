@@ -22,6 +22,7 @@ from groupnorm_bench.settings.fields import SETTINGS
 _METAVARS = {"int": "N", "float": "NUMBER", "bool": "true|false", "str": "NAME"}
 _COMPLETED: dict[str, completing.Complete] = {
     "norm": completing.norms,
+    "model": completing.models,
     "dataset": completing.data_sets,
     "device": completing.words(("auto", "cpu", "cuda", "mps")),
 }

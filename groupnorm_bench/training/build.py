@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from groupnorm_bench.models.blocks import NormLayer
 from groupnorm_bench.models.swap import NormSite, norm_at, norm_channels, swap_norms
 from groupnorm_bench.norms import make_norm
 from groupnorm_bench.settings.config import AUTO_GROUPS, TrainConfig, divisors
+from groupnorm_bench.wording import count
 
 if TYPE_CHECKING:
     from groupnorm_bench.models.sites import Survey
@@ -112,7 +113,12 @@ def _assemble(config: TrainConfig) -> Network:
         fuses_activation=spec.fuses_activation,
         standardizes_weights=spec.standardizes_weights,
     )
-    model = config.model_spec.build(norm_layer, data.image_shape, data.num_classes)
+    try:
+        model = config.model_spec.build(norm_layer, data.image_shape, data.num_classes)
+    except ConfigError as error:
+        if config.model_spec.norm_channels or str(error).startswith("model="):
+            raise
+        raise ConfigError(f"model={config.model!r}: {error}") from error.__cause__
     if norm_layer.made:
         return Network(model, _sites_made(config, norm_layer, model))
     if spec.standardizes_weights:
@@ -122,13 +128,22 @@ def _assemble(config: TrainConfig) -> Network:
         sites = tuple(swap_norms(model, norm_layer))
     except ConfigError as error:
         raise ConfigError(f"model={config.model!r}: {error}") from error.__cause__
+    return Network(model, sites, build_notes(config, sites))
+
+
+def build_notes(config: TrainConfig, sites: Sequence[NormSite]) -> tuple[str, ...]:
+    """Return what to tell the user of a network that was made elsewhere, a line each."""
+    notes = []
     kept = sum(site.kept for site in sites)
-    notes = [f"{config.model}: {len(sites) - kept} norm layers exchanged for {config.arm}"]
-    if kept:
-        notes[0] += f", {kept} kept as they are"
-    if data.image_shape[0] == 1 and config.model.partition(":")[0] in LIBRARIES:
+    exchanged = sum(not site.kept and site.was != site.became for site in sites)
+    if kept or exchanged:
+        layers = count(exchanged, "norm layer")
+        notes.append(f"{config.model}: {layers} exchanged for {config.arm}")
+        notes[0] += f", {kept} kept as they are" * bool(kept)
+    one_channel = images_of(config).image_shape[0] == 1
+    if one_channel and config.model.partition(":")[0] in LIBRARIES:
         notes.append(f"{config.model}: its first convolution is made for one channel")
-    return Network(model, sites, tuple(notes))
+    return tuple(notes)
 
 
 def _sites_made(
@@ -172,10 +187,11 @@ def _check_groups(config: TrainConfig, channels: Mapping[str, int]) -> None:
         return
     setting = "num_groups" if config.group_size is None else "group_size"
     value = getattr(config, setting)
-    for name, count in channels.items():
-        if value != AUTO_GROUPS and count % value:
+    for name, num_channels in channels.items():
+        if value != AUTO_GROUPS and num_channels % value:
             raise ConfigError(
-                f"{setting}={value} does not divide the {count} channels of norm layer {name!r}; "
+                f"{setting}={value} does not divide the {num_channels} channels of norm layer "
+                f"{name!r}; "
                 f"set {setting} to one of {divisors(math.gcd(*channels.values()))}, or num_groups "
                 "to auto"
             )
