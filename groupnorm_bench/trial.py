@@ -140,8 +140,9 @@ class _Trial:
 
     def run(self, options: TrackingOptions) -> RunResult:
         try:
+            say, hint = self.hooks.say, self.hooks.note
             with track(
-                self.config, self.folder.path, options, self.hooks.say, self.result.wandb
+                self.config, self.folder.path, options, say, self.result.wandb, hint
             ) as tracker:
                 if tracker.info:
                     self.result = self.result.replace(wandb=tracker.info)

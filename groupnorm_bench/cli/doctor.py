@@ -33,10 +33,11 @@ def doctor_command(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json([asdict(finding) for finding in findings])
         return
+    width = max(len(finding.what) for finding in findings)
     for finding in findings:
-        typer.echo(f"{finding.what:<12}{finding.found}")
+        typer.echo(f"{finding.what:<{width}}  {finding.found}")
         if finding.advice:
-            typer.echo(f"{'':<12}-> {finding.advice}")
+            typer.echo(f"{'':<{width}}  -> {finding.advice}")
 
 
 def _python() -> Finding:

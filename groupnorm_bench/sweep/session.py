@@ -257,7 +257,9 @@ class Session:
         keep_question(self.plan, self._options.runs, self._note)
         if not self.has_work:
             return
-        executor, tracking = choose_executor(self._options.executor, self._tracking, self._say)
+        executor, tracking = choose_executor(
+            self._options.executor, self._tracking, self._say, self._note
+        )
         spec = EXECUTORS[executor]
         if not spec.needs_wandb:  # an agent's runs see to it themselves
             compile_ahead(sample_todo(self.plan), self._say)
@@ -382,8 +384,12 @@ def sweep(
     return session.run(watch=watch, should_stop=should_stop)
 
 
-def choose_executor(name: str, tracking: TrackingOptions, say: Say) -> tuple[str, TrackingOptions]:
+def choose_executor(
+    name: str, tracking: TrackingOptions, say: Say, note: Say
+) -> tuple[str, TrackingOptions]:
     """Return the executor, and the options with their mode resolved: W&B is asked once.
+
+    `note` is told where there is no login and none was asked for, `say` of any other lack.
 
     Raises:
         TrackingError: it needs W&B online, and that cannot be had.
@@ -391,12 +397,16 @@ def choose_executor(name: str, tracking: TrackingOptions, say: Say) -> tuple[str
     from groupnorm_bench.tracking.login import resolve_mode
 
     problems: list[str] = []
-    mode = resolve_mode(tracking.mode, problems.append)
+    hints: list[str] = []
+    mode = resolve_mode(tracking.mode, problems.append, hints.append)
     if name != AUTO_EXECUTOR and EXECUTORS[name].needs_wandb and mode != "online":
-        why = problems[0].partition(", keeping")[0] if problems else f"--wandb {mode}"
+        lines = problems + hints
+        why = lines[0].partition(", keeping")[0] if lines else f"--wandb {mode}"
         raise TrackingError(f"executor={name} needs W&B online ({why}); use --executor local")
     for line in problems:
         say(line)
+    for line in hints:
+        note(line)
     if name == AUTO_EXECUTOR:
         name = "wandb" if mode == "online" else "local"
     return name, dataclasses.replace(tracking, mode=mode)

@@ -52,11 +52,16 @@ def require_login() -> None:
         raise TrackingError(f"W&B: not online ({problem}); check the key and the network")
 
 
-def resolve_mode(mode: Mode, say: Say) -> Mode:
+def resolve_mode(mode: Mode, say: Say, hint: Say | None = None) -> Mode:
     """Return the mode that can be had: `auto` is online where a login is found, else offline.
 
     `auto` obeys WANDB_MODE, as W&B's own client does. A server that cannot be reached makes
     online offline too, with one line.
+
+    Args:
+        mode: what was asked for.
+        say: called where W&B cannot be used as asked.
+        hint: called where nobody asked and nobody is logged in; `say` if None.
 
     Raises:
         ConfigError: WANDB_MODE is none of W&B's.
@@ -74,7 +79,9 @@ def resolve_mode(mode: Mode, say: Say) -> Mode:
     if problem is None:
         return "online"
     if problem == NO_LOGIN and mode == "auto":
-        say("W&B: no login found, keeping the run offline (wandb login; later: gnbench sync)")
+        (hint or say)(
+            "W&B: no login found, keeping the run offline (wandb login; later: gnbench sync)"
+        )
     else:
         say(f"W&B: not online ({problem}), keeping the run offline (later: gnbench sync)")
     return "offline"

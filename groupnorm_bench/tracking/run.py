@@ -127,6 +127,7 @@ def track(
     options: TrackingOptions,
     say: Say,
     previous: dict[str, Any] | None = None,
+    hint: Say | None = None,
 ) -> Iterator[Tracker]:
     """Open the W&B run of a trial; leaving by an exception marks it failed.
 
@@ -136,8 +137,9 @@ def track(
         options: mode, project, entity, suite, tags.
         say: called with at most one line when W&B cannot be used as asked.
         previous: `wandb` of the folder's result where the run is being continued.
+        hint: called instead of `say` where there is no login, and `auto` was asked for.
     """
-    mode = resolve_mode(options.mode, say)
+    mode = resolve_mode(options.mode, say, hint)
     if mode == "disabled":
         yield Tracker(say)
         return

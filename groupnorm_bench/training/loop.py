@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groupnorm_bench.datasets.load import load_dataset, resolve_dataset
+from groupnorm_bench.datasets.place import default_data_dir
 from groupnorm_bench.datasets.tensors import Dataset
 from groupnorm_bench.errors import ConfigError, TrainingDiverged, TrainingStopped
 from groupnorm_bench.metrics import EpochRow
@@ -49,7 +50,7 @@ def train(
     config: TrainConfig,
     dataset: Dataset | None = None,
     *,
-    data_dir: Path = Path("data"),
+    data_dir: Path | None = None,
     hooks: Hooks | None = None,
     checkpoint: dict[str, Any] | None = None,
 ) -> TrainOutcome:
@@ -59,7 +60,7 @@ def train(
         config: the run. With the same config, machine and thread count the result is bit-equal,
             also when a run was stopped and continued from a checkpoint.
         dataset: loaded data, before `train_limit`; loaded from `data_dir` if None.
-        data_dir: used only if `dataset` is None.
+        data_dir: used only if `dataset` is None; the command line's folder of data sets if None.
         hooks: called while training.
         checkpoint: what `hooks.save` was last called with, to go on from there.
 
@@ -71,15 +72,17 @@ def train(
             before that step) or on the validation images.
         TrainingStopped: `hooks.should_stop` said so, after `hooks.save`.
     """
+    hooks = hooks or Hooks()
     if dataset is None:
-        name = resolve_dataset(config.dataset, data_dir)
-        dataset = load_dataset(name, data_dir)
+        folder = data_dir or default_data_dir()
+        name = resolve_dataset(config.dataset, folder, hooks.say)
+        dataset = load_dataset(name, folder)
         config = config.replace(dataset=name)
     device = resolve_device(config.device)
     training = Training(config, dataset, device)
     if checkpoint is not None:
         training.restore(checkpoint)
-    return training.run(hooks or Hooks())
+    return training.run(hooks)
 
 
 class Training:

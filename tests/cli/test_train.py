@@ -433,3 +433,8 @@ def test_a_setting_that_is_true_may_stand_without_a_value(capsys, tmp_path, type
     """As W&B's agents write it for `${args_no_boolean_flags}`."""
     code = run([*TINY, "--weight-decay", "0.1", *typed, "--out", str(tmp_path), "--json"])
     assert (code, json.loads(capsys.readouterr().out)["config"]["weight_decay_all"]) == (0, meant)
+
+
+def test_quiet_leaves_out_hints(capsys, tmp_path):
+    assert run([*TINY[:-4], "--device", "cpu", "--quiet", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().err == ""

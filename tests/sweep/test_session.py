@@ -101,9 +101,9 @@ def test_what_is_not_valid_is_refused_before_anything_is_trained(file, options, 
 
 def test_auto_is_wandbs_agents_where_wandb_takes_our_key(wandb_server, wandb_env):
     tracking = TrackingOptions(project="p")
-    assert choose_executor("auto", tracking, print)[0] == "wandb"
+    assert choose_executor("auto", tracking, print, print)[0] == "wandb"
     offline = TrackingOptions(mode="offline")
-    assert choose_executor("auto", offline, print) == ("local", offline)
+    assert choose_executor("auto", offline, print, print) == ("local", offline)
 
 
 @pytest.mark.parametrize("name", EXECUTORS)

@@ -230,3 +230,12 @@ def test_a_stopped_run_that_is_tracked_leaves_no_traceback_on_the_terminal(digit
     output = capfd.readouterr()
     assert "Traceback" not in output.err + output.out
     assert len(list(tmp_path.glob("*/wandb/offline-run-*"))) == 1
+
+
+def test_python_has_the_data_folder_of_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said: list[str] = []
+    config = TrainConfig(max_steps=1, batch_size=16, train_limit=64, device="cpu")
+    train(config, hooks=Hooks(say=said.append))
+    assert "bundled digits" in said[0]
+    assert list(tmp_path.iterdir()) == []  # no ./data
