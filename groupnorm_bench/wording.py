@@ -44,10 +44,18 @@ def printable(text: str, limit: int = 300) -> str:
     ('1.0\\x1b[2J next', 'räume 2')
     """
     line = " ".join(text.split())
-    shown = line if len(line) <= limit else line[: limit - 3] + "..."
+    return visible(line if len(line) <= limit else line[: limit - 3] + "...")
+
+
+def visible(text: str) -> str:
+    r"""Return text with its control characters, line breaks too, spelled out.
+
+    >>> visible("a  b\x1b[2J")
+    'a  b\\x1b[2J'
+    """
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for c in shown
+        for c in text
     )
 
 

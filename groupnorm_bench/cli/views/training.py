@@ -15,14 +15,15 @@ from rich.progress import (
 )
 
 from groupnorm_bench.metrics import EpochRow
+from groupnorm_bench.wording import visible
 
 _BAR_ROOM = 24
 """Columns that the shortest bar and the time take."""
 
 
 def say(line: str) -> None:
-    """Write a line for the user to stderr."""
-    print(line, file=sys.stderr, flush=True)
+    """Write a line for the user to stderr; control characters of foreign names are spelled out."""
+    print(visible(line), file=sys.stderr, flush=True)
 
 
 class TrainProgress:

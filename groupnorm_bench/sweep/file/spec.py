@@ -20,6 +20,7 @@ from groupnorm_bench.settings.yamlfile import YamlFile, read_yaml
 from groupnorm_bench.sweep.file.axes import Axis, read_axes
 from groupnorm_bench.sweep.file.distributions import as_number, with_numbers
 from groupnorm_bench.sweep.file.question import read_question
+from groupnorm_bench.wording import printable
 
 Method = Literal["grid", "random", "bayes"]
 METHODS = ("grid", "random", "bayes")
@@ -43,6 +44,8 @@ _UNSUPPORTED = {
     "metrics": "a sweep here goes by one; write `metric:`",
     "scheduler": "gnbench schedules the runs itself",
 }
+_NAMES = ("name", "project", "entity")
+"""Shown wherever runs are told of."""
 _TEXTS = ("name", "description", "project", "entity", "program", "kind", "apiVersion")
 
 
@@ -131,7 +134,7 @@ def read_spec(path: Path) -> SweepSpec:
         metric=metric,
         early_terminate=_early_terminate(document, metric),
         run_cap=_run_cap(document),
-        name=data.get("name") or path.stem,
+        name=(data.get("name") or printable(path.stem)).strip(),
         description=data.get("description"),
         project=data.get("project"),
         entity=data.get("entity"),
@@ -165,6 +168,11 @@ def _check_keys(document: YamlFile) -> None:
             raise SweepError(f"{document.where(key)} unknown key {key!r}{nearest(key, _KEYS)}")
         if key in _TEXTS and (not isinstance(value, str) or not value):
             raise SweepError(f"{document.where(key)} {key}={value!r} is not text; write a word")
+        if key in _NAMES and not str(value or "").strip().isprintable():
+            raise SweepError(
+                f"{document.where(key)} {key}={value!r} has line breaks or control characters; "
+                "write it without them"
+            )
 
 
 _MACRO = re.compile(r"\$\{(env|interpreter|program|args\w*|envvar:\w+)\}")

@@ -298,6 +298,11 @@ BAD = [
         "s.yaml:5 early_terminate needs min_iter, or max_iter and s",
     ),
     (
+        'name: "\\e]0;OWNED\\a"\n' + GRID + LR,
+        "s.yaml:1 name='\\x1b]0;OWNED\\x07' has line breaks or control characters",
+    ),
+    ('project: "a\\nb"\n' + GRID + LR, "s.yaml:1 project='a\\nb' has line breaks or control"),
+    (
         GRID + LR + "metric: {name: train_seconds}\n" + STOP + "{type: hyperband, min_iter: 1}\n",
         "s.yaml:5 early_terminate goes by epochs, but metric train_seconds is known only at the",
     ),
