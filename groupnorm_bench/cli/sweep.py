@@ -148,7 +148,7 @@ def sweep_command(
     if dry_run:
         _print_plan(session, as_json, quiet)
         return 0
-    if session.plan.is_large and not yes:
+    if session.is_large and not yes:
         _confirm(session)
     session.open()
     with StopSignal() as stop:
@@ -165,11 +165,14 @@ def _print_plan(session: Session, as_json: bool, quiet: bool) -> None:
     with Waiting("training some steps of each kind of run, to tell what it costs", quiet=quiet):
         estimate = session.estimate()
     if as_json:
-        print_json(plan_to_json(session.plan, estimate))
+        tuning = None if session.tuning is None else (session.tuning, session.is_tuned)
+        print_json(plan_to_json(session.plan, estimate, tuning))
         return
     from groupnorm_bench.cli.views.plan import draw_plan
+    from groupnorm_bench.sweep.plan.tuning import describe_tuning
 
-    print_drawn(draw_plan(session.plan, estimate))
+    first = [describe_tuning(session.plan, session.tuning)] if session.tuning else []
+    print_drawn(draw_plan(session.plan, estimate, first))
 
 
 def _confirm(session: Session) -> None:
@@ -179,7 +182,7 @@ def _confirm(session: Session) -> None:
         ConfigError: nobody is there to ask.
         Abort: they do not agree.
     """
-    todo = session.plan.num_todo
+    todo = session.num_todo
     if not sys.stdin.isatty():
         raise ConfigError(f"{todo:,} runs to do; type --yes to start so many, or --dry-run")
     estimate = session.estimate()
@@ -195,18 +198,25 @@ def run_watched(session: Session, stop: StopSignal, quiet: bool) -> SweepOutcome
     plan, metric = session.plan, session.metric
     if not session.has_work:
         return session.run()
+    tuning = session.tuning
+    before = 0 if tuning is None else tuning.num_reused + tuning.num_failed
+    apart = frozenset(() if tuning is None else tuning.seeds)  # no result of theirs is shown
+
+    def total() -> int:
+        return session.num_runs - plan.num_failed - before
+
     board = Board(
-        total=session.num_runs - plan.num_failed,
+        total=total(),
         slots=session.slots,
         metric=metric.name,
         lower_is_better=metric.goal == "minimize",
-        value=lambda result: metric_value(metric, result),
+        value=lambda result: None if result.seed in apart else metric_value(metric, result),
     )
     board.reuse(session.reused)
     with make_view(board, quiet=quiet) as view:
 
         def watch(event: SweepEvent) -> None:
-            board.total = max(board.total, session.num_runs - plan.num_failed)
+            board.total = max(board.total, total())
             if session.deciding is not None:
                 board.verdicts = session.deciding.judged.open
             board.hear(event)
@@ -234,10 +244,15 @@ def _print_outcome(outcome: SweepOutcome, out: Path, as_json: bool, quiet: bool)
         typer.echo("\n" + "\n".join(outcome.closing))
     if not quiet:
         typer.echo(
-            f"\n{len(outcome.trained):,} runs trained in {clock(outcome.seconds)}, "
+            f"\n{len(outcome.trained) + len(outcome.tuned):,} runs trained in "
+            f"{clock(outcome.seconds)}{_to_tune(outcome)}, "
             f"{_num_reused(outcome):,} reused, in {out}"
         )
         typer.echo(f"next: gnbench compare {out}   gnbench report {out}")
+
+
+def _to_tune(outcome: SweepOutcome) -> str:
+    return f" ({len(outcome.tuned):,} of them to tune)" if outcome.tuned else ""
 
 
 def _num_reused(outcome: SweepOutcome) -> int:
@@ -254,6 +269,7 @@ def _as_data(outcome: SweepOutcome) -> dict[str, object]:
         "grid_points": plan.grid_points,
         "cells": plan.num_cells,
         "runs": outcome.num_runs,
+        **_tuning_of(outcome),
         "reused": _num_reused(outcome),
         "failed_before": plan.num_failed,
         "todo": plan.num_todo,
@@ -265,6 +281,15 @@ def _as_data(outcome: SweepOutcome) -> dict[str, object]:
             {"run": failure.run.name, "reason": failure.reason} for failure in outcome.failures
         ],
     }
+
+
+def _tuning_of(outcome: SweepOutcome) -> dict[str, object]:
+    """Return what `--json` adds where the arms were tuned."""
+    tuning = outcome.tuning
+    if tuning is None:
+        return {}
+    told = {"runs": tuning.num_runs, "trained": len(outcome.tuned), "seeds": list(tuning.seeds)}
+    return {"tuning": told | {"done": tuning.num_reused}}
 
 
 def _verdicts_of(outcome: SweepOutcome) -> dict[str, object]:
@@ -292,13 +317,15 @@ def raise_what_remains(outcome: SweepOutcome, out: Path, stop: StopSignal) -> No
     from groupnorm_bench.runs import RunFolder
 
     plan, results = outcome.plan, outcome.results
-    settled = sum(result.status != "failed" for result in results)
+    settled = outcome.num_runs - outcome.num_left
     if stop() and outcome.stopped:
         raise stop.stopped(
             f"{settled:,} of {outcome.num_runs:,} runs are safe in {out}, those under way have a "
             "checkpoint; type the same command to go on"
         )
     failed = outcome.count("failed") + plan.num_failed
+    failed += 0 if outcome.tuning is None else outcome.tuning.num_failed
+    failed += sum(result.status == "failed" for result in outcome.tuned.values())
     diverged = sum(result.status == "diverged" for result in results)
     if not failed and not diverged:
         return

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from groupnorm_bench.compare.choice import as_tuned
 from groupnorm_bench.compare.choice import choose as choose_cells
 from groupnorm_bench.compare.contrast import Comparison, Rule
 from groupnorm_bench.compare.load import load_runs
-from groupnorm_bench.compare.question import Family, Question
+from groupnorm_bench.compare.question import Family, Question, Tune
 from groupnorm_bench.compare.rows import RunTable
 from groupnorm_bench.compare.verdicts import compare_runs
 from groupnorm_bench.errors import CompareError
+from groupnorm_bench.wording import count
+
+if TYPE_CHECKING:
+    from groupnorm_bench.tracking.sweeps import SweepRecord
 
 RunSource = RunTable | str | Path | Sequence[str | Path]
 """Runs at hand, or where they lie: folders, or `ENTITY/PROJECT[/SWEEP]` on W&B."""
@@ -71,13 +77,8 @@ def asked_of(runs: RunSource) -> tuple[Question, tuple[Family, ...]]:
 
     Where they ask different questions, none of them is put.
     """
-    if isinstance(runs, RunTable):
-        return Question(), ()
-    from groupnorm_bench.tracking.sweeps import find_records
-
-    places = [Path(place) for place in ([runs] if isinstance(runs, str | Path) else runs)]
-    records, _ = find_records(place for place in places if place.is_dir())
-    asked = [record.question for _, record in records if record.question]
+    records = [record for record in _records(runs) if not record.tunes]
+    asked = [record.question for record in records if record.question]
     families = tuple(
         Family(
             name=record.name,
@@ -85,10 +86,47 @@ def asked_of(runs: RunSource) -> tuple[Question, tuple[Family, ...]]:
             contrasts=record.contrasts,
             file=record.file,
         )
-        for _, record in records
+        for record in records
     )
     same = len(asked) == 1 or (asked and all(one == asked[0] for one in asked))
     return Question.from_mapping(asked[0]) if same else Question(), families
+
+
+def _records(runs: RunSource) -> list[SweepRecord]:
+    """Return what sweeps wrote down in the folders; of runs at hand, nothing is known."""
+    if isinstance(runs, RunTable):
+        return []
+    from groupnorm_bench.tracking.sweeps import find_records
+
+    places = [Path(place) for place in ([runs] if isinstance(runs, str | Path) else runs)]
+    return [record for _, record in find_records(place for place in places if place.is_dir())[0]]
+
+
+def _reported(table: RunTable, records: Sequence[SweepRecord]) -> RunTable:
+    """Return the runs without those that tuned a sweep; its own ones as what it tuned them to.
+
+    Raises:
+        CompareError: nothing is left.
+    """
+    tuning = {name for record in records if record.tunes for name in record.runs}
+    tunes = {
+        name: Tune.from_mapping(record.question["tune"])
+        for record in records
+        if not record.tunes and record.question.get("tune")
+        for name in record.runs
+    }
+    if not tuning and not tunes:
+        return table
+    rows = tuple(
+        as_tuned(row, tunes[row.name]) if row.name in tunes else row
+        for row in table.rows
+        if row.name not in tuning
+    )
+    left_out = len(table.rows) - len(rows)
+    if not rows:
+        raise CompareError(f"all of {left_out} runs tune a sweep, and are never reported; go on")
+    told = [f"{count(left_out, 'run')} that tuned a sweep not reported"] if left_out else []
+    return dataclasses.replace(table, rows=rows, problems=(*table.problems, *told))
 
 
 def chosen_runs(
@@ -107,6 +145,7 @@ def chosen_runs(
         table = runs if where is None else runs.where(where)
     else:
         table = load_runs([runs] if isinstance(runs, str | Path) else runs, where)
+        table = _reported(table, _records(runs))
     names = tuple(choose)
     if choose_seeds and not names:
         raise CompareError("seeds to choose by have no use without --choose; name a setting")

@@ -7,6 +7,7 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+from groupnorm_bench.compare.question import Tune
 from groupnorm_bench.compare.rows import RunRow, RunTable
 from groupnorm_bench.errors import CompareError, nearest
 from groupnorm_bench.settings.fields import ARM_SETTINGS, SETTINGS
@@ -55,7 +56,10 @@ def choose(
     for row in tuning:
         group = groups.setdefault(_rest(row, names), {})
         group.setdefault(json.dumps([row.value(name) for name in names]), []).append(row)
-    best = [_best(list(group.values()), metric) for group in groups.values()]
+    best = []
+    for group in groups.values():
+        candidates = list(group.values())
+        best.append(candidates[choose_candidate(candidates, metric)])
     if seeds:
         cells = {(row.cell, row.code) for rows in best for row in rows}
         kept = [row for row in marked if row.seed not in seeds and (row.cell, row.code) in cells]
@@ -70,6 +74,12 @@ def choose(
     )
 
 
+def as_tuned(row: RunRow, tune: Tune) -> RunRow:
+    """Return the row of an arm at its own best values: they do not make its setting."""
+    names = tuple(tune.settings)
+    return dataclasses.replace(row, chosen=names, called=tune.arm_of(row.config))
+
+
 def _rest(row: RunRow, names: Sequence[str]) -> str:
     """Return the key of the rows among which the choice is made."""
     arm = {n: v for n, v in row.config.cell_settings.items() if n in ARM_SETTINGS}
@@ -77,9 +87,17 @@ def _rest(row: RunRow, names: Sequence[str]) -> str:
     return json.dumps([rest, row.code], sort_keys=True)
 
 
-def _best(candidates: list[list[RunRow]], metric: str) -> list[RunRow]:
+def choose_candidate(candidates: Sequence[Sequence[RunRow]], metric: str) -> int:
+    """Return which of some candidates, each a list of its runs, has the highest mean.
+
+    Over the seeds that all of them finished; one with a diverged run loses to those without. The
+    first wins a tie, and where none has finished a run.
+
+    Raises:
+        CompareError: they share no seed.
+    """
     if len(candidates) == 1:
-        return candidates[0]
+        return 0
     scores: list[dict[int, float]] = []
     for rows in candidates:
         finished = {row.seed: row.metric(metric) for row in rows if row.status == "finished"}
@@ -88,11 +106,11 @@ def _best(candidates: list[list[RunRow]], metric: str) -> list[RunRow]:
     running = [i for i, score in enumerate(scores) if score]
     running = [i for i in running if steady[i]] or running
     if not running:
-        return [row for rows in candidates for row in rows]
+        return 0
     seeds = set.intersection(*(set(scores[i]) for i in running))
     if not seeds:
         raise CompareError(
             f"no seed was finished by every candidate of {candidates[0][0].arm}, so none can be "
             "chosen; train the same seeds"
         )
-    return candidates[max(running, key=lambda i: sum(scores[i][seed] for seed in seeds))]
+    return max(running, key=lambda i: sum(scores[i][seed] for seed in seeds))

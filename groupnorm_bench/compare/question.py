@@ -10,10 +10,13 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from groupnorm_bench.compare.anytime import FIRST_LOOK
 from groupnorm_bench.errors import CompareError, nearest
+
+if TYPE_CHECKING:
+    from groupnorm_bench.settings.config import TrainConfig
 
 Decide = Literal["each", "mean", "slope"]
 
@@ -22,15 +25,38 @@ Decide = Literal["each", "mean", "slope"]
 class Tune:
     """Settings that each arm may have its own best value of, found on seeds of their own."""
 
-    settings: Mapping[str, tuple[Any, ...]]
-    """The values to try, by setting: the same for every arm that reads it."""
+    settings: Mapping[str, tuple[Any, ...] | Mapping[str, tuple[Any, ...]]]
+    """The values to try, by setting: the same for every arm that reads it, or by arm."""
     seeds: tuple[int, ...]
     """Used for nothing else; never reported."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as `from_mapping` takes them."""
-        values = {name: list(values) for name, values in self.settings.items()}
+        values = {
+            name: {arm: list(each) for arm, each in values.items()}
+            if isinstance(values, Mapping)
+            else list(values)
+            for name, values in self.settings.items()
+        }
         return {"settings": values, "seeds": list(self.seeds)}
+
+    def arm_of(self, config: TrainConfig) -> str:
+        """Return what an arm is called: `group`, not `group-g8`, where its groups are tuned."""
+        if "num_groups" in self.settings and config.norm_spec.reads_groups:
+            return config.replace(num_groups=1, group_size=None).arm.removesuffix("-g1")
+        return config.arm
+
+    def settings_of(self, config: TrainConfig) -> dict[str, tuple[Any, ...]]:
+        """Return what a config's arm may choose from: the settings that it reads, with values."""
+        found = {}
+        for name, values in self.settings.items():
+            if name in config.inert:
+                continue
+            if isinstance(values, Mapping):
+                values = values.get(self.arm_of(config), ())
+            if values:
+                found[name] = tuple(values)
+        return found
 
     @classmethod
     def from_mapping(cls, data: Mapping[str, Any]) -> Self:
@@ -44,14 +70,21 @@ class Tune:
         if not isinstance(settings, Mapping) or not settings:
             raise CompareError(f"tune settings={settings!r} names none; as {{lr: [0.001, 0.003]}}")
         for name, values in settings.items():
-            if not isinstance(values, list | tuple) or len(values) < 2:
-                raise CompareError(f"tune {name}={values!r} is no choice; list two values or more")
+            each = list(values.values()) if isinstance(values, Mapping) else [values]
+            for one in each or [None]:
+                if not isinstance(one, list | tuple) or len(one) < 2:
+                    raise CompareError(f"tune {name}={one!r} is no choice; list two values or more")
         if not isinstance(seeds, list | tuple) or not all(map(_is_seed, seeds)) or not seeds:
             raise CompareError(
                 f"tune seeds={seeds!r} are no seeds; list some that the runs do not use, "
                 "as [1000, 1001, 1002]"
             )
-        named = {str(name): tuple(values) for name, values in settings.items()}
+        named = {
+            str(name): {str(arm): tuple(each) for arm, each in values.items()}
+            if isinstance(values, Mapping)
+            else tuple(values)
+            for name, values in settings.items()
+        }
         return cls(settings=named, seeds=tuple(dict.fromkeys(seeds)))
 
 
@@ -101,6 +134,10 @@ class Question:
             raise CompareError(f"metric={self.metric!r} is not a metric's name; try test/accuracy")
         if not isinstance(self.until_decided, bool):
             raise CompareError(f"until_decided={self.until_decided!r} is not true or false")
+
+    def arm_of(self, config: TrainConfig) -> str:
+        """Return what a config's arm is called: by what of it is not tuned."""
+        return config.arm if self.tune is None else self.tune.arm_of(config)
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed, checked anew."""

@@ -42,10 +42,12 @@ class RunRow:
     """The folder's path or the run's URL, for messages."""
     chosen: tuple[str, ...] = ()
     """Settings that were picked on validation, per arm: they are left out of `setting`."""
+    called: str = ""
+    """The arm's name where its own settings are among the chosen; else that of the result."""
 
     @cached_property
     def arm(self) -> str:
-        return self.result.arm
+        return self.called or self.result.arm
 
     @cached_property
     def cell(self) -> str:

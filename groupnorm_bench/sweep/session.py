@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from groupnorm_bench.errors import ConfigError, RunFolderError, TrackingError, nearest
-from groupnorm_bench.runs import FoundRun, RunResult, find_runs
+from groupnorm_bench.runs import FoundRun, RunFolder, RunResult, find_runs
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import SETTINGS
 from groupnorm_bench.sweep.executors import AUTO_EXECUTOR, EXECUTORS, EngineOptions
 from groupnorm_bench.sweep.executors.local.devices import slots_for
-from groupnorm_bench.sweep.executors.protocol import Ended
+from groupnorm_bench.sweep.executors.protocol import Ended, StopAsked
 from groupnorm_bench.sweep.file.override import override
 from groupnorm_bench.sweep.file.spec import Metric, SweepSpec, read_spec
 from groupnorm_bench.sweep.plan.deciding import (
@@ -26,10 +26,11 @@ from groupnorm_bench.sweep.plan.deciding import (
     asked_by,
     closing,
 )
-from groupnorm_bench.sweep.plan.describe import Cost, cost_of, headline, sample_todo
-from groupnorm_bench.sweep.plan.plan import Plan, build_plan
+from groupnorm_bench.sweep.plan.describe import Cost, cost_of, headline, sample_todo, together
+from groupnorm_bench.sweep.plan.plan import LARGE, Plan, build_plan
 from groupnorm_bench.sweep.plan.pruner import metric_value
-from groupnorm_bench.sweep.plan.sources import make_source
+from groupnorm_bench.sweep.plan.sources import Source, make_source
+from groupnorm_bench.sweep.plan.tuning import describe_tuning, tuned_plan, tuning_plan
 from groupnorm_bench.sweep.scheduler import Failed, Reused, ScheduleOutcome, Scheduler, SweepEvent
 from groupnorm_bench.tracking.options import DEFAULT_PROJECT, Mode, Say, TrackingOptions
 from groupnorm_bench.tracking.variables import obeyed
@@ -66,6 +67,10 @@ class SweepOutcome:
     """How its question stands, where it was run until decided."""
     closing: tuple[str, ...] = ()
     """The verdicts in words, and what they cost, likewise."""
+    tuning: Plan | None = None
+    """The runs that tune the arms first, where the question has some; never among the results."""
+    tuned: dict[str, RunResult] = dataclasses.field(default_factory=dict)
+    """By run name: those of them that this call trained."""
 
     @property
     def results(self) -> list[RunResult]:
@@ -75,7 +80,9 @@ class SweepOutcome:
     @property
     def num_left(self) -> int:
         """Runs without a result so far; `retry_failed` takes up those that failed."""
-        return self.num_runs - sum(result.status != "failed" for result in self.results)
+        tuned = self.tuning.num_reused if self.tuning else 0
+        settled = sum(result.status != "failed" for result in self.results)
+        return self.num_runs - tuned - settled
 
     def count(self, status: str) -> int:
         """Return how many of the runs trained now ended with `status`."""
@@ -170,23 +177,48 @@ class Session:
         )
         self._tracking = obeyed(tracking, note, runs_dir=None)
         self._found = _find(options.runs, note)
+        is_tuned = spec.question is not None and spec.question.tune is not None
         self.plan = build_plan(
             spec,
             base=base,
             seeds=options.seeds,
             run_cap=options.run_cap,
             search_seed=options.search_seed,
-            found=self._found,
+            found=() if is_tuned else self._found,
             retry_failed=options.retry_failed,
             resolve_dataset=lambda name: resolve_dataset(name, data_dir, say),
         )
+        self._untuned = self.plan
+        self.tuning = self._plan_tuning() if is_tuned else None
         self.metric = self.plan.spec.metric or Metric(name="val/accuracy", goal="maximize")
         self.deciding = self._decide()
+        if self.is_tuned:
+            self._tune()
         self.reused = self._find_reused()
         most = max(self.plan.num_todo, 1 if self.deciding is None else self.plan.num_cells)
-        self.slots = min(self._slots, most)
+        self.slots = min(self._slots, max(most, self.tuning.num_todo if self.tuning else 0))
+        self._executor = ""
         self._engine: Executor | None = None
         self._shown: LocalSweep | None = None
+
+    def _plan_tuning(self) -> Plan:
+        retry = self._options.retry_failed
+        return tuning_plan(self._untuned, self._found, retry_failed=retry)
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether the plan's runs are the ones to train: no value of theirs is still open."""
+        return self.tuning is None or self.tuning.num_reused == self.tuning.num_runs
+
+    def _tune(self) -> list[str]:
+        """Set each cell to the values that validated best; return a line for each."""
+        if self.tuning is None:
+            return []
+        self.plan, lines = tuned_plan(
+            self._untuned, self.tuning, self._found, retry_failed=self._options.retry_failed
+        )
+        self.deciding = self._decide()
+        return lines
 
     def _decide(self) -> DecidingSource | None:
         """Return the source that adds seeds until it is decided, where that was asked for."""
@@ -200,19 +232,31 @@ class Session:
             return None
         if most is None:
             most = (question and question.max_seeds) or MOST_SEEDS
-        return DecidingSource(self.plan, self._found, most)
+        return DecidingSource(self.plan, self._found if self.is_tuned else (), most)
 
     @property
     def has_work(self) -> bool:
         """Whether anything is left to train."""
+        if self.tuning is not None and not self.is_tuned:
+            return self.tuning.num_todo > 0
         return self.plan.num_todo > 0 if self.deciding is None else self.deciding.has_more
 
     @property
+    def num_todo(self) -> int:
+        """Runs that are to be trained now, those that tune it as well."""
+        return self.plan.num_todo + (self.tuning.num_todo if self.tuning else 0)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether a person should confirm it before it starts."""
+        return self.num_todo > LARGE
+
+    @property
     def num_runs(self) -> int:
-        """Runs asked for so far: of a sweep until decided, those that it has added as well."""
-        if self.deciding is None:
-            return self.plan.num_runs
-        return max(self.plan.num_runs, self.deciding.num_asked)
+        """Runs asked for so far: those that tune it as well, and those added until decided."""
+        first = self.tuning.num_runs if self.tuning else 0
+        added = self.deciding.num_asked if self.deciding else 0
+        return first + max(self.plan.num_runs, added)
 
     def _find_reused(self) -> list[RunResult]:
         """Return the results that were there when this session was made."""
@@ -222,8 +266,16 @@ class Session:
         return [run.result for run in self._found if run.result.config.name in settled]
 
     def estimate(self) -> Cost | None:
-        """Measure what the plan will take, in some seconds; None where nothing is to do."""
-        sample = sample_todo(self.plan)
+        """Measure what is to do will take, tuning too, in some seconds; None where nothing is."""
+        plans = [self.plan] if self.tuning is None or self.is_tuned else [self.tuning, self.plan]
+        total: Cost | None = None
+        for plan in plans:
+            cost = self._estimate(plan)
+            total = together(total, cost) if total and cost else cost or total
+        return total
+
+    def _estimate(self, plan: Plan) -> Cost | None:
+        sample = sample_todo(plan)
         if not sample:
             return None
         import torch
@@ -236,7 +288,7 @@ class Session:
             name: load_dataset(name, self._data_dir) for name in {r.dataset for r in sample}
         }
         seconds = estimate_seconds(sample, datasets)
-        return cost_of(self.plan, sample, seconds, self.slots)
+        return cost_of(plan, sample, seconds, self.slots)
 
     def open(self) -> None:
         """Make the folder of runs and the engine; W&B is asked here, and once.
@@ -246,25 +298,38 @@ class Session:
             RunFolderError: the folder, or the sweep's record in it, cannot be written.
         """
         _make(self._options.runs)
+        settled = {**self.plan.settled, **(self.tuning.settled if self.tuning else {})}
         for run in self._found:
-            if run.result.config.name in self.plan.settled:
+            if run.result.config.name in settled:
                 run.folder.tidy_if_left()
+        if self.tuning is not None:
+            self._note(describe_tuning(self._untuned, self.tuning))
         self._note(headline(self.plan))
         for line in self.plan.spec.notes:
             self._note(line)
-        from groupnorm_bench.sweep.executors.wandb.local_sweep import LocalSweep, keep_question
+        from groupnorm_bench.sweep.executors.wandb.local_sweep import keep_question
 
-        keep_question(self.plan, self._options.runs, self._note)
+        runs_dir = self._options.runs
+        keep_question(self.plan, runs_dir, self._note, is_tuned=self.is_tuned)
+        if self.tuning is not None and not self.is_tuned:
+            keep_question(self.tuning, runs_dir, self._note)
         if not self.has_work:
             return
-        executor, tracking = choose_executor(
+        self._executor, self._tracking = choose_executor(
             self._options.executor, self._tracking, self._say, self._note
         )
-        spec = EXECUTORS[executor]
+        self._begin(self.tuning if self.tuning is not None and not self.is_tuned else self.plan)
+
+    def _begin(self, plan: Plan) -> None:
+        """Make the engine of a plan, and its sweep where W&B is to show one."""
+        from groupnorm_bench.sweep.executors.wandb.local_sweep import LocalSweep
+
+        spec = EXECUTORS[self._executor]
+        tracking = dataclasses.replace(self._tracking, suite=plan.spec.name)
         if not spec.needs_wandb:  # an agent's runs see to it themselves
-            compile_ahead(sample_todo(self.plan), self._say)
+            compile_ahead(sample_todo(plan), self._say)
         if not spec.needs_wandb and tracking.mode != "disabled":
-            self._shown = LocalSweep(self.plan, self._options.runs, tracking, self._say)
+            self._shown = LocalSweep(plan, self._options.runs, tracking, self._say)
             tracking = self._shown.begin()
         options = EngineOptions(
             runs_dir=self._options.runs,
@@ -276,55 +341,91 @@ class Session:
             trial_timeout=self._options.trial_timeout,
             max_failures=self._options.max_failures,
         )
-        self._engine = spec.open(self.plan, options, self._say)
+        self._engine = spec.open(plan, options, self._say)
 
     def run(
         self,
         *,
         watch: Watch = lambda event: None,
-        should_stop: Callable[[], bool] = lambda: False,
+        should_stop: StopAsked = lambda: False,
     ) -> SweepOutcome:
-        """Train what is missing, on the engine that `open` made.
+        """Train what is missing, on the engine that `open` made; what tunes the arms first.
 
         Args:
             watch: told of everything as it happens.
             should_stop: polled; once true, runs under way checkpoint and stop.
         """
         started = time.monotonic()
+        tuned = ScheduleOutcome()
+        if self.tuning is not None and not self.is_tuned:
+            tuned = self._work(make_source(self.tuning, self._found), watch, should_stop)
+            self._settle_tuning(tuned)
         work = ScheduleOutcome()
-        if self._engine is not None:
-            work = Scheduler(
-                self._engine.source or self.deciding or make_source(self.plan, self._found),
-                self._engine,
-                self._options.runs,
-                should_stop=should_stop,
-                max_failures=self._options.max_failures,
-                watch=lambda event: self._tell(event, watch),
-            ).run()
-        if self._shown is not None:
-            is_done = not (work.stopped or work.gave_up)
-            added = self.deciding.results if self.deciding else []
-            names = [result.config.name for result in added]
-            self._shown.end([*work.results, *work.reused, *names], is_done=is_done)
-        elif self.deciding is not None:
-            from groupnorm_bench.sweep.executors.wandb.local_sweep import add_runs
+        if self.is_tuned and not (tuned.stopped or tuned.gave_up):
+            work = self._work(
+                self.deciding or make_source(self.plan, self._found), watch, should_stop
+            )
+            if self._shown is None and self.deciding is not None:
+                from groupnorm_bench.sweep.executors.wandb.local_sweep import add_runs
 
-            names = [result.config.name for result in self.deciding.results]
-            add_runs(self.plan, self._options.runs, names)
+                names = [result.config.name for result in self.deciding.results]
+                add_runs(self.plan, self._options.runs, names)
         before = {result.config.name: result for result in self.reused}
+        num_tuning = self.tuning.num_runs if self.tuning else 0
         return SweepOutcome(
             plan=self.plan,
             metric=self.metric,
             trained=work.results,
             reused=before | work.reused,
-            failures=work.failures,
-            gave_up=work.gave_up,
-            stopped=work.stopped,
+            failures=[*tuned.failures, *work.failures],
+            gave_up=tuned.gave_up or work.gave_up,
+            stopped=tuned.stopped or work.stopped,
             seconds=time.monotonic() - started,
             num_runs=self.num_runs,
             standing=self.deciding.standing if self.deciding else None,
-            closing=tuple(closing(self.deciding)) if self.deciding else (),
+            closing=tuple(closing(self.deciding, num_tuning)) if self.deciding else (),
+            tuning=self.tuning,
+            tuned=tuned.results,
         )
+
+    def _work(self, source: Source, watch: Watch, should_stop: StopAsked) -> ScheduleOutcome:
+        """Work a source off, where there is an engine; tell W&B what its sweep came to."""
+        if self._engine is None:
+            return ScheduleOutcome()
+        work = Scheduler(
+            self._engine.source or source,
+            self._engine,
+            self._options.runs,
+            should_stop=should_stop,
+            max_failures=self._options.max_failures,
+            watch=lambda event: self._tell(event, watch),
+        ).run()
+        if self._shown is not None:
+            is_done = not (work.stopped or work.gave_up)
+            added = source.results if isinstance(source, DecidingSource) else []
+            names = [result.config.name for result in added]
+            self._shown.end([*work.results, *work.reused, *names], is_done=is_done)
+        return work
+
+    def _settle_tuning(self, work: ScheduleOutcome) -> None:
+        """Take what the tuning came to; where all of it is there, begin the runs at its values."""
+        runs_dir = self._options.runs
+        results = (*work.results.values(), *work.reused.values())  # some are on W&B alone
+        here = [FoundRun(RunFolder.of(runs_dir, r.config), r) for r in results]
+        names = {run.result.config.name for run in here}
+        self._found = [run for run in self._found if run.result.config.name not in names] + here
+        self.tuning = self._plan_tuning()
+        self._engine = self._shown = None
+        if not self.is_tuned or work.stopped or work.gave_up:
+            return
+        for line in self._tune():
+            self._note(f"tuned {line}")
+        self.reused = self._find_reused()
+        from groupnorm_bench.sweep.executors.wandb.local_sweep import keep_question
+
+        keep_question(self.plan, runs_dir, self._note)
+        if self.has_work:
+            self._begin(self.plan)
 
     def _tell(self, event: SweepEvent, watch: Watch) -> None:
         watch(event)

@@ -48,6 +48,8 @@ class SweepRecord:
     """How many contrasts it asks for: the size of their family, known before the first run."""
     file: str = ""
     """The sweep file, as it was typed."""
+    tunes: str = ""
+    """The sweep whose settings these runs tune: they are never reported. Empty: none."""
 
     def path_in(self, runs_dir: Path) -> Path:
         stem = re.sub(r"[^\w.-]+", "-", self.name).strip("-.") or "sweep"
@@ -101,6 +103,7 @@ class SweepRecord:
                 question=document.get("question") or {},
                 contrasts=int(document.get("contrasts") or 0),
                 file=str(document.get("file") or ""),
+                tunes=str(document.get("tunes") or ""),
             )
             dictionaries = isinstance(record.config, dict) and isinstance(record.question, dict)
             lists = isinstance(record.name, str) and isinstance(document["runs"], list)

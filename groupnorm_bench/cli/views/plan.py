@@ -20,12 +20,18 @@ _LISTED_CELLS = 40
 _LISTED_SIZES = 6
 
 
-def draw_plan(plan: Plan, cost: Cost | None = None) -> RenderableType:
-    """Return the plan for a person: its cells as a table, then a line on each thing to know."""
+def draw_plan(plan: Plan, cost: Cost | None = None, first: Sequence[str] = ()) -> RenderableType:
+    """Return the plan for a person: its cells as a table, then a line on each thing to know.
+
+    Args:
+        plan: the sweep.
+        cost: what it takes.
+        first: lines on what goes before it.
+    """
     parts: list[RenderableType] = []
     if len(plan.runs):
         parts.append(_cell_table(plan))
-    parts.extend(Text(line) for line in _lines(plan, cost))
+    parts.extend(Text(line) for line in (*first, *_lines(plan, cost)))
     parts.extend(Text(f"note: {note}", style="yellow") for note in (*plan.notes, *warnings(plan)))
     return Group(*parts)
 

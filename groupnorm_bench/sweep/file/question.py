@@ -35,11 +35,6 @@ def read_question(sweep_file: Path) -> Question | None:
         document = read_yaml(path)
     except ConfigError as error:
         raise SweepError(str(error)) from error
-    if "tune" in document.data:
-        raise SweepError(
-            f"{document.where('tune')} tune is not served by sweeps yet; train the values on seeds "
-            "of their own and compare with --choose NAME --choose-seeds SEEDS"
-        )
     try:
         question = Question.from_mapping(document.data)
     except CompareError as error:

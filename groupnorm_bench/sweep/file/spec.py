@@ -101,6 +101,8 @@ class SweepSpec:
     """From the file beside it; None where there is none."""
     raw: Mapping[str, Any]
     """The file as YAML reads it, text that is a number as that number: what W&B is sent."""
+    tunes: str = ""
+    """The sweep whose settings these runs tune; they are never reported. Empty: none."""
     notes: tuple[str, ...] = ()
     """What of the file does nothing here, a line each."""
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from groupnorm_bench.compare.anytime import fewest_pairs
+from groupnorm_bench.compare.choice import as_tuned
 from groupnorm_bench.compare.contrast import Comparison, Contrast
 from groupnorm_bench.compare.judge import NOT_ASKED
 from groupnorm_bench.compare.question import Family, Question
@@ -61,7 +62,9 @@ def asked_by(plan: Plan) -> Question:
         SweepError: it names an arm that the sweep does not have.
     """
     question = plan.spec.question or Question()
-    arms = list(dict.fromkeys(plan.runs[i].arm for i in range(plan.num_cells)))  # none: a search
+    arms = list(
+        dict.fromkeys(question.arm_of(plan.runs[i]) for i in range(plan.num_cells))
+    )  # none: a search
     if not arms:
         return question
     for arm in (question.baseline, *(question.arms or ())):
@@ -89,6 +92,8 @@ class Standing:
 def standing_of(results: Iterable[RunResult], question: Question, family: Family) -> Standing:
     """Return the verdicts on what a sweep asked, from all its results so far."""
     rows = tuple(RunRow(result=result) for result in results)
+    if question.tune is not None:
+        rows = tuple(as_tuned(row, question.tune) for row in rows)
     try:
         comparison = compare_runs(RunTable(rows=rows), question, families=[family])
     except CompareError:  # nothing has finished yet, or no two arms share a setting
@@ -223,7 +228,7 @@ class DecidingSource:
         return [
             cell
             for cell, config in self._cells.items()
-            if config.arm in (contrast.arm, contrast.baseline)
+            if self.question.arm_of(config) in (contrast.arm, contrast.baseline)
             and all(config.cell_settings.get(n) == v for n, v in contrast.setting.items())
         ]
 
@@ -256,14 +261,21 @@ class DecidingSource:
         return lines
 
 
-def closing(source: DecidingSource) -> list[str]:
-    """Return how it ended, in words: each contrast, and what it cost against a fixed design."""
+def closing(source: DecidingSource, tuning: int = 0) -> list[str]:
+    """Return how it ended, in words: each contrast, and what it cost against a fixed design.
+
+    Args:
+        source: at its end.
+        tuning: runs that went before, to tune the arms; a fixed design would have had them, too.
+    """
     standing = source.standing
     lines = [contrast.sentence for contrast in (*standing.decided, *standing.open)]
     spent, fixed = source.num_spent, source.num_fixed
     total = len(standing.open) + len(standing.decided)
+    tuned = f" and {count(tuning, 'run')} to tune" if tuning else ""
     lines.append(
-        f"{len(standing.decided)} of {count(total, 'contrast')} decided by {count(spent, 'run')}; "
+        f"{len(standing.decided)} of {count(total, 'contrast')} decided by {count(spent, 'run')}"
+        f"{tuned}; "
         f"{source.max_seeds} seeds for every arm would have taken {fixed:,}: "
         f"{count(fixed - spent, 'run')} saved"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 from collections import defaultdict
@@ -81,6 +82,13 @@ def cost_of(
     )
 
 
+def together(first: Cost, then: Cost | None) -> Cost:
+    """Return what two plans cost, one after the other."""
+    if then is None:
+        return first
+    return dataclasses.replace(then, total=first.total + then.total, run={**first.run, **then.run})
+
+
 def count_contrasts(plan: Plan) -> int | None:
     """Return how many contrasts the plan asks for: each arm against one, at each setting.
 
@@ -91,20 +99,21 @@ def count_contrasts(plan: Plan) -> int | None:
         return None
     question = plan.spec.question or Question()
     cells = [plan.runs[i] for i in range(plan.num_cells)]
-    named = {config.arm for config in cells if config.arm in (question.arms or ())}
+    arms_of = [question.arm_of(config) for config in cells]
+    named = {arm for arm in arms_of if arm in (question.arms or ())}
     if question.arms is None:
-        settings = {_setting(config) for config in cells}
+        tuned = tuple(question.tune.settings) if question.tune else ()
+        settings = {_setting(config, tuned) for config in cells}
         contrasts = len(cells) - len(settings)
-        named = {config.arm for config in cells}
-        arms = len(named) - 1
+        arms = len(set(arms_of)) - 1
     else:
-        contrasts, arms = sum(config.arm in named for config in cells), len(named)
+        contrasts, arms = sum(arm in named for arm in arms_of), len(named)
     return contrasts if question.decide == "each" else arms
 
 
-def _setting(config: TrainConfig) -> tuple[tuple[str, Any], ...]:
-    live = config.cell_settings
-    return tuple((name, value) for name, value in live.items() if name not in ARM_SETTINGS)
+def _setting(config: TrainConfig, tuned: tuple[str, ...]) -> tuple[tuple[str, Any], ...]:
+    left_out = (*ARM_SETTINGS, *tuned)
+    return tuple((name, v) for name, v in config.cell_settings.items() if name not in left_out)
 
 
 def seeds_needed(plan: Plan) -> int | None:
@@ -131,10 +140,19 @@ def warnings(plan: Plan) -> list[str]:
     ]
 
 
-def plan_to_json(plan: Plan, cost: Cost | None = None) -> dict[str, Any]:
-    """Return the plan as data: counts, reasons, and its runs, at most `LISTED_RUNS` of them."""
+def plan_to_json(
+    plan: Plan, cost: Cost | None = None, tuning: tuple[Plan, bool] | None = None
+) -> dict[str, Any]:
+    """Return the plan as data: counts, reasons, and its runs, at most `LISTED_RUNS` of them.
+
+    Args:
+        plan: the sweep.
+        cost: its own and its tuning's.
+        tuning: the plan of the runs that tune it, and whether they are done: until then which
+            runs the sweep has is not known, and none is listed.
+    """
     contrasts = count_contrasts(plan)
-    listed = min(len(plan.runs), LISTED_RUNS)
+    listed = min(len(plan.runs), LISTED_RUNS if tuning is None or tuning[1] else 0)
     return {
         "sweep": plan.spec.name,
         "method": plan.spec.method,
@@ -155,9 +173,22 @@ def plan_to_json(plan: Plan, cost: Cost | None = None) -> dict[str, Any]:
         "estimated_seconds": None if cost is None else cost.total,
         "workers": None if cost is None else cost.workers,
         "seconds_per_run": None if cost is None else dict(cost.run),
+        **({} if tuning is None else {"tuning": _tuning_to_json(tuning[0])}),
         "notes": [*plan.notes, *warnings(plan)],
         "plan": [_run_to_json(plan, config) for config in itertools.islice(plan.runs, listed)],
         "plan_left_out": len(plan.runs) - listed,
+    }
+
+
+def _tuning_to_json(tuning: Plan) -> dict[str, Any]:
+    return {
+        "sweep": tuning.spec.name,
+        "cells": tuning.num_cells,
+        "seeds": list(tuning.seeds),
+        "runs": tuning.num_runs,
+        "reused": tuning.num_reused,
+        "failed": tuning.num_failed,
+        "todo": tuning.num_todo,
     }
 
 

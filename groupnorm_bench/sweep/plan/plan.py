@@ -219,10 +219,11 @@ def build_plan(
         failed={},
         **shape,
     )
-    return _with_found(plan, found, retry_failed)
+    return with_found(plan, found, retry_failed)
 
 
-def _with_found(plan: Plan, found: Iterable[FoundRun], retry_failed: bool) -> Plan:
+def with_found(plan: Plan, found: Iterable[FoundRun], retry_failed: bool) -> Plan:
+    """Return the plan knowing which of its runs have a result, and which failed before."""
     names: dict[str, dict[str, str]] = {"settled": {}, "failed": {}}
     for config, status in ((run.result.config, run.result.status) for run in found):
         kind = "settled" if status in SETTLED else status

@@ -52,7 +52,7 @@ def test_the_plan_counts_the_contrasts_that_it_asks_for(tmp_path, question, cont
     [
         ("margin: 0.2\nalpha: 7\n", "s.question.yaml:2 alpha=7 is not between 0 and 1"),
         ("margim: 0.2\n", "s.question.yaml:1 unknown key 'margim' in question; did you mean"),
-        ("alpha: 0.1\ntune: {}\n", "s.question.yaml:2 tune is not served by sweeps yet"),
+        ("alpha: 0.1\ntune: {}\n", "s.question.yaml:2 tune settings=None names none"),
         ("[1]", "s.question.yaml holds a list or one value"),
         ("", "s.question.yaml is empty"),
         ("first_look: 5\nmax_seeds: 2\n", "yaml:2 max_seeds=2 is less than first_look=5"),

@@ -43,14 +43,21 @@ def record_of(plan: Plan, config: dict[str, object]) -> SweepRecord:
         question=question.to_dict() if question else {},
         contrasts=count_contrasts(plan) or 0,
         file=str(plan.spec.path),
+        tunes=plan.spec.tunes,
     )
 
 
-def keep_question(plan: Plan, runs_dir: Path, note: Say) -> None:
+def keep_question(plan: Plan, runs_dir: Path, note: Say, *, is_tuned: bool = True) -> None:
     """Write down what a grid is to answer, before its first run, for `compare` and `report`.
 
     A grid of more than `MAX_LISTED` runs is left out. Where the folder has a record of the sweep,
     only its question and its family become those of now; that they were others is said.
+
+    Args:
+        plan: the sweep.
+        runs_dir: the folder of run folders.
+        note: told that the question has changed.
+        is_tuned: false while its settings are being tuned: which runs it has is not known yet.
 
     Raises:
         RunFolderError: the record cannot be written.
@@ -58,6 +65,8 @@ def keep_question(plan: Plan, runs_dir: Path, note: Say) -> None:
     if plan.spec.method != "grid" or plan.num_runs > MAX_LISTED:
         return
     fresh = record_of(plan, {})
+    if not is_tuned:
+        fresh = fresh.replace(runs=())
     path = fresh.path_in(runs_dir)
     if not os.path.lexists(path):
         fresh.write(runs_dir)
@@ -70,7 +79,10 @@ def keep_question(plan: Plan, runs_dir: Path, note: Say) -> None:
             f"the question of {plan.spec.name} has changed since its runs began, from "
             f"{json.dumps(known.question)}: a verdict is worth what was asked beforehand"
         )
-    now = known.replace(question=fresh.question, contrasts=fresh.contrasts, file=fresh.file)
+    same = known.question.get("tune") == fresh.question.get("tune")  # else they are others
+    runs = tuple(dict.fromkeys([*(known.runs if same else ()), *fresh.runs]))
+    told = {"question": fresh.question, "contrasts": fresh.contrasts, "file": fresh.file}
+    now = known.replace(runs=runs, tunes=fresh.tunes, **told)
     if now != known:
         now.write(runs_dir)
 
