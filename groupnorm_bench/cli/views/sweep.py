@@ -6,8 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -145,22 +144,7 @@ class Board:
         return " · ".join(f"{self.counts[what]} {what}" for what in order if what in self.counts)
 
 
-class SweepView(Protocol):
-    """Shows a board's changes."""
-
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-    def hear(self, event: SweepEvent) -> None:
-        """Show an event, after the board has taken note of it."""
-        ...
-
-
-def make_view(board: Board, *, quiet: bool = False) -> SweepView:
+def make_view(board: Board, *, quiet: bool = False) -> LineView:
     """Return a live table on a terminal, plain lines elsewhere; both on stderr."""
     console = Console(stderr=True)
     if console.is_terminal and not quiet:
@@ -169,7 +153,10 @@ def make_view(board: Board, *, quiet: bool = False) -> SweepView:
 
 
 class LineView:
-    """One line per finished run, and one for whatever went wrong; only the latter if quiet."""
+    """Shows a board's changes: one line per finished run, and one for whatever went wrong.
+
+    Only the latter if quiet.
+    """
 
     def __init__(self, board: Board, console: Console, *, quiet: bool = False) -> None:
         self._board, self._console, self._quiet = board, console, quiet
@@ -179,16 +166,11 @@ class LineView:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass
+    def __exit__(self, *_: object) -> None:
+        return None
 
     def hear(self, event: SweepEvent) -> None:
-        """Print the event's line, if it has one."""
+        """Print the event's line, if it has one, after the board has taken note of it."""
         line = trouble(event)
         if line is None and isinstance(event, Ended | Reused) and not self._quiet:
             line = self._ended(event)
@@ -238,15 +220,17 @@ def trouble(event: SweepEvent) -> str | None:
     return None
 
 
-class LiveView:
+class LiveView(LineView):
     """A table that is redrawn in place: a line per worker, the whole, the best so far.
+
+    What went wrong is printed above it.
 
     At the end only the tally and the best stay: what no worker does any more is nothing to read.
     """
 
     def __init__(self, board: Board, console: Console) -> None:
-        self._board, self._console, self._is_over = board, console, False
-        self._lines = LineView(board, console, quiet=True)
+        super().__init__(board, console, quiet=True)
+        self._is_over = False
         self._live = Live(
             console=console,
             refresh_per_second=_REFRESH_PER_SECOND,
@@ -258,18 +242,9 @@ class LiveView:
         self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._is_over = True
         self._live.stop()
-
-    def hear(self, event: SweepEvent) -> None:
-        """Print what went wrong above the table; the table draws itself."""
-        self._lines.hear(event)
 
 
 def draw(board: Board, *, is_over: bool = False) -> RenderableType:
