@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 
 def arm_order(config: TrainConfig) -> tuple[Any, ...]:
-    """Sort key of arms: the norms as `gnbench norms` lists them, then by number of groups."""
+    """Sort key of arms: the norms as `gnbench norms` lists them, then by groups or ghosts."""
     names = list(NORMS)
     known = names.index(config.norm) if config.norm in names else len(names)
-    return (known, config.norm, num_groups_of(config) or 0, config.arm)
+    ghosts = config.ghost_size if config.norm_spec.reads_ghost_size else 0
+    return (known, config.norm, num_groups_of(config) or ghosts, config.arm)
 
 
 def num_groups_of(config: TrainConfig) -> int | None:

@@ -16,6 +16,9 @@ from groupnorm_bench.own import is_own, own_function
 if TYPE_CHECKING:
     from torch import nn
 
+GHOST_SIZE = 16
+"""Images of a sub-batch of `ghost-batch`, where nothing else is asked for."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NormSpec:
@@ -24,10 +27,13 @@ class NormSpec:
     help: str
     """One line for `gnbench norms`."""
     paper: str
-    build: Callable[[int, int], nn.Module]
-    """Called as build(num_channels, num_groups), for inputs [batch, channels, height, width]."""
+    build: Callable[..., nn.Module]
+    """Called as build(num_channels, num_groups), for inputs [batch, channels, height, width]; with
+    `ghost_size` as well where that is read."""
     reads_groups: bool = False
     """Reads `num_groups` / `group_size`; for other norms these settings are inert."""
+    reads_ghost_size: bool = False
+    """Reads `ghost_size`; for other norms it is inert."""
     fuses_activation: bool = False
     """Is norm and activation in one: no ReLU follows."""
     standardizes_weights: bool = False
@@ -80,10 +86,10 @@ def _batch_renorm(num_channels: int, num_groups: int) -> nn.Module:
     return BatchRenorm2d(num_channels)
 
 
-def _ghost_batch(num_channels: int, num_groups: int) -> nn.Module:
+def _ghost_batch(num_channels: int, num_groups: int, ghost_size: int) -> nn.Module:
     from groupnorm_bench.norms.layers import GhostBatchNorm2d
 
-    return GhostBatchNorm2d(num_channels)
+    return GhostBatchNorm2d(num_channels, ghost_size)
 
 
 def _frn(num_channels: int, num_groups: int) -> nn.Module:
@@ -145,9 +151,10 @@ NORMS: dict[str, NormSpec] = {
         has_running_statistics=True,
     ),
     "ghost-batch": NormSpec(
-        help="batch norm over sub-batches of 16 images",
+        help="batch norm over sub-batches of `--ghost-size` images",
         paper="Hoffer, Hubara & Soudry 2017, arXiv:1705.08741, algorithm 1",
         build=_ghost_batch,
+        reads_ghost_size=True,
         uses_batch_statistics=True,
         has_running_statistics=True,
     ),
@@ -209,7 +216,9 @@ def _custom_builder(name: str) -> Callable[[int, int], nn.Module]:
     return build
 
 
-def make_norm(name: str, num_channels: int, num_groups: int = 8) -> nn.Module:
+def make_norm(
+    name: str, num_channels: int, num_groups: int = 8, ghost_size: int = GHOST_SIZE
+) -> nn.Module:
     """Return a norm layer for inputs shaped [batch, num_channels, height, width].
 
     GroupNorm takes its mean and variance over each sample's (num_channels / num_groups,
@@ -219,10 +228,11 @@ def make_norm(name: str, num_channels: int, num_groups: int = 8) -> nn.Module:
         name: a key of `NORMS`, or `package.module:make_norm` for a norm of your own.
         num_channels: channels of the input, not of the image.
         num_groups: NUMBER of groups, as in the paper and in torch; norms without groups ignore it.
+        ghost_size: images of a sub-batch of `ghost-batch`, 2 or more; other norms ignore it.
 
     Raises:
-        ConfigError: `name` is unknown or cannot be built here, or `num_groups` does not divide
-            `num_channels`.
+        ConfigError: `name` is unknown or cannot be built here, `num_groups` does not divide
+            `num_channels`, or a ghost of `ghost_size` images is no batch.
     """
     spec = norm_spec(name)
     if spec.needs is not None and importlib.util.find_spec(spec.needs) is None:
@@ -235,4 +245,11 @@ def make_norm(name: str, num_channels: int, num_groups: int = 8) -> nn.Module:
             f"num_groups={num_groups} does not divide num_channels={num_channels}; "
             f"set num_groups to one of {valid}"
         )
+    if spec.reads_ghost_size:
+        if ghost_size < 2:
+            raise ConfigError(
+                f"ghost_size={ghost_size} is no batch to take statistics over; "
+                "set ghost_size to 2 or more, or norm to 'instance'"
+            )
+        return spec.build(num_channels, num_groups, ghost_size)
     return spec.build(num_channels, num_groups)

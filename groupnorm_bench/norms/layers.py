@@ -88,10 +88,11 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over sub-batches ("ghost batches"), for less reliance on a large batch.
 
     Hoffer, Hubara & Soudry 2017, arXiv:1705.08741, algorithm 1. The batch is cut into
-    ceil(batch / ghost_size) nearly equal parts; evaluation uses the running statistics.
+    ceil(batch / ghost_size) nearly equal parts, whose statistics enter the running ones one after
+    the other; evaluation uses those. So ghosts are Wu and He's batches of one GPU among several.
     """
 
-    def __init__(self, num_features: int, ghost_size: int = 16) -> None:
+    def __init__(self, num_features: int, ghost_size: int) -> None:
         super().__init__(num_features)
         self.ghost_size = ghost_size
 

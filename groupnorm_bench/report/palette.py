@@ -1,7 +1,8 @@
 """One colour, marker and dash per arm, the same in every figure and in every report.
 
 Hues are Okabe and Ito's where they read on both a white and a dark page (contrast about 3:1 or
-more on both: `tests/test_palette.py` holds it); arms of one norm with 1 to 32 groups walk a ramp.
+more on both: `tests/test_palette.py` holds it); arms of one norm with 1 to 32 groups, or ghosts
+of 2 to 64 images, walk a ramp.
 Colour is never the only sign: the marker tells an arm too, and every figure has its numbers.
 """
 
@@ -22,7 +23,6 @@ _PLAIN = {
     "layer": ("#cc79a7", "triangle-up"),
     "instance": ("#b8860b", "triangle-down"),
     "batch-renorm": ("#a0522d", "square-open"),
-    "ghost-batch": ("#c22e5c", "diamond-open"),
     "frn": ("#7b5cd6", "triangle-up-open"),
 }
 _RAMPS = {
@@ -30,6 +30,7 @@ _RAMPS = {
     "group-ws": ("#a39230", "#95922e", "#7f8b2a", "#698329", "#527b2a", "#3a732c"),
     "rms-group": ("#d771a4", "#c668a5", "#b45fa5", "#a157a4", "#8e4fa1", "#814ea4"),
     "evonorm-s0": ("#bd885c", "#b87e57", "#af7252", "#a5654d", "#9a5a48", "#8f4e44"),
+    "ghost-batch": ("#e0685f", "#d8535e", "#cf415d", "#c22e5c", "#b02a62", "#9c2b68"),
 }
 _RAMP_MARKERS = ("circle", "diamond", "cross", "star", "triangle-left", "triangle-right")
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -70,8 +71,7 @@ class Style:
 
 def style_of(config: TrainConfig) -> Style:
     """Return the style of a config's arm; it depends on nothing else."""
-    spec = config.norm_spec
-    if config.norm in _RAMPS and spec.reads_groups:
+    if config.norm in _RAMPS:
         step = _ramp_step(config)
         return Style(_RAMPS[config.norm][step], _RAMP_MARKERS[step], _DASHES[step])
     if config.norm in _PLAIN:
@@ -82,5 +82,8 @@ def style_of(config: TrainConfig) -> Style:
 
 
 def _ramp_step(config: TrainConfig) -> int:
-    groups = num_groups_of(config) or 1
-    return max(0, min(round(math.log2(groups)), len(_RAMP_MARKERS) - 1))
+    if config.norm_spec.reads_ghost_size:
+        step = round(math.log2(config.ghost_size)) - 1  # 2 images and more
+    else:
+        step = round(math.log2(num_groups_of(config) or 1))
+    return max(0, min(step, len(_RAMP_MARKERS) - 1))

@@ -22,7 +22,7 @@ from typing import Any, Self
 from groupnorm_bench.datasets import AUTO, DATASETS
 from groupnorm_bench.errors import ConfigError, nearest
 from groupnorm_bench.models import MODELS, ModelSpec, model_spec
-from groupnorm_bench.norms import NormSpec, norm_spec
+from groupnorm_bench.norms import GHOST_SIZE, NormSpec, norm_spec
 from groupnorm_bench.settings.fields import EXCLUSIVE, SETTINGS, inert_settings
 from groupnorm_bench.settings.yamlfile import read_yaml
 from groupnorm_bench.wording import setting_value
@@ -57,6 +57,7 @@ class TrainConfig:
     norm: str = _setting("group", "Norm layer: see `gnbench norms`, or package.module:make_norm.")
     num_groups: int | str = _setting(8, "NUMBER of groups per layer (the paper's G), or auto.")
     group_size: int | None = _setting(None, "Channels PER group, instead of --groups.")
+    ghost_size: int = _setting(GHOST_SIZE, "Images per sub-batch of ghost-batch.")
     model: str = _setting(
         "cnn",
         f"Network: {', '.join(MODELS)}, torchvision:NAME, timm:NAME, package.module:make_model.",
@@ -71,6 +72,7 @@ class TrainConfig:
     schedule: str = _setting("constant", "Learning rate over time: constant, cosine, one-cycle.")
     dataset: str = _setting(AUTO, f"{', '.join([AUTO, *DATASETS])}: see `gnbench data`.")
     train_limit: int | None = _setting(None, "Train on this many images, stratified by class.")
+    order: str = _setting("shuffle", "shuffle, or by-class: each batch from few classes.")
     seed: int = _setting(0, "Fixes initial weights and data order, by two generators.")
     device: str = _setting("auto", "auto, cpu, cuda, cuda:N, or mps.")
     precision: str = _setting("fp32", "fp32, or bf16 (autocast; weights stay fp32).")
@@ -125,6 +127,11 @@ class TrainConfig:
                 f"norm={self.norm!r} brings its own activation, and in {self.model} an addition "
                 f"stands between norm layer {model.apart!r} and its ReLU; use a norm without "
                 "activation, or model=cnn"
+            )
+        if spec.reads_ghost_size and self.ghost_size < 2:
+            raise ConfigError(
+                f"ghost_size={self.ghost_size} gives norm={self.norm!r} no batch to take "
+                "statistics over; set ghost_size to 2 or more, or norm to 'instance'"
             )
         if spec.uses_batch_statistics and self.batch_size == 1:
             raise ConfigError(
@@ -241,8 +248,13 @@ class TrainConfig:
 
     @property
     def arm(self) -> str:
-        """The norm with the settings that matter to it, as `group-g8` or `batch`."""
+        """The norm with the settings that matter to it, as `group-g8` or `batch`.
+
+        `ghost-batch` is ghosts of 16 images, as it was in 0.1.0; `ghost-batch-n2` of 2.
+        """
         name = _file_name(self.norm)
+        if self.norm_spec.reads_ghost_size and self.ghost_size != GHOST_SIZE:
+            return f"{name}-n{self.ghost_size}"
         if not self.norm_spec.reads_groups:
             return name
         if self.group_size is not None:

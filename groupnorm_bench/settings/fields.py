@@ -21,6 +21,7 @@ OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "one-cycle")
 PRECISIONS = ("fp32", "bf16")
 COMPILE = ("auto", "on", "off")
+ORDERS = ("shuffle", "by-class")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +58,10 @@ def _reads_groups(norm: str) -> bool:
     return norm_spec(norm).reads_groups
 
 
+def _reads_ghost_size(norm: str) -> bool:
+    return norm_spec(norm).reads_ghost_size
+
+
 SETTINGS: dict[str, SettingSpec] = {  # in the order of a run's name
     "norm": SettingSpec(
         in_arm=True, elsewhere=("normalization", "normalisation", "normlayer", "normtype")
@@ -75,6 +80,13 @@ SETTINGS: dict[str, SettingSpec] = {  # in the order of a run's name
         is_read_under=_reads_groups,
         instead_of="num_groups",
         elsewhere=("channelspergroup",),
+    ),
+    "ghost_size": SettingSpec(
+        in_arm=True,
+        gate="norm",
+        is_read_under=_reads_ghost_size,
+        is_new=True,
+        elsewhere=("ghostbatchsize", "virtualbatchsize", "gpubatchsize"),
     ),
     "batch_size": SettingSpec(
         at_least_one=True, elsewhere=("batch", "bs", "trainbatchsize")
@@ -101,6 +113,9 @@ SETTINGS: dict[str, SettingSpec] = {  # in the order of a run's name
     ),
     "train_limit": SettingSpec(
         part="n", at_least_one=True, elsewhere=("ntrain", "numtrain", "trainsize", "limit")
+    ),
+    "order": SettingSpec(
+        part="", choices=ORDERS, is_new=True, elsewhere=("dataorder", "sampler", "shuffle")
     ),
     "precision": SettingSpec(part="", choices=PRECISIONS, elsewhere=("dtype", "amp")),
     "compile": SettingSpec(part="compile-", choices=COMPILE),

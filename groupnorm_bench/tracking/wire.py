@@ -7,18 +7,21 @@ from typing import Any
 
 from groupnorm_bench.errors import ConfigError
 from groupnorm_bench.settings.config import TrainConfig
-from groupnorm_bench.settings.fields import EXCLUSIVE, SETTINGS
+from groupnorm_bench.settings.fields import ARM_SETTINGS, EXCLUSIVE, SETTINGS
 
-_EXCLUSIVE = frozenset(itertools.chain(*EXCLUSIVE))
+_GATED_ARM = {name for name in ARM_SETTINGS if SETTINGS[name].gate is not None}
+_MAY_BE_ZERO = frozenset(itertools.chain(*EXCLUSIVE)) | _GATED_ARM
 _DEFAULTS = TrainConfig()
-_ZERO_IF_UNSET = _EXCLUSIVE | {name for name in SETTINGS if getattr(_DEFAULTS, name) is None}
+_ZERO_IF_UNSET = _MAY_BE_ZERO | {name for name in SETTINGS if getattr(_DEFAULTS, name) is None}
 """A missing value drops the run's line from a parallel-coordinates plot, so these are 0 instead."""
 
 
 def to_wandb(config: TrainConfig, suite: str) -> dict[str, Any]:
-    """Return the config of a W&B run; of settings that exclude each other, the inert one is 0."""
+    """Return the config of a W&B run; what the arm does not read is 0, of two that exclude each
+    other the one that is not set.
+    """
     settings = {name: getattr(config, name) for name in config.__dataclass_fields__}
-    inert = config.inert & _EXCLUSIVE
+    inert = config.inert & _MAY_BE_ZERO
     settings = {
         name: 0 if value is None or name in inert else value for name, value in settings.items()
     }

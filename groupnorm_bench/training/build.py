@@ -109,7 +109,9 @@ def _survey(config: TrainConfig, num_images: int) -> Survey:
 def _assemble(config: TrainConfig) -> Network:
     spec, data = config.norm_spec, images_of(config)
     norm_layer = NormLayer(
-        lambda channels: make_norm(config.norm, channels, config.num_groups_for(channels)),
+        lambda channels: make_norm(
+            config.norm, channels, config.num_groups_for(channels), config.ghost_size
+        ),
         fuses_activation=spec.fuses_activation,
         standardizes_weights=spec.standardizes_weights,
     )

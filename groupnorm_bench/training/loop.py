@@ -25,6 +25,7 @@ from groupnorm_bench.training.build import build_network, noise_seed, order_seed
 from groupnorm_bench.training.device import peak_memory_mb, resolve_device
 from groupnorm_bench.training.hooks import Hooks
 from groupnorm_bench.training.optimizers import make_optimizer, make_schedule
+from groupnorm_bench.training.order import draw_order
 from groupnorm_bench.training.scoring import activations, eval_gap, evaluate
 from groupnorm_bench.training.way import Way, choose_way
 
@@ -153,7 +154,8 @@ class Training:
     def _train_epoch(self, epoch: int, hooks: Hooks) -> None:
         size = self.config.batch_size
         self.order.set_state(self.epoch_order)
-        shuffled = torch.randperm(len(self.data.train), generator=self.order).to(self.device)
+        labels = self.data.train.labels
+        shuffled = draw_order(self.config.order, labels, size, self.order).to(self.device)
         first = self.step - (epoch - 1) * self.steps_per_epoch
         last = min(self.steps_per_epoch, self.total_steps - (epoch - 1) * self.steps_per_epoch)
         look_every = 1 if self.device.type == "cpu" else _CUDA_CHECK_EVERY

@@ -169,6 +169,8 @@ TABLE = {
     "batch over the limit": train("--batch-size 256", "128 images"),
     "batch-size=1 with batch": train("--norm batch --batch-size 1", "2 or more"),
     "batch-size=1 with ghosts": train("--norm ghost-batch --batch-size 1", "2 or more"),
+    "ghost-size=1": train("--norm ghost-batch --ghost-size 1", "2 or more"),
+    "order=sorted": train("--order sorted", "order='sorted' is unknown"),
     "batch-size=1 with renorm": train("--norm batch-renorm --batch-size 1", "2 or more"),
     "lr=-0.1": train("--lr -0.1", "lr=-0.1 is not a positive number"),
     "lr=0": train("--lr 0", "not a positive number"),

@@ -171,11 +171,18 @@ def test_batch_renorm_with_its_bounds_off_normalises_by_the_running_statistics(f
 
 
 def test_ghost_batch_norm_is_batch_norm_of_each_ghost(features):
-    ghost, batch = norm_of("ghost-batch"), norm_of("batch")
-    ghost.ghost_size = 2
+    ghost, batch = make_norm("ghost-batch", CHANNELS, ghost_size=2).train(), norm_of("batch")
     expected = torch.cat([batch(features[:2]), batch(features[2:])])
     torch.testing.assert_close(ghost(features), expected)
     torch.testing.assert_close(ghost.running_mean, batch.running_mean)
+
+
+def test_a_run_of_ghost_batch_norm_has_the_ghosts_that_its_setting_says():
+    config = TrainConfig(norm="ghost-batch", ghost_size=4, model="resnet20")
+    sizes = {m.ghost_size for m in build_model(config).modules() if hasattr(m, "ghost_size")}
+    assert sizes == {4}
+    with pytest.raises(ConfigError, match=r"ghost_size=1 is no batch.*set ghost_size to 2"):
+        make_norm("ghost-batch", 8, ghost_size=1)
 
 
 def test_weight_standardisation_gives_every_filter_mean_0_and_variance_1():

@@ -35,7 +35,12 @@ def every_style() -> dict[str, Style]:
     configs = []
     for name, spec in NORMS.items():
         counts = (1, 2, 4, 8, 16, 32) if spec.reads_groups else (8,)
-        configs += [TrainConfig(norm=name, num_groups=count) for count in counts]
+        sizes = (2, 4, 8, 16, 32, 64) if spec.reads_ghost_size else (16,)
+        configs += [
+            TrainConfig(norm=name, num_groups=count, ghost_size=size)
+            for count in counts
+            for size in sizes
+        ]
     return {config.arm: style_of(config) for config in configs}
 
 

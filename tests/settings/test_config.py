@@ -26,6 +26,7 @@ from groupnorm_bench.settings.config import (
 from groupnorm_bench.settings.fields import (
     COMPILE,
     OPTIMIZERS,
+    ORDERS,
     PRECISIONS,
     SCHEDULES,
     SETTINGS,
@@ -47,6 +48,7 @@ def configs(draw: st.DrawFn) -> TrainConfig:
     settings = {
         "norm": norm,
         draw(st.sampled_from(["num_groups", "group_size"])): groups,
+        "ghost_size": draw(st.integers(2, 100)),
         "batch_size": draw(st.integers(2, 10_000)),
         draw(st.sampled_from(["epochs", "max_steps"])): draw(positive),
         "lr": draw(rates),
@@ -57,6 +59,7 @@ def configs(draw: st.DrawFn) -> TrainConfig:
         "model": model,
         "dataset": draw(st.sampled_from(SETTINGS["dataset"].choices)),
         "train_limit": draw(st.none() | positive),
+        "order": draw(st.sampled_from(ORDERS)),
         "seed": draw(st.integers(0, MAX_SEED)),
         "device": draw(st.sampled_from(["auto", "cpu", "cuda", "cuda:3", "mps"])),
         "precision": draw(st.sampled_from(PRECISIONS)),
