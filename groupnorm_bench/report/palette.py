@@ -30,7 +30,7 @@ _RAMPS = {
     "group-ws": ("#a39230", "#95922e", "#7f8b2a", "#698329", "#527b2a", "#3a732c"),
     "rms-group": ("#d771a4", "#c668a5", "#b45fa5", "#a157a4", "#8e4fa1", "#814ea4"),
     "evonorm-s0": ("#bd885c", "#b87e57", "#af7252", "#a5654d", "#9a5a48", "#8f4e44"),
-    "ghost-batch": ("#e0685f", "#d8535e", "#cf415d", "#c22e5c", "#b02a62", "#9c2b68"),
+    "ghost-batch": ("#e0685f", "#d8535e", "#cf415d", "#c22e5c", "#b53a6b", "#a8487a"),
 }
 _RAMP_MARKERS = ("circle", "diamond", "cross", "star", "triangle-left", "triangle-right")
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")

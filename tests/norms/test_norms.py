@@ -171,7 +171,10 @@ def test_batch_renorm_with_its_bounds_off_normalises_by_the_running_statistics(f
 
 
 def test_ghost_batch_norm_is_batch_norm_of_each_ghost(features):
-    ghost, batch = make_norm("ghost-batch", CHANNELS, ghost_size=2).train(), norm_of("batch")
+    ghost, batch = (
+        make_norm("ghost-batch", CHANNELS, ghost_size=2).double().train(),
+        norm_of("batch"),
+    )
     expected = torch.cat([batch(features[:2]), batch(features[2:])])
     torch.testing.assert_close(ghost(features), expected)
     torch.testing.assert_close(ghost.running_mean, batch.running_mean)
