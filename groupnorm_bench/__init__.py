@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from groupnorm_bench.training.build import build_model
     from groupnorm_bench.training.loop import train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "NORMS",
     "TrainConfig",

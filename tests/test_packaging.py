@@ -26,6 +26,25 @@ def imported() -> dict[str, str]:
     return {name: file for name, file in found.items() if name not in sys.stdlib_module_names}
 
 
+def test_versions_and_dates_agree():
+    import groupnorm_bench
+
+    version = groupnorm_bench.__version__
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    heads = re.findall(r"^## (.+)$", changes, re.M)
+    released = [re.fullmatch(r"(\d+\.\d+\.\d+) - (\d{4}-\d\d-\d\d)", head) for head in heads]
+    assert heads[0] == "Unreleased" or heads[0].startswith(version)
+    assert all(released[1:])
+
+
+def test_workflows_and_citation_are_yaml():
+    import yaml
+
+    for path in [*(ROOT / ".github/workflows").glob("*.yml"), ROOT / "CITATION.cff"]:
+        assert isinstance(yaml.safe_load(path.read_text()), dict), path
+
+
 def test_everything_imported_is_a_dependency_or_in_an_extra_that_users_install():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import groupnorm_bench
 from tests.support import ROOT
 
 pytestmark = pytest.mark.slow
@@ -52,3 +53,16 @@ def test_sweeps_come_with_the_wheel(installed, tmp_path):
     assert planned.returncode == 0, planned.stderr
     assert json.loads(planned.stdout)["cells"] == 24
     assert not any((installed / "groupnorm_bench" / "shipped" / "sweeps").glob("*.py"))
+
+
+def test_the_wheel_tells_what_it_is(installed):
+    assert (installed / "groupnorm_bench" / "py.typed").exists()
+    (told,) = installed.glob("groupnorm_bench-*.dist-info/METADATA")
+    text = told.read_text()
+    for line in (
+        f"Version: {groupnorm_bench.__version__}",
+        "Author: the groupnorm-bench authors",
+        "Classifier: Typing :: Typed",
+        "Project-URL: Homepage, https://pypi.org/project/groupnorm-bench/",
+    ):
+        assert f"\n{line}\n" in text, line

@@ -63,7 +63,7 @@ def _packages() -> list[Finding]:
     findings = []
     for package, extra, use in (
         ("timm", "norms", "the norms group-ws, frn and evonorm-s0"),
-        ("wandb-workspaces", "dashboard", "gnbench dashboard"),
+        ("wandb-workspaces", "dashboard", "gnbench dashboard and publish"),
     ):
         try:
             findings.append(Finding(package, importlib.metadata.version(package)))

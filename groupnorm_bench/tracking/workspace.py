@@ -25,15 +25,15 @@ ACCURACY = "val/accuracy"
 _COLORS = ("#4269d0", "#efb118", "#6cc5b0")
 
 
-def require_package() -> None:
-    """Check that the extra is installed.
+def require_package(command: str = "gnbench dashboard") -> None:
+    """Check that the extra is installed, for `command`.
 
     Raises:
         TrackingError: it is not.
     """
     if importlib.util.find_spec("wandb_workspaces") is None:
         raise TrackingError(
-            "gnbench dashboard needs wandb-workspaces; pip install 'groupnorm-bench[dashboard]'"
+            f"{command} needs wandb-workspaces; pip install 'groupnorm-bench[dashboard]'"
         )
 
 
@@ -54,9 +54,6 @@ def build_workspace(
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
-    filters = "State = 'finished'"
-    if suite is not None:
-        filters += f" and Config('suite') = {suite!r}"
     layout = ws.SectionLayoutSettings(columns=2, rows=3)
     workspace = ws.Workspace(
         entity=entity,
@@ -65,7 +62,7 @@ def build_workspace(
         sections=[
             ws.Section(
                 name="Which normalisation?",
-                panels=_answer(wr, verdict),
+                panels=[_verdict_panel(wr, verdict), *answer_panels(wr)],
                 is_open=True,
                 layout_settings=layout,
             ),
@@ -78,7 +75,7 @@ def build_workspace(
         ],
         settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=MAX_SHOWN),
         runset_settings=ws.RunsetSettings(
-            filters=filters,
+            filters=filters_of(suite),
             order=[ws.Ordering(ws.Config("arm")), ws.Ordering(ws.Config("batch_size"))],
             pinned_columns=[
                 "run:displayName",
@@ -102,11 +99,21 @@ def view_name(suite: str | None) -> str:
     return f"nw-{digest}-v"
 
 
-def _answer(wr: Any, verdict: str) -> list[Any]:
+def filters_of(suite: str | None) -> str:
+    """Return which runs are shown: finished ones, of the sweep of this name if there is one."""
+    finished = "State = 'finished'"
+    return finished if suite is None else f"{finished} and Config('suite') = {suite!r}"
+
+
+def _verdict_panel(wr: Any, verdict: str) -> Any:
+    return wr.MarkdownPanel(markdown=verdict, layout=_place(wr, 0, 0, width=24))
+
+
+def answer_panels(wr: Any) -> list[Any]:
+    """Return the panels that answer the question, on the runs of whatever holds them."""
     column = wr.ParallelCoordinatesPlotColumn
     by_arm = {"groupby": wr.Config("arm"), "groupby_aggfunc": "mean"}
     return [
-        wr.MarkdownPanel(markdown=verdict, layout=_place(wr, 0, 0, width=24)),
         wr.ParallelCoordinatesPlot(
             title="Every run, from settings to accuracy",
             columns=[
@@ -199,15 +206,16 @@ def spec_of(workspace: ws.Workspace) -> dict[str, Any]:
         "project": view.project,
         "name": view.name,
         "displayName": view.display_name,
-        "spec": _without_ids(spec),
+        "spec": without_ids(spec),
     }
 
 
-def _without_ids(value: Any) -> Any:
+def without_ids(value: Any) -> Any:
+    """Return a spec without the ids that are drawn anew each time."""
     if isinstance(value, dict):
-        return {k: _without_ids(v) for k, v in value.items() if k not in ("__id__", "id", "ref")}
+        return {k: without_ids(v) for k, v in value.items() if k not in ("__id__", "id", "ref")}
     if isinstance(value, list):
-        return [_without_ids(item) for item in value]
+        return [without_ids(item) for item in value]
     return value
 
 
