@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from groupnorm_bench.compare import words
 from groupnorm_bench.compare.cells import CellSummary
@@ -158,15 +158,12 @@ def to_csv(comparison: Comparison) -> str:
     """Return the contrasts with every digit, a row each, settings that vary in front."""
     contrasts = comparison.contrasts
     names = list(varying(contrast.setting for contrast in contrasts)) or ["batch_size"]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([csv_cell(head) for head in (*names, "metric", *CSV_COLUMNS, "code")])
+    rows: list[list[object]] = [[*names, "metric", *CSV_COLUMNS, "code"]]
     for contrast in contrasts:
         settings = [contrast.setting.get(name) for name in names]
         numbers = [getattr(contrast, column) for column in CSV_COLUMNS]
-        cells = [*settings, contrast.metric, *numbers, contrast.code]
-        writer.writerow([csv_cell(cell) for cell in cells])
-    return buffer.getvalue()
+        rows.append([*settings, contrast.metric, *numbers, contrast.code])
+    return _csv(rows)
 
 
 def runs_to_csv(table: RunTable) -> str:
@@ -174,16 +171,18 @@ def runs_to_csv(table: RunTable) -> str:
     settings = list(dict.fromkeys(name for row in table.rows for name in row.config.to_dict()))
     metrics = list(dict.fromkeys(name for row in table.rows for name in row.result.summary))
     metrics = [name for name in metrics if name not in ("status", "error")]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    heads = ["run", "arm", "cell", "status", *settings, *metrics, "code"]
-    writer.writerow([csv_cell(head) for head in heads])
+    rows: list[list[object]] = [["run", "arm", "cell", "status", *settings, *metrics, "code"]]
     for row in table.rows:
         config = row.config.to_dict()
         values = [config.get(name) for name in settings]
         numbers = [row.metric(name) for name in metrics]
-        cells = [row.name, row.arm, row.cell, row.status, *values, *numbers, row.code]
-        writer.writerow([csv_cell(cell) for cell in cells])
+        rows.append([row.name, row.arm, row.cell, row.status, *values, *numbers, row.code])
+    return _csv(rows)
+
+
+def _csv(rows: Iterable[Iterable[object]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(map(csv_cell, row) for row in rows)
     return buffer.getvalue()
 
 

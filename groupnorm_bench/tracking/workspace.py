@@ -112,7 +112,6 @@ def _verdict_panel(wr: Any, verdict: str) -> Any:
 def answer_panels(wr: Any) -> list[Any]:
     """Return the panels that answer the question, on the runs of whatever holds them."""
     column = wr.ParallelCoordinatesPlotColumn
-    by_arm = {"groupby": wr.Config("arm"), "groupby_aggfunc": "mean"}
     return [
         wr.ParallelCoordinatesPlot(
             title="Every run, from settings to accuracy",
@@ -132,20 +131,16 @@ def answer_panels(wr: Any) -> list[Any]:
         wr.BarPlot(
             title="Accuracy by arm, with standard error",
             metrics=[wr.SummaryMetric("test/accuracy")],
-            groupby_rangefunc="stderr",
             max_bars_to_show=30,
-            max_runs_to_show=MAX_SHOWN,
             layout=_place(wr, 0, 16),
-            **by_arm,
+            **_by_arm(wr),
         ),
         wr.LinePlot(
             title="Validation accuracy by epoch and arm",
             x="epoch",
             y=[ACCURACY],
-            groupby_rangefunc="stderr",
-            max_runs_to_show=MAX_SHOWN,
             layout=_place(wr, 8, 16),
-            **by_arm,
+            **_by_arm(wr),
         ),
         wr.ScatterPlot(
             title="Accuracy against batch size",
@@ -157,18 +152,15 @@ def answer_panels(wr: Any) -> list[Any]:
         wr.BarPlot(
             title="Cost: seconds of training by arm",
             metrics=[wr.SummaryMetric("train_seconds")],
-            groupby_rangefunc="stderr",
             max_bars_to_show=30,
-            max_runs_to_show=MAX_SHOWN,
             layout=_place(wr, 0, 24),
-            **by_arm,
+            **_by_arm(wr),
         ),
         wr.RunComparer(diff_only="split", layout=_place(wr, 8, 24, width=16)),
     ]
 
 
 def _diagnostics(wr: Any) -> list[Any]:
-    by_arm = {"groupby": wr.Config("arm"), "groupby_aggfunc": "mean"}
     lines = [
         ("Evaluation gap of batch norm", "norm/eval_gap"),
         *(
@@ -184,13 +176,16 @@ def _diagnostics(wr: Any) -> list[Any]:
             title=name,
             x="epoch",
             y=[key],
-            groupby_rangefunc="stderr",
-            max_runs_to_show=MAX_SHOWN,
             layout=_place(wr, 8 * (i % 3), 8 * (i // 3)),
-            **by_arm,
+            **_by_arm(wr),
         )
         for i, (name, key) in enumerate(lines)
     ]
+
+
+def _by_arm(wr: Any) -> dict[str, Any]:
+    by_arm = {"groupby": wr.Config("arm"), "groupby_aggfunc": "mean"}
+    return by_arm | {"groupby_rangefunc": "stderr", "max_runs_to_show": MAX_SHOWN}
 
 
 def _place(wr: Any, x: int, y: int, width: int = 8) -> Any:
