@@ -8,6 +8,7 @@ in two places becomes two, and an optimizer goes on with parameters that nothing
 from __future__ import annotations
 
 import copy
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -123,9 +124,8 @@ def _places(model: nn.Module) -> dict[nn.Module, list[str]]:
 
 
 def _other_norms(model: nn.Module) -> str:
-    found = sorted(
-        {type(m).__name__ for m in model.modules() if "norm" in type(m).__name__.lower()}
-    )
+    names = {type(module).__name__ for module in model.modules()}
+    found = sorted(name for name in names if re.search(r"Norm(\dd|\d*)$", name))
     return f"; {', '.join(found)} in it is left alone" if found else ""
 
 

@@ -100,6 +100,56 @@ def test_what_does_not_fit_is_one_line(own, typed, says, capsys, tmp_path):
     assert sorted(tmp_path.glob("*.*")) == before
 
 
+SIZE, NONE, ONE = "images of another size", "has no BatchNorm or GroupNorm", "by itself"
+ZOO = {
+    "torchvision:resnet18": 20,
+    "torchvision:mobilenet_v2": 52,
+    "torchvision:mobilenet_v3_small": 34,
+    "torchvision:efficientnet_b0": 49,
+    "torchvision:shufflenet_v2_x0_5": 56,
+    "torchvision:mnasnet0_5": 52,
+    "torchvision:regnet_y_400mf": 53,
+    "torchvision:googlenet": ONE,
+    "torchvision:densenet121": SIZE,
+    "torchvision:inception_v3": SIZE,
+    "torchvision:alexnet": NONE,
+    "torchvision:convnext_tiny": f"{NONE} to exchange; LayerNorm, LayerNorm2d in it is left alone",
+    "torchvision:swin_t": f"{NONE} to exchange; LayerNorm in it",
+    "timm:resnetv2_50": 49,
+    "timm:efficientnet_b0": 49,
+    "timm:ghostnet_050": 80,
+    "timm:regnety_002": 44,
+    "timm:darknet53": 52,
+    "timm:res2net50_26w_4s": 85,
+    "timm:cspresnet50": 55,
+    "timm:repvgg_a0": 61,
+    "timm:mobilevit_xxs": 32,
+    "timm:xception41": 84,
+    "timm:hrnet_w18_small": SIZE,
+    "timm:rexnet_100": ONE,
+    "timm:vit_tiny_patch16_224": NONE,
+    "timm:nf_resnet50": NONE,
+}
+"""Norm layers of classifiers of different families on images of 28x28, or why they are refused."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ZOO)
+def test_classifiers_of_torchvision_and_timm_pass_or_are_refused_with_the_right_line(model, capsys):
+    expected = ZOO[model]
+    arms = ["--norm", "group", "--groups", "auto", "--repeats", "0"]
+    code = run(["model", model, *arms])
+    out, err = capsys.readouterr()
+    if isinstance(expected, int):
+        assert (code, err) == (0, "")
+        assert out.count("scale+shift") == expected
+    else:
+        assert (code, out) == (2, "")
+        assert err.startswith(f"error: model='{model}': ")
+        assert expected in err
+        assert err.count("\n") == 1
+
+
 def test_long_names_and_all_that_is_carried_stay_within_80_columns(own, capsys):
     asked = ["--norm", "batch-renorm", "--norm", "ghost-batch", "--repeats", "0"]
     assert run(["model", own.replace("make", "long"), *asked]) == 0
