@@ -102,11 +102,15 @@ def activations(rows: Sequence[RunRow]) -> Figure:
             "after each epoch; mean over seeds, band of one standard deviation."
         ),
     )
-    keys = {key: m for row in rows for key in _keys(row) if (m := _LAYER_KEY.fullmatch(key))}
-    layers = sorted({match["layer"] for match in keys.values()})[:MAX_LAYERS]
     found, note = slices(rows)
-    views = []
+    views, notes = [], [note] if note else []
     for piece in found:
+        every = _layers(piece.rows)
+        layers = _spread(every)
+        if len(layers) < len(every):
+            notes.append(
+                f"{len(layers)} of {len(every)} norm layers are shown, from first to last."
+            )
         panels = [
             Panel(
                 x=_epochs(piece),
@@ -123,11 +127,25 @@ def activations(rows: Sequence[RunRow]) -> Figure:
             views.append(FigureView(label=piece.label, panels=panels))
     if not views:
         return base.without("No finished run recorded its activations.")
-    return base.filled(note, views=views)
+    return base.filled(" ".join(dict.fromkeys(notes)), views=views)
 
 
-def _keys(row: RunRow) -> set[str]:
-    return set(row.history[-1]) if row.history else set()
+def _layers(rows: Sequence[RunRow]) -> list[str]:
+    """Return the layers whose activations some run recorded, as the network calls them in order."""
+    matches = (_LAYER_KEY.fullmatch(key) for row in rows for key in _keys(row))
+    return list(dict.fromkeys(match["layer"] for match in matches if match))
+
+
+def _spread(layers: list[str]) -> list[str]:
+    """Return `MAX_LAYERS` of them at most, evenly spaced, the first and the last among them."""
+    if len(layers) <= MAX_LAYERS:
+        return layers
+    step = (len(layers) - 1) / (MAX_LAYERS - 1)
+    return [layers[round(i * step)] for i in range(MAX_LAYERS)]
+
+
+def _keys(row: RunRow) -> list[str]:
+    return list(row.history[-1]) if row.history else []
 
 
 def eval_gap(rows: Sequence[RunRow]) -> Figure:
