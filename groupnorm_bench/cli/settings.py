@@ -50,8 +50,10 @@ def with_settings(command: Callable[..., int | None]) -> Callable[..., int | Non
     Options are text, so that files, `--set` and options are judged by the same rules, and each
     also exists with underscores, as a W&B agent's `${args}` spells them. Later wins: defaults,
     `--config FILE`, `--set key=value`, the option itself. A parameter `given` is told which
-    settings came from any of them, whatever their value.
+    settings came from any of them, whatever their value; a parameter `lists` takes the options
+    that name several values, as `--norm none,batch`, which are otherwise refused as any value is.
     """
+    wants_lists = "lists" in inspect.signature(command).parameters
     wants_given = "given" in inspect.signature(command).parameters
 
     @functools.wraps(command)
@@ -59,6 +61,13 @@ def with_settings(command: Callable[..., int | None]) -> Callable[..., int | Non
         *, config_file: Path | None, assignments: list[str] | None, **options: Any
     ) -> int | None:
         given = {field.name: options.pop(field.name) for field in dataclasses.fields(TrainConfig)}
+        if wants_lists:
+            options["lists"] = {
+                name: [part.strip() for part in value.split(",")]
+                for name, value in given.items()
+                if value is not None and "," in value
+            }
+            given = {n: None if n in options["lists"] else value for n, value in given.items()}
         layers = _layers(config_file, assignments or [], given)
         if wants_given:
             options["given"] = frozenset(name for layer in layers for name in named(layer))
@@ -67,7 +76,7 @@ def with_settings(command: Callable[..., int | None]) -> Callable[..., int | Non
     own = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for parameter in inspect.signature(command, eval_str=True).parameters.values()
-        if parameter.name not in ("config", "given")
+        if parameter.name not in ("config", "given", "lists")
     ]
     parameters = [*_setting_parameters(), *own]
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

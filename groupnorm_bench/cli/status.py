@@ -30,6 +30,7 @@ def status_command(
             autocompletion=completing.run_folders,
         ),
     ] = None,
+    all_runs: Annotated[bool, typer.Option("--runs", help="A line for each run.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Look again until Ctrl-C.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -37,6 +38,8 @@ def status_command(
     from groupnorm_bench.sweep.status import read_status
 
     paths = runs or [DEFAULT_RUNS_DIR]
+    if all_runs and (watch or as_json):
+        raise ConfigError("--runs lists runs once, for a person; leave --watch and --json out")
     if watch and as_json:
         raise ConfigError("watch does not go with --json, which prints one document; drop one")
     if watch:
@@ -46,7 +49,7 @@ def status_command(
     else:
         from groupnorm_bench.cli.views.status import draw_status
 
-        print_drawn(draw_status(read_status(paths)))
+        print_drawn(draw_status(read_status(paths), all_runs=all_runs))
 
 
 def _as_data(status: RunsStatus) -> dict[str, object]:

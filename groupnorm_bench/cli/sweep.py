@@ -24,10 +24,14 @@ from groupnorm_bench.cli.app import (
 from groupnorm_bench.cli.settings import SettingsCommand, with_settings
 from groupnorm_bench.cli.train import Entity, WandbMode
 from groupnorm_bench.errors import ConfigError, RunsFailed
+from groupnorm_bench.files import write_atomic
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.settings.fields import SETTINGS
 from groupnorm_bench.signals import StopSignal
 from groupnorm_bench.sweep.executors import AUTO_EXECUTOR, EXECUTORS
-from groupnorm_bench.sweep.file.shipped import shipped_sweeps
+from groupnorm_bench.sweep.file.shipped import find_sweep, shipped_sweeps
+from groupnorm_bench.sweep.file.spec import SweepSpec
+from groupnorm_bench.sweep.file.typed import as_yaml, spec_of_text
 from groupnorm_bench.wording import count
 
 if TYPE_CHECKING:
@@ -38,14 +42,12 @@ if TYPE_CHECKING:
 UNDECIDED = 5
 """Exit code where `max_seeds` came before every contrast was decided."""
 
-SweepFile = Annotated[
-    Path,
-    typer.Argument(
-        metavar="FILE",
-        help=f"A W&B sweep file, or the name of one of ours: {', '.join(shipped_sweeps())}.",
-        autocompletion=completing.sweeps,
-    ),
-]
+_SWEEP_FILE = typer.Argument(
+    metavar="FILE",
+    help=f"A W&B sweep file, or the name of one of ours: {', '.join(shipped_sweeps())}.",
+    autocompletion=completing.sweeps,
+)
+SweepFile = Annotated[Path, _SWEEP_FILE]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the plan and its cost; run nothing.")
 ]
@@ -94,8 +96,13 @@ MaxSeeds = Annotated[
 def sweep_command(
     config: TrainConfig,
     given: frozenset[str],
-    file: SweepFile,
+    lists: dict[str, list[str]],
+    file: Annotated[Path | None, _SWEEP_FILE] = None,
     dry_run: DryRun = False,
+    save: Annotated[
+        Path | None,
+        typer.Option("--save", metavar="FILE", help="Write the sweep of typed lists to this file."),
+    ] = None,
     out: RunsDir = DEFAULT_RUNS_DIR,
     data_dir: DataDir = None,
     seeds: Seeds = None,
@@ -118,11 +125,12 @@ def sweep_command(
     quiet: Quiet = False,
 ) -> int:
     """Plan a sweep, then train what is missing; typed again, it goes on. Settings given as
-    options hold for every run of it."""
+    options hold for every run of it; lists, as `--norm none,batch,group --batch-size 32,128`, make
+    a sweep without a file."""
     from groupnorm_bench.cli.views.training import say
-    from groupnorm_bench.sweep.file.shipped import find_sweep
     from groupnorm_bench.sweep.session import Session, SweepOptions
 
+    spec = _sweep_of(file, lists, config, given, seeds, save, out)
     options = SweepOptions(
         runs=out,
         data_dir=data_dir,
@@ -130,7 +138,7 @@ def sweep_command(
         workers=workers,
         workers_per_device=workers_per_device,
         threads=threads,
-        seeds=seeds,
+        seeds=seeds if not lists else None,
         run_cap=run_cap,
         search_seed=search_seed,
         retry_failed=retry_failed,
@@ -144,7 +152,9 @@ def sweep_command(
         max_seeds=max_seeds,
     )
     note = (lambda line: None) if quiet else say
-    session = Session(find_sweep(file), config, options, say=say, note=note)
+    session = Session(spec, config, options, say=say, note=note)
+    if isinstance(spec, SweepSpec) and (save is not None or not dry_run):
+        _write_sweep(spec.path, as_yaml(lists, _fixed(config, given), seeds), is_ours=save is None)
     if dry_run:
         _print_plan(session, as_json, quiet)
         return 0
@@ -156,6 +166,63 @@ def sweep_command(
         _print_outcome(outcome, out, as_json, quiet)
         raise_what_remains(outcome, out, stop)
     return UNDECIDED if outcome.standing and outcome.standing.open else 0
+
+
+def _sweep_of(
+    file: Path | None,
+    lists: dict[str, list[str]],
+    config: TrainConfig,
+    given: frozenset[str],
+    seeds: int | None,
+    save: Path | None,
+    out: Path,
+) -> SweepSpec | Path:
+    """Return the sweep file that is meant, or the sweep that lists make.
+
+    Raises:
+        ConfigError: there is neither a file nor a list, or both.
+    """
+    if file is not None and lists:
+        name, values = next(iter(lists.items()))
+        raise ConfigError(
+            f"{name}={','.join(values)} is a list, which makes a sweep of its own beside {file}; "
+            "leave one of the two out"
+        )
+    if save is not None and not lists:
+        raise ConfigError("--save writes the sweep of typed lists, as --norm none,batch,group")
+    if save is not None and save.exists():
+        raise ConfigError(f"save={str(save)!r} is there already; name another file")
+    if file is not None:
+        return find_sweep(file)
+    if not lists:
+        raise ConfigError(
+            "no sweep is named; name a file or one of ours, as gnbench sweep norm, or type lists, "
+            "as --norm none,batch,group --batch-size 32,128"
+        )
+    if seeds is not None and seeds < 1:
+        raise ConfigError(f"seeds={seeds} is too small; set seeds to 1 or more")
+    text = as_yaml(lists, _fixed(config, given), seeds)
+    return spec_of_text(text, save, out)
+
+
+def _fixed(config: TrainConfig, given: frozenset[str]) -> dict[str, str]:
+    values = config.to_dict()
+    return {name: str(values[name]) for name in SETTINGS if name in given and name in values}
+
+
+def _write_sweep(path: Path, text: str, *, is_ours: bool) -> None:
+    """Write a sweep file; one that stands in the folder of runs by our own name may be there.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        if is_ours:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if not (is_ours and path.exists()):
+            write_atomic(path, text.encode())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _print_plan(session: Session, as_json: bool, quiet: bool) -> None:

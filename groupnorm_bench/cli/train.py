@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -58,12 +59,18 @@ def train_command(
     project: Project = DEFAULT_PROJECT,
     entity: Entity = None,
     threads: Threads = None,
+    show_config: Annotated[
+        bool, typer.Option("--show-config", help="Print the settings as YAML; train nothing.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Train a finished run again.")] = False,
     suite: Annotated[str, typer.Option(hidden=True)] = "train",
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Train one CNN, track it, and keep it in a run folder; typed again, it goes on or is done."""
+    if show_config:
+        _show_config(config, as_json)
+        return
     from groupnorm_bench.cli.views.training import say
     from groupnorm_bench.signals import StopSignal
     from groupnorm_bench.tracking.variables import obeyed
@@ -78,6 +85,18 @@ def train_command(
     _print(result, out, as_json, quiet)
     if result.status == "diverged":
         raise TrainingDiverged(f"diverged: {result.summary['error']}")
+
+
+def _show_config(config: TrainConfig, as_json: bool) -> None:
+    """Print the settings as `--config` reads them; a remark tells what the norm does not read."""
+    settings = {name: value for name, value in config.to_dict().items() if value is not None}
+    if as_json:
+        print_json({"run": config.name, "config": settings, "inert": sorted(config.inert)})
+        return
+    typer.echo(f"# {config.name}")
+    for name, value in settings.items():
+        remark = f"  # {config.arm} does not read it" if name in config.inert else ""
+        typer.echo(f"{name}: {json.dumps(value)}{remark}")
 
 
 def _train(

@@ -50,7 +50,11 @@ def test_help_tells_all_and_cuts_nothing_at_80_columns(words, command, capsys, m
                 assert f"{option}" in text
         assert " ".join(param.help.split()) in flat, param.name
         default = getattr(param, "default", None)
-        if param.show_default is True and default is not None and not param.is_flag:
+        if (
+            param.show_default is True
+            and default is not None
+            and not getattr(param, "is_flag", False)
+        ):
             assert f"[default: {default}" in flat, param.name
     if isinstance(command, TyperGroup):
         assert all(f"  {name}" in text for name in command.commands)

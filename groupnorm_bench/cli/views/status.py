@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -11,9 +13,13 @@ from groupnorm_bench.sweep.status import RunsStatus, RunState
 _SHOWN = 10
 
 
-def draw_status(status: RunsStatus) -> RenderableType:
-    """Return the counts, the runs at work, and those that went wrong."""
+def draw_status(status: RunsStatus, *, all_runs: bool = False) -> RenderableType:
+    """Return the counts, the runs at work, and those that went wrong; or a line for each run."""
     parts: list[RenderableType] = [Text(counts_in_words(status), style="bold")]
+    if all_runs:
+        parts += [Text(), _run_table(status.runs)] if status.runs else []
+        parts += [Text(problem, style="yellow") for problem in status.problems]
+        return Group(*parts)
     running = status.in_state("running")
     if running:
         parts += [Text(), _running_table(running)]
@@ -25,6 +31,18 @@ def draw_status(status: RunsStatus) -> RenderableType:
         parts.append(Text(f"... and {left_out} more", style="dim"))
     parts += [Text(problem, style="yellow") for problem in status.problems]
     return Group(*parts)
+
+
+def _run_table(runs: Sequence[RunState]) -> RenderableType:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("run", overflow="fold")
+    table.add_column("state", no_wrap=True)
+    for head in ("epoch", "val %"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for run in runs:
+        accuracy = "-" if run.accuracy is None else f"{100 * run.accuracy:.2f}"
+        table.add_row(run.name, run.state, str(run.epoch), accuracy)
+    return table
 
 
 def counts_in_words(status: RunsStatus) -> str:

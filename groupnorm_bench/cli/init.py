@@ -1,0 +1,49 @@
+"""`gnbench init`: a sweep file of ours to edit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from groupnorm_bench.cli import completing
+from groupnorm_bench.cli.app import app
+from groupnorm_bench.errors import SweepError
+from groupnorm_bench.sweep.file.shipped import find_sweep, shipped_sweeps
+
+
+@app.command("init")
+def init_command(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help=f"Which one: {', '.join(shipped_sweeps())}.",
+            autocompletion=completing.sweeps,
+        ),
+    ] = "norm",
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE", help="The copy.", show_default="NAME.yaml"),
+    ] = None,
+) -> None:
+    """Write a copy of one of our sweep files, with its comments, to be edited; never over a file
+    that is there."""
+    copy = Path(f"{name}.yaml") if file is None else file
+    if copy.exists():
+        raise SweepError(f"{copy} is there already; name another file: gnbench init {name} FILE")
+    source = find_sweep(name)
+    pairs = [(source, copy)]
+    question = source.with_name(f"{source.stem}.question.yaml")
+    if question.exists():
+        pairs.append((question, copy.with_name(f"{copy.stem}.question.yaml")))
+    try:
+        for original, target in pairs:
+            text = original.read_text(encoding="utf-8")
+            typed = text.replace(f"sweeps/{source.name}", str(target))
+            with target.open("x", encoding="utf-8") as written:
+                written.write(typed)
+    except OSError as error:
+        raise SweepError(f"{copy} cannot be written: {error.strerror}; name another") from error
+    typer.echo(f"{copy}\nnext: gnbench sweep {copy} --dry-run")
