@@ -14,6 +14,7 @@ from groupnorm_bench.cli.app import DEFAULT_RUNS_DIR, AsJson, app, print_drawn, 
 from groupnorm_bench.cli.comparing import (
     AllPairs,
     Alpha,
+    Arm,
     Baseline,
     Choose,
     ChooseSeeds,
@@ -21,6 +22,8 @@ from groupnorm_bench.cli.comparing import (
     Margin,
     MetricName,
     Planned,
+    SeedColumn,
+    SettingColumns,
     Where,
     names_of,
     seeds_of,
@@ -43,7 +46,8 @@ def compare_command(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Folders of runs, or ENTITY/PROJECT[/SWEEP] on W&B; merged.",
+            help="Folders of runs, packs, or ENTITY/PROJECT[/SWEEP] on W&B, merged; or one table "
+            "of results: CSV, JSON lines, Parquet.",
             metavar="RUNS",
             show_default="runs",
             autocompletion=completing.run_folders,
@@ -52,6 +56,9 @@ def compare_command(
     baseline: Baseline = None,
     metric: MetricName = None,
     where: Where = None,
+    arm: Arm = None,
+    seed: SeedColumn = None,
+    setting: SettingColumns = None,
     choose: Choose = None,
     choose_seeds: ChooseSeeds = None,
     alpha: Alpha = None,
@@ -89,7 +96,15 @@ def compare_command(
         raise CompareError(f"baseline={baseline!r} has no use beside --claim; leave it out")
     from groupnorm_bench.compare.ask import asked_of, chosen_runs, compare_table
     from groupnorm_bench.compare.claims import answer_claim
+    from groupnorm_bench.compare.foreign import Columns
+    from groupnorm_bench.compare.question import Question
 
+    columns = Columns(
+        arm=tuple(names_of(arm)),
+        seed=seed,
+        metric=metric,
+        setting=None if setting is None else tuple(filter(None, names_of(setting))),
+    )
     places = runs or [str(DEFAULT_RUNS_DIR)]
     settings, seeds = names_of(choose), seeds_of(choose_seeds)
     asked: dict[str, Any] = {"metric": metric, "alpha": alpha, "margin": margin}
@@ -100,15 +115,18 @@ def compare_command(
         for name, given in (others | {"runs-csv": runs_csv}).items():
             if given is not None:
                 raise CompareError(f"--{name} has no use beside --claim; leave it out")
-        table = chosen_runs(places, where, settings, seeds)
+        table = chosen_runs(places, where, settings, seeds, columns)
         given_ones = {name: value for name, value in asked.items() if value is not None}
-        answer = answer_claim(table, claim, asked_of(places)[0], rule=rule, **given_ones)
+        question = asked_of(places)[0] if table.metric is None else Question(metric=table.metric)
+        answer = answer_claim(table, claim, question, rule=rule, **given_ones)
         _print_answer(answer, output)
         return answer.exit_code
-    table = chosen_runs(places, where, settings, seeds)
+    table = chosen_runs(places, where, settings, seeds, columns)
     asked |= {"baseline": baseline, "decide": decide}
     comparison = compare_table(table, places, rule=rule, all_pairs=all_pairs, **asked)
     if runs_csv is not None:
+        if table.metric is not None:
+            raise CompareError("--runs-csv writes runs of gnbench; these are in a file already")
         write_runs(table, runs_csv)
     print_comparison(comparison, output, places=runs or (), explain=explain)
     return 0

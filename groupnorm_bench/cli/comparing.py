@@ -52,6 +52,21 @@ Planned = Annotated[
 AllPairs = Annotated[
     bool, typer.Option("--all-pairs", help="Every arm against every other, with letters.")
 ]
+Arm = Annotated[
+    str | None,
+    typer.Option(
+        help="What is compared: settings of runs, as optimizer, or columns of a table.",
+        show_default="norm",
+        metavar="NAMES",
+    ),
+]
+SeedColumn = Annotated[
+    str | None, typer.Option(help="Of a table: the column of seeds.", metavar="NAME")
+]
+SettingColumns = Annotated[
+    str | None,
+    typer.Option(help="Of a table: columns that runs must share to be compared.", metavar="NAMES"),
+]
 
 
 def seeds_of(text: str | None) -> list[int]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from groupnorm_bench.compare.choice import as_tuned
 from groupnorm_bench.compare.choice import choose as choose_cells
 from groupnorm_bench.compare.contrast import Comparison, Rule
+from groupnorm_bench.compare.foreign import Columns
 from groupnorm_bench.compare.load import load_runs
 from groupnorm_bench.compare.question import Family, Question, Tune
 from groupnorm_bench.compare.rows import RunTable
@@ -33,6 +35,7 @@ def compare(
     choose_seeds: Collection[int] = (),
     rule: Rule = "anytime",
     all_pairs: bool = False,
+    columns: Columns | None = None,
     **asked: Any,
 ) -> Comparison:
     """Return which arm is better, by how much, and whether the difference is real.
@@ -45,13 +48,15 @@ def compare(
         choose_seeds: seeds to choose by, which are then not reported.
         rule: `anytime`, or `planned` for a number of seeds fixed beforehand.
         all_pairs: every arm against every other.
+        columns: of a table of results, which column is what; of runs, which settings make the arm.
         asked: fields of `Question` in place of the question's, as `baseline` and `margin`.
 
     Raises:
         CompareError: there is nothing to compare, or an argument is not valid.
         RunFolderError, TrackingError: a source cannot be read.
     """
-    table = chosen_runs(runs, where, choose, choose_seeds)
+    columns = replace(columns or Columns(), metric=asked.get("metric"))
+    table = chosen_runs(runs, where, choose, choose_seeds, columns)
     return compare_table(table, runs, question, rule=rule, all_pairs=all_pairs, **asked)
 
 
@@ -65,6 +70,8 @@ def compare_table(
     **asked: Any,
 ) -> Comparison:
     """Return the comparison of a table, as `compare` does, that was read from `runs`."""
+    if question is None and (table.metric is not None or any(row.armed for row in table.rows)):
+        question = Question() if table.metric is None else Question(metric=table.metric)
     question, families = (question, ()) if question else asked_of(runs)
     asked = {name: value for name, value in asked.items() if value is not None}
     if "baseline" in asked and question.arms:
@@ -134,6 +141,7 @@ def chosen_runs(
     where: str | None = None,
     choose: Iterable[str] = (),
     choose_seeds: Collection[int] = (),
+    columns: Columns | None = None,
 ) -> RunTable:
     """Return the runs asked for, of chosen settings only the cells that validate best.
 
@@ -144,8 +152,12 @@ def chosen_runs(
     if isinstance(runs, RunTable):
         table = runs if where is None else runs.where(where)
     else:
+<<<<<<< HEAD
         table = load_runs([runs] if isinstance(runs, str | Path) else runs, where)
         table = _reported(table, _records(runs))
+=======
+        table = load_runs([runs] if isinstance(runs, str | Path) else runs, where, columns=columns)
+>>>>>>> eeda57a (compare FILE.csv: verdicts on results of any program; any setting of our own runs as the arm)
     names = tuple(choose)
     if choose_seeds and not names:
         raise CompareError("seeds to choose by have no use without --choose; name a setting")

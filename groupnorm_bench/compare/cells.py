@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from groupnorm_bench.compare.order import arm_order, setting_order
+from groupnorm_bench.compare.order import setting_order
 from groupnorm_bench.compare.rows import RunRow
 from groupnorm_bench.metrics import metric_spec
 
@@ -46,9 +46,7 @@ def summarize_cells(rows: Iterable[RunRow], metric: str = "test/accuracy") -> li
 
 
 def _summaries(groups: Iterable[list[RunRow]], metric: str) -> list[CellSummary]:
-    ordered = sorted(
-        groups, key=lambda g: (setting_order(g[0].setting), g[0].code, arm_order(g[0].config))
-    )
+    ordered = sorted(groups, key=lambda g: (setting_order(g[0].setting), g[0].code, g[0].order))
     return [_summarize(group, metric) for group in ordered]
 
 

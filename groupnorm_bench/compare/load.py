@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from groupnorm_bench.compare.foreign import SUFFIXES, Columns, read_results
 from groupnorm_bench.compare.rows import RunRow, RunTable
-from groupnorm_bench.errors import CompareError, TrackingError
+from groupnorm_bench.errors import CompareError, TrackingError, nearest
 from groupnorm_bench.runs import find_runs
+from groupnorm_bench.settings.fields import SETTINGS
 from groupnorm_bench.wording import printable
 
 _WANDB_PATH = re.compile(r"\w[\w.-]*/\w[\w.-]*(/(sweeps/)?\w+)?")
 
 
-def load_runs(sources: Sequence[str | Path], where: str | None = None) -> RunTable:
+def load_runs(
+    sources: Sequence[str | Path], where: str | None = None, *, columns: Columns | None = None
+) -> RunTable:
     """Read runs from folders (of runs, or of one run) and from W&B, merged into one table.
+
+    Or from one table that another program left: see `compare.foreign.read_results`.
 
     A folder reached twice counts once. Runs in every status are kept: see `RunTable.finished`.
 
     Args:
         sources: folders and packs; or `ENTITY/PROJECT[/SWEEP]` on W&B, where no such path exists.
         where: a filter, as in `batch_size<=32 and norm!=none`.
+        columns: of a table, which column is what; of runs, which settings make the arm.
 
     Raises:
         RunFolderError: a folder does not exist.
         TrackingError: W&B refused, or has no such project or sweep.
         CompareError: no run was found, a run is there twice, or `where` is not clear.
     """
+    columns = columns or Columns()
+    tables = [Path(source) for source in sources if Path(source).suffix.lower() in SUFFIXES]
+    if tables and not any(path.is_dir() for path in tables):
+        return _one_table(tables, sources, where, columns)
+    if columns.seed is not None or columns.setting is not None:
+        raise CompareError("--seed and --setting name columns of a table; runs have theirs")
     rows: dict[str, RunRow] = {}
     problems: list[str] = []
     for source in sources:
@@ -48,6 +62,35 @@ def load_runs(sources: Sequence[str | Path], where: str | None = None) -> RunTab
     if not table.rows:
         places = ", ".join(str(source) for source in sources) or "no folder"
         raise CompareError(f"{places} holds no runs; train some: gnbench sweep")
+    table = _armed(table, columns.arm)
+    if where is not None:
+        table = table.where(where)
+    refuse_duplicates(table.rows)
+    return table
+
+
+def _armed(table: RunTable, names: tuple[str, ...]) -> RunTable:
+    """Return the runs with these settings as what makes an arm.
+
+    Raises:
+        CompareError: there is no such setting.
+    """
+    if not names or names == ("norm",):
+        return table
+    for name in names:
+        if name not in SETTINGS or name == "seed":
+            known = [known for known in SETTINGS if known != "seed"]
+            raise CompareError(f"arm={name!r} is no setting of a run{nearest(name, known)}")
+    rows = tuple(dataclasses.replace(row, armed=names) for row in table.rows)
+    return dataclasses.replace(table, rows=rows)
+
+
+def _one_table(
+    tables: Sequence[Path], sources: Sequence[str | Path], where: str | None, columns: Columns
+) -> RunTable:
+    if len(sources) > 1:
+        raise CompareError(f"{tables[0]} is a table of results; give it alone")
+    table = read_results(tables[0], columns)
     if where is not None:
         table = table.where(where)
     refuse_duplicates(table.rows)

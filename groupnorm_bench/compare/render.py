@@ -192,4 +192,4 @@ def headline(comparison: Comparison) -> str:
     shared = without_new_defaults(comparison.common)
     common = {name: value for name, value in shared.items() if value is not None}
     told = f"{comparison.metric}{unit}, against {comparison.baseline}"
-    return f"{told}; {describe(common, common)}; {words.RULES[comparison.rule]}"
+    return "; ".join(filter(None, [told, describe(common, common), words.RULES[comparison.rule]]))

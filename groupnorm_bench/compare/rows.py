@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from groupnorm_bench.compare.order import arm_order
+from groupnorm_bench.compare.order import arm_order, describe, setting_order
 from groupnorm_bench.compare.where import parse_where
 from groupnorm_bench.datasets import DATASETS
 from groupnorm_bench.errors import CompareError, RunFolderError
@@ -19,7 +19,7 @@ from groupnorm_bench.metrics import EpochRow, metric_spec
 from groupnorm_bench.runs import RunFolder, RunResult
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import ARM_SETTINGS, SETTINGS
-from groupnorm_bench.wording import printable
+from groupnorm_bench.wording import printable, setting_value
 
 
 def _number(value: Any) -> float | None:
@@ -42,12 +42,37 @@ class RunRow:
     """The folder's path or the run's URL, for messages."""
     chosen: tuple[str, ...] = ()
     """Settings that were picked on validation, per arm: they are left out of `setting`."""
+<<<<<<< HEAD
     called: str = ""
     """The arm's name where its own settings are among the chosen; else that of the result."""
 
     @cached_property
     def arm(self) -> str:
         return self.called or self.result.arm
+=======
+    armed: tuple[str, ...] = ()
+    """Settings that make the arm; the norm with its own if empty."""
+
+    @cached_property
+    def arm(self) -> str:
+        if not self.armed:
+            return self.result.arm
+        live = self.config.cell_settings
+        values = {
+            name: self.result.arm if name == "norm" else live.get(name) for name in self.armed
+        }
+        if len(values) == 1:
+            return setting_value(next(iter(values.values())))
+        return describe(values, values)
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """Sort key of arms."""
+        if not self.armed:
+            return arm_order(self.config)
+        live = self.config.cell_settings
+        return setting_order({name: live.get(name) for name in self.armed})
+>>>>>>> eeda57a (compare FILE.csv: verdicts on results of any program; any setting of our own runs as the arm)
 
     @cached_property
     def cell(self) -> str:
@@ -80,7 +105,8 @@ class RunRow:
     @cached_property
     def setting(self) -> dict[str, Any]:
         """All that makes the cell, except the arm's own settings and chosen ones."""
-        left_out = (*ARM_SETTINGS, *self.chosen)
+        own = ARM_SETTINGS if not self.armed or "norm" in self.armed else ()
+        left_out = (*own, *self.armed, *self.chosen)
         return {k: v for k, v in self.config.cell_settings.items() if k not in left_out}
 
     @cached_property
@@ -178,6 +204,8 @@ class RunTable:
     """A line for each folder or run that could not be read."""
     chosen_on_reported: bool = False
     """Settings were chosen by the seeds that are left to report: no claim rests on them."""
+    metric: str | None = None
+    """What the runs of another program's table were measured by."""
 
     @property
     def finished(self) -> tuple[RunRow, ...]:
@@ -188,7 +216,7 @@ class RunTable:
     def arms(self) -> tuple[str, ...]:
         """Arms with a finished or a diverged run, in the order tables show them."""
         settled = {row.arm: row for row in self.rows if row.status in ("finished", "diverged")}
-        return tuple(sorted(settled, key=lambda arm: arm_order(settled[arm].config)))
+        return tuple(sorted(settled, key=lambda arm: settled[arm].order))
 
     def where(self, expression: str) -> RunTable:
         """Return the runs that `expression` holds for.
@@ -197,7 +225,8 @@ class RunTable:
             CompareError: the expression is not clear, names what no run has, or leaves nothing.
         """
         summary_keys = {key for row in self.rows for key in row.result.summary}
-        keeps = parse_where(expression, sorted({*SETTINGS, *_NAMES, *summary_keys}))
+        settings = {name for row in self.rows for name in row.setting}
+        keeps = parse_where(expression, sorted({*SETTINGS, *_NAMES, *summary_keys, *settings}))
         rows = tuple(row for row in self.rows if keeps(row.value))
         if not rows:
             raise CompareError(f"where={expression!r} leaves no run of {len(self.rows)}; loosen it")

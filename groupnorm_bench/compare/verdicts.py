@@ -19,7 +19,7 @@ from groupnorm_bench.compare.contrast import (
 from groupnorm_bench.compare.judge import NOT_ASKED, judge
 from groupnorm_bench.compare.letters import letters_of
 from groupnorm_bench.compare.measure import measure, over_settings
-from groupnorm_bench.compare.order import arm_order, describe, setting_key, setting_order, varying
+from groupnorm_bench.compare.order import describe, setting_key, setting_order, varying
 from groupnorm_bench.compare.pairs import Group, Pairs
 from groupnorm_bench.compare.question import Family, Question
 from groupnorm_bench.compare.rows import RunRow, RunTable
@@ -96,7 +96,7 @@ def compare_runs(
         notes=(
             *notes,
             *_family_notes(judged),
-            *_next_steps(judged, families),
+            *_next_steps(judged, families, table),
             *_lost_notes(groups),
             *table.problems,
         ),
@@ -191,10 +191,14 @@ def _is_positive(value: object) -> bool:
     return isinstance(value, int | float) and value > 0
 
 
-def _next_steps(contrasts: Sequence[Contrast], families: Sequence[Family]) -> list[str]:
+def _next_steps(
+    contrasts: Sequence[Contrast], families: Sequence[Family], table: RunTable
+) -> list[str]:
     """Return the command that trains more seeds where they would decide something."""
     if not any(contrast.seeds_needed_low for contrast in contrasts):
         return []
+    if table.metric is not None:
+        return ["more seeds until decided: add their rows, and look again whenever you like"]
     files = [family.file for family in families if family.file] or ["FILE"]
     return [f"more seeds until decided: gnbench sweep {file} --until-decided" for file in files]
 
@@ -236,7 +240,7 @@ def _groups(table: RunTable, metric: str) -> list[Group]:
 def _group(rows: list[RunRow], label: str, metric: str) -> Group:
     arms: dict[str, dict[int, RunRow]] = {}
     lost: dict[str, list[RunRow]] = {}
-    for row in sorted(rows, key=lambda row: (arm_order(row.config), row.seed)):
+    for row in sorted(rows, key=lambda row: (row.order, row.seed)):
         if row.status == "finished" and row.metric(metric) is not None:
             arms.setdefault(row.arm, {})[row.seed] = row
         else:
@@ -253,7 +257,7 @@ def _arms(groups: list[Group]) -> list[str]:
     first = {
         arm: next(iter(by_seed.values())) for group in groups for arm, by_seed in group.arms.items()
     }
-    return sorted(first, key=lambda arm: arm_order(first[arm].config))
+    return sorted(first, key=lambda arm: first[arm].order)
 
 
 def _baseline(

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from groupnorm_bench import wording
-from groupnorm_bench.compare.order import arm_order
 from groupnorm_bench.compare.rows import RunRow
 from groupnorm_bench.compare.series import estimate_metric
 from groupnorm_bench.compare.verdicts import Comparison, Contrast
@@ -326,7 +325,7 @@ def _spread(series: Sequence[Series]) -> float:
 
 def _cost_series(rows: Sequence[RunRow], metric: str) -> tuple[list[Series], list[list[Any]]]:
     by_arm: dict[str, dict[str, list[RunRow]]] = {}
-    for row in sorted(rows, key=lambda row: arm_order(row.config)):
+    for row in sorted(rows, key=lambda row: row.order):
         by_arm.setdefault(row.arm, {}).setdefault(row.cell, []).append(row)
     series, numbers = [], []
     for arm, cells in by_arm.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from groupnorm_bench.compare.contrast import Comparison, Contrast, Verdict
-from groupnorm_bench.compare.order import arm_order, describe, setting_order, varying
+from groupnorm_bench.compare.order import describe, setting_order, varying
 from groupnorm_bench.compare.rows import RunRow, RunTable
 from groupnorm_bench.compare.words import promise
 from groupnorm_bench.report.accuracy import by_batch_size, by_groups, by_seconds, differences
@@ -104,9 +104,7 @@ def build(
         command: what makes this report again.
     """
     metric = comparison.metric
-    ordered = sorted(
-        table.rows, key=lambda r: (setting_order(r.setting), arm_order(r.config), r.seed)
-    )
+    ordered = sorted(table.rows, key=lambda r: (setting_order(r.setting), r.order, r.seed))
     table = dataclasses.replace(table, rows=tuple(ordered))
     rows = [row for row in table.finished if row.metric(metric) is not None]
     varied = varying(row.setting for row in table.rows)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from groupnorm_bench.compare.order import arm_order, num_groups_of, varying
+from groupnorm_bench.compare.order import num_groups_of, varying
 from groupnorm_bench.compare.rows import RunRow, RunTable
 from groupnorm_bench.metrics import metric_spec
 from groupnorm_bench.report.charts import Dimension, Figure, Parallel
@@ -33,7 +33,7 @@ def parallel(table: RunTable, metric: str) -> Figure:
     rows = [row for row in table.finished if row.metric(metric) is not None]
     if not rows:
         return base.without(f"No finished run has {metric}.")
-    rows.sort(key=lambda row: arm_order(row.config))
+    rows.sort(key=lambda row: row.order)
     place = {id(row): i for i, row in enumerate(table.rows)}
     styles = {row.arm: style_of(row.config) for row in rows}
     names = [name for name in varying(row.setting for row in rows) if name != "batch_size"]

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from groupnorm_bench.compare.order import arm_order, describe, setting_order, varying
+from groupnorm_bench.compare.order import describe, setting_order, varying
 from groupnorm_bench.compare.rows import RunRow
 
 MAX_VIEWS = 24
@@ -25,7 +25,7 @@ class Slice:
         groups: dict[str, list[RunRow]] = {}
         for row in self.rows:
             groups.setdefault(row.arm, []).append(row)
-        return dict(sorted(groups.items(), key=lambda item: arm_order(item[1][0].config)))
+        return dict(sorted(groups.items(), key=lambda item: item[1][0].order))
 
 
 def slices(rows: Sequence[RunRow], across: Collection[str] = ()) -> tuple[list[Slice], str]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from groupnorm_bench.compare.ask import RunSource, chosen_runs, compare_table
 from groupnorm_bench.compare.rows import RunTable
 from groupnorm_bench.datasets.place import default_data_dir
-from groupnorm_bench.errors import RunFolderError
+from groupnorm_bench.errors import CompareError, RunFolderError
 from groupnorm_bench.files import write_atomic
 from groupnorm_bench.report.content import Content, build
 
@@ -60,6 +60,11 @@ def report(
         RunFolderError, TrackingError: a source cannot be read, or a file not written.
     """
     table = chosen_runs(runs, where, choose, choose_seeds)
+    if table.metric is not None:
+        raise CompareError(
+            "a report draws runs of gnbench, and not yet the rows of a table; gnbench compare "
+            "tells its verdicts, with --format md or latex"
+        )
     comparison = compare_table(table, runs, **asked)
     content = build(
         table,
