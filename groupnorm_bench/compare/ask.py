@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +54,7 @@ def compare(
         CompareError: there is nothing to compare, or an argument is not valid.
         RunFolderError, TrackingError: a source cannot be read.
     """
-    columns = replace(columns or Columns(), metric=asked.get("metric"))
+    columns = dataclasses.replace(columns or Columns(), metric=asked.get("metric"))
     table = chosen_runs(runs, where, choose, choose_seeds, columns)
     return compare_table(table, runs, question, rule=rule, all_pairs=all_pairs, **asked)
 
@@ -152,12 +151,8 @@ def chosen_runs(
     if isinstance(runs, RunTable):
         table = runs if where is None else runs.where(where)
     else:
-<<<<<<< HEAD
-        table = load_runs([runs] if isinstance(runs, str | Path) else runs, where)
-        table = _reported(table, _records(runs))
-=======
-        table = load_runs([runs] if isinstance(runs, str | Path) else runs, where, columns=columns)
->>>>>>> eeda57a (compare FILE.csv: verdicts on results of any program; any setting of our own runs as the arm)
+        places = [runs] if isinstance(runs, str | Path) else runs
+        table = _reported(load_runs(places, where, columns=columns), _records(runs))
     names = tuple(choose)
     if choose_seeds and not names:
         raise CompareError("seeds to choose by have no use without --choose; name a setting")

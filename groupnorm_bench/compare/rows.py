@@ -42,21 +42,15 @@ class RunRow:
     """The folder's path or the run's URL, for messages."""
     chosen: tuple[str, ...] = ()
     """Settings that were picked on validation, per arm: they are left out of `setting`."""
-<<<<<<< HEAD
     called: str = ""
     """The arm's name where its own settings are among the chosen; else that of the result."""
-
-    @cached_property
-    def arm(self) -> str:
-        return self.called or self.result.arm
-=======
     armed: tuple[str, ...] = ()
     """Settings that make the arm; the norm with its own if empty."""
 
     @cached_property
     def arm(self) -> str:
         if not self.armed:
-            return self.result.arm
+            return self.called or self.result.arm
         live = self.config.cell_settings
         values = {
             name: self.result.arm if name == "norm" else live.get(name) for name in self.armed
@@ -72,7 +66,6 @@ class RunRow:
             return arm_order(self.config)
         live = self.config.cell_settings
         return setting_order({name: live.get(name) for name in self.armed})
->>>>>>> eeda57a (compare FILE.csv: verdicts on results of any program; any setting of our own runs as the arm)
 
     @cached_property
     def cell(self) -> str:
