@@ -179,10 +179,17 @@ class RunRow:
             return None  # verdicts stand without it: only "new digits" and McNemar are left out
 
     def _images_by_hits(self, folder: RunFolder) -> int:
-        """Return the number of images packed in the hits: those right over the share right."""
+        """Return the number of images packed in the hits: those right over the share right.
+
+        Of a run that got none right, the data set's number, where as many bytes are there.
+        """
+        packed = folder.read_packed_hits()
         accuracy = self.metric("test/accuracy")
-        right = int(np.unpackbits(folder.read_packed_hits()).sum())
-        return round(right / accuracy) if accuracy else 0
+        if accuracy:
+            return round(int(np.unpackbits(packed).sum()) / accuracy)
+        spec = DATASETS.get(self.config.dataset)
+        images = spec.counts.test if spec else 0
+        return images if -(-images // 8) == len(packed) and not packed.any() else 0
 
 
 _NAMES = ("arm", "cell", "name", "status", "code", "version", "commit", "torch", "threads")

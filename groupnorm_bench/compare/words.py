@@ -136,10 +136,15 @@ def _missing(contrast: Contrast) -> list[str]:
     if contrast.rule == "anytime" and low is not None and high is not None and low > high:
         return ["its earlier and its later seeds contradict each other: see whether all ran alike"]
     parts = []
-    if contrast.probability_better is not None:
-        good = contrast.probability_better >= (contrast.probability_worse or 0)
-        chance = contrast.probability_better if good else contrast.probability_worse
-        parts.append(f"{'better' if good else 'worse'} with a probability of {_percent(chance)}")
+    chances = {
+        "better": contrast.probability_better,
+        "worse": contrast.probability_worse,
+        "equal": contrast.probability_equal,
+    }
+    known = {word: chance for word, chance in chances.items() if chance is not None}
+    if known:
+        likeliest = max(known, key=lambda word: known[word])
+        parts.append(f"{likeliest} with a probability of {_percent(known[likeliest])}")
     return [*parts, more_seeds(contrast)]
 
 
@@ -157,5 +162,7 @@ def more_seeds(contrast: Contrast) -> str:
         return f"it takes {count(low, 'more seed')} at least"
     if low > CAP:
         return f"{CAP:,} more seeds would likely not decide it"
+    if low == high:
+        return f"{count(low, 'more seed')} would likely decide it"
     upper = f"over {CAP:,}" if high > CAP else f"{high:,}"
     return f"{low:,} to {upper} more seeds would likely decide it (80 %)"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import time
 from collections import Counter, deque
 from collections.abc import Iterator
 
@@ -17,6 +19,7 @@ from groupnorm_bench.sweep.file.spec import read_spec
 from groupnorm_bench.sweep.plan.deciding import DecidingSource, closing
 from groupnorm_bench.sweep.plan.plan import build_plan
 from groupnorm_bench.sweep.scheduler import Scheduler
+from tests.support.command_line import gnbench, start
 
 FILE = """
 name: norms
@@ -206,3 +209,50 @@ def test_equal_arms_are_rarely_told_apart_and_different_ones_always(tmp_path):
                 right += contrast.verdict == "worse"
     assert right == 10
     assert false <= 1
+
+
+TINY = """
+name: tiny
+method: grid
+parameters:
+  norm: {values: [none, group]}
+  batch_size: {value: 32}
+  dataset: {value: mnist-5k}
+  train_limit: {value: 64}
+  max_steps: {value: 1}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_killed_where_seeds_are_added_and_typed_again_it_goes_on_to_its_end(tmp_path):
+    """By the command itself: SIGKILL to all of it once a seed was added, in mid-run."""
+    prepare(tmp_path, "{alpha: 1.0e-9, first_look: 2}").rename(tmp_path / "tiny.yaml")
+    (tmp_path / "norms.question.yaml").rename(tmp_path / "tiny.question.yaml")
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    typed = ("sweep", "tiny.yaml", "--until-decided", "--max-seeds", "4", "--json", "--quiet")
+    typed = (*typed, "--wandb", "disabled")
+    process = start(*typed, cwd=tmp_path)
+    wait_for(lambda: list((tmp_path / "runs").glob("*-s1-*/result.json")), process)
+    process.kill()
+    process.communicate()
+    before = len(find_runs([tmp_path / "runs"])[0])
+    assert before < 8
+    done = gnbench(*typed, cwd=tmp_path)
+    assert done.returncode == 5, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["runs"], told["undecided"]) == (8, 1)
+    assert told["contrasts"][0]["seeds"] == [0, 1, 2, 3]
+    assert told["reused"] + told["finished"] == 8
+    found, problems = find_runs([tmp_path / "runs"])
+    assert ([run.result.status for run in found], problems) == (["finished"] * 8, [])
+    record = json.loads((tmp_path / "runs" / "tiny.sweep.json").read_text())
+    assert len(record["runs"]) == 8, "those that the killed call added are in it, too"
+
+
+def wait_for(condition, process, seconds=200):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "it ended before the test could kill it"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
