@@ -22,7 +22,7 @@ from groupnorm_bench.fast import loops
 from groupnorm_bench.fast.threads import multiply
 from groupnorm_bench.models.precision import RoundToBf16, round_values
 
-MIN_SPECTRAL_BATCH = 12
+MIN_SPECTRAL_BATCH = 4
 """Images from which a step repays the transform of the weights (docs/performance.md)."""
 
 
@@ -32,7 +32,7 @@ def convolve(
     """Return conv(images), by loops, which must be prepared, where they take it.
 
     They take plain float32 convolutions that keep height and width: for one input channel, and,
-    from 5x5 and 12 images on, for more. `rounds` rounds to bf16 as `RoundToBf16` does.
+    from 5x5 and 4 images on, for more. `rounds` rounds to bf16 as `RoundToBf16` does.
     """
     is_first = conv.in_channels == 1 and not images.requires_grad
     takes = loops.takes_one_channel if is_first else _takes_kernel

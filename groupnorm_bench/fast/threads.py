@@ -23,7 +23,8 @@ from torch import Tensor
 from groupnorm_bench.fast.compiler import kernels
 
 MIN_SHARED_BATCH = 16
-"""Images of a batch from which our own threads are faster than torch's (docs/performance.md)."""
+"""Images of a batch from which threads are faster than one, torch's as ours
+(docs/performance.md)."""
 _MAX_THREADS = 4
 """Threads that share a batch at most: they are handed their parts one after the other, and more
 than two were not measured."""
@@ -32,18 +33,24 @@ _WINDOW, _REST = 0.25, 1.0
 
 
 def for_batches(batch_size: int) -> contextlib.AbstractContextManager[None]:
-    """Return the context in which batches of this size run: `sharing` where that is faster."""
-    return sharing() if batch_size >= MIN_SHARED_BATCH else contextlib.nullcontext()
+    """Return the context in which batches of this size run: `sharing` where that is faster.
+
+    Else on one thread, torch's operations too: so no bit depends on the number of threads.
+    """
+    return sharing(_MAX_THREADS if batch_size >= MIN_SHARED_BATCH else 1)
 
 
 @contextlib.contextmanager
-def sharing() -> Iterator[None]:
-    """Have threads of ours share what `share` and `multiply` are given, and torch use one."""
+def sharing(max_threads: int = _MAX_THREADS) -> Iterator[None]:
+    """Have threads of ours share what `share` and `multiply` are given, and torch use one.
+
+    They are as many as torch had, and `max_threads` at most.
+    """
     num_threads = torch.get_num_threads()
     before = len(_helpers)
     try:
         torch.set_num_threads(1)
-        for _ in range(min(num_threads, _MAX_THREADS) - 1):
+        for _ in range(min(num_threads, max_threads) - 1):
             _helpers.append(_Helper())
         yield
     finally:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from groupnorm_bench.datasets.load import load_dataset
-from groupnorm_bench.fast import choose, compiler
+from groupnorm_bench.fast import choose, compiler, threads
 from groupnorm_bench.models.precision import RoundToBf16
 from groupnorm_bench.norms import NORMS
 from groupnorm_bench.settings.config import TrainConfig
@@ -47,7 +47,7 @@ def test_every_network_trains_the_same_by_loops(norm, precision):
         model = build_model(config)
         if by_loops:
             way = choose(model, config, CPU, 0)
-            assert way.name == "loops-2"
+            assert way.name == "loops-3"
             with way.context(16):
                 logits = way.forward(images)
         elif precision == "bf16":
@@ -107,7 +107,7 @@ def test_a_training_is_bit_identical_after_a_stop_and_on_any_number_of_threads(d
 
 def test_a_run_goes_on_in_the_way_in_which_it_began(digits):
     plain, loops = Training(small(compile="off"), digits, CPU), Training(small(), digits, CPU)
-    assert (plain.way.name, loops.way.name) == ("torch", "loops-2")
+    assert (plain.way.name, loops.way.name) == ("torch", "loops-3")
     with_loops, without = loops.state(), plain.state() | {"cell": loops.config.cell}
     with pytest.raises(ValueError, match="it was trained with compile on, and here it is"):
         plain.restore(with_loops | {"cell": plain.config.cell})
@@ -156,3 +156,34 @@ print(json.dumps([name for name in ("numba", "llvmlite") if name in sys.modules]
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
     )
     assert json.loads(done.stdout) == []
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "group"])
+@pytest.mark.parametrize("batch_size", [2, 8, 50])
+def test_no_bit_depends_on_threads_nor_on_when_they_are_there(
+    digits, norm, batch_size, monkeypatch
+):
+    class Watch(threads._Watch):
+        """Helpers that come and go from one piece of work to the next."""
+
+        calls = 0
+
+        def helpers(self):
+            self.calls += 1
+            return threads._helpers if self.calls % 3 else []
+
+    before, states = torch.get_num_threads(), []
+    config = small(norm=norm, batch_size=batch_size, max_steps=4)
+    try:
+        for num_threads, watch in ((1, None), (2, None), (3, None), (3, Watch())):
+            if watch is not None:
+                monkeypatch.setattr(threads, "_watch", watch)
+            torch.set_num_threads(num_threads)
+            training = Training(config, digits, CPU)
+            outcome = training.run(Hooks())
+            states.append(outcome.model.state_dict() | {"logits": outcome.test_logits})
+    finally:
+        torch.set_num_threads(before)
+    for other in states[1:]:
+        for name, value in states[0].items():
+            assert (torch.as_tensor(value) == torch.as_tensor(other[name])).all(), name

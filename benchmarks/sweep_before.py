@@ -1,0 +1,91 @@
+"""A part of sweeps/norm.yaml, from Enter to the ranking, by this checkout and by an older one.
+
+    python benchmarks/sweep_before.py --before CHECKOUT [--repeats 5] [--all] [--train]
+
+Two workers, the bundled digits, W&B off. The part is 9 of its 72 runs: none, batch and group norm
+with 8 groups, at every batch size, for one seed; --all takes all 72. With --train it is one
+`gnbench train --norm group --groups 8` instead, each time with an empty cache of compiled loops:
+the first command ever. Prints a table; a ratio is taken within a repeat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent.parent
+PART = """
+method: grid
+metric: {name: val/accuracy, goal: maximize}
+parameters:
+  norm: {values: [none, batch, group]}
+  num_groups: {value: 8}
+  batch_size: {values: [32, 128, 512]}
+  seed: {value: 0}
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--before", type=Path, required=True, help="an older checkout")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--train", action="store_true")
+    args = parser.parse_args()
+    command = ["train", "--norm", "group", "--groups", "8"]
+    if not args.train:
+        command = ["sweep", "sweep.yaml", "--workers", "2"]
+        seconds(HERE, command, args)  # compiles, if nothing has
+    print(f"load before: {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores\n", flush=True)
+    print(
+        "| repeat | before, s | now, s | ratio | difference, s |\n| --- | --- | --- | --- | --- |"
+    )
+    pairs = []
+    for repeat in range(args.repeats):
+        sides = [HERE, args.before] if repeat % 2 else [args.before, HERE]
+        times = {side: seconds(side, command, args) for side in sides}
+        pairs.append((times[args.before], times[HERE]))
+        print(f"| {repeat + 1} | {_row([pairs[-1]])} |", flush=True)
+    print(f"| median | {_row(pairs)} |")
+
+
+def _row(pairs: list[tuple[float, float]]) -> str:
+    before, now = (statistics.median(side) for side in zip(*pairs, strict=True))
+    ratio = statistics.median(new / old for old, new in pairs)
+    difference = statistics.median(new - old for old, new in pairs)
+    return f"{before:.1f} | {now:.1f} | {ratio:.2f} | {difference:+.1f}"
+
+
+def seconds(checkout: Path, command: list[str], args: argparse.Namespace) -> float:
+    """Return the wall time of a gnbench command in an empty folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        text = (HERE / "sweeps/norm.yaml").read_text() if args.all else PART
+        (Path(folder) / "sweep.yaml").write_text(text)
+        environment = os.environ | {"PYTHONPATH": str(checkout), "WANDB_MODE": "disabled"}
+        if args.train:
+            environment["NUMBA_CACHE_DIR"] = f"{folder}/loops"
+        started = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", "groupnorm_bench.cli", *command, "--dataset", "mnist-5k"],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        taken = time.perf_counter() - started
+        if done.returncode:
+            raise SystemExit(f"{checkout}: {' '.join(command)} failed:\n{done.stderr[-2000:]}")
+        return taken
+
+
+if __name__ == "__main__":
+    main()
