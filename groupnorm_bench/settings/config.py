@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from groupnorm_bench.datasets import AUTO, DATASETS
+from groupnorm_bench.datasets.naming import FORMS, is_own_data, short_name
 from groupnorm_bench.errors import ConfigError, nearest
 from groupnorm_bench.models import MODELS, ModelSpec, model_spec
 from groupnorm_bench.norms import GHOST_SIZE, NormSpec, norm_spec
@@ -70,7 +71,7 @@ class TrainConfig:
     weight_decay: float = _setting(0.0, "Weight decay of convolution and linear weights.")
     weight_decay_all: bool = _setting(False, "Decay norm scales, shifts and biases as well.")
     schedule: str = _setting("constant", "Learning rate over time: constant, cosine, one-cycle.")
-    dataset: str = _setting(AUTO, f"{', '.join([AUTO, *DATASETS])}: see `gnbench data`.")
+    dataset: str = _setting(AUTO, f"{', '.join([AUTO, *DATASETS, *FORMS])}: see `gnbench data`.")
     train_limit: int | None = _setting(None, "Train on this many images, stratified by class.")
     order: str = _setting("shuffle", "shuffle, or by-class: each batch from few classes.")
     seed: int = _setting(0, "Fixes initial weights and data order, by two generators.")
@@ -88,6 +89,8 @@ class TrainConfig:
     def _check_ranges(self) -> None:
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
+            if name == "dataset" and is_own_data(value):
+                continue
             if value not in choices:
                 raise ConfigError(f"{name}={value!r} is unknown{nearest(value, choices)}")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", self.device):
@@ -277,6 +280,8 @@ class TrainConfig:
         for name, spec in SETTINGS.items():
             if spec.part is not None and name in live and live[name] != getattr(_DEFAULTS, name):
                 value = live[name]
+                if name == "dataset" and is_own_data(value):
+                    value = short_name(value)
                 parts.append(
                     spec.part + ("" if value is True else _file_name(setting_value(value)))
                 )

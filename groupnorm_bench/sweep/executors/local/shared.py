@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import groupnorm_bench.training.loop  # noqa: F401  # torch, imported while the worker starts
-from groupnorm_bench.datasets import DATASETS
+from groupnorm_bench.datasets import dataset_spec
 from groupnorm_bench.datasets.load import load_dataset
+from groupnorm_bench.datasets.naming import is_own_data, short_name
 from groupnorm_bench.datasets.tensors import Dataset, Split
 from groupnorm_bench.errors import CheckpointError
 from groupnorm_bench.runs import RunResult
@@ -75,8 +76,9 @@ def shared_dataset(name: str, data_dir: Path, shared_dir: Path) -> Dataset:
     """
     import torch
 
-    path = shared_dir / f"{name}.pt"
-    lock = os.open(shared_dir / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    stem = short_name(name) if is_own_data(name) else name
+    path = shared_dir / f"{stem}.pt"
+    lock = os.open(shared_dir / f"{stem}.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
@@ -85,7 +87,7 @@ def shared_dataset(name: str, data_dir: Path, shared_dir: Path) -> Dataset:
         os.close(lock)
     stored = torch.load(path, mmap=True, weights_only=True)
     parts = {part: Split(*stored[part]) for part in _PARTS}
-    return Dataset(name=name, spec=DATASETS[name], **parts)
+    return Dataset(name=name, spec=dataset_spec(name), **parts)
 
 
 def _export(dataset: Dataset, path: Path) -> None:
