@@ -177,7 +177,9 @@ def test_data_lists_and_verifies_ones_own(capsys):
 
 
 def test_a_report_names_the_classes_and_calls_no_function(capsys):
-    write_folder(Path("pets"), *shaded(90, (8, 6, 3)))
+    images, labels = shaded(90, (8, 6, 3))
+    wrong = np.random.default_rng(0).permutation(labels)  # so that some are misread
+    write_folder(Path("pets"), images, wrong)
     assert run(["train", "--dataset", "folder:pets", *SMALL]) == 0
     assert run(["report", "runs", "--out", "r.html"]) == 0
     assert any(f">a {name} <small>" in Path("r.html").read_text() for name in "abc")
