@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import random
 import re
+import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from groupnorm_bench.datasets.load import load_dataset
 from groupnorm_bench.errors import ConfigError, TrainingStopped
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.training.build import build_network, check_model
 from groupnorm_bench.training.hooks import Hooks
-from groupnorm_bench.training.loop import train
+from groupnorm_bench.training.loop import Training, train
 
 HEAD = "import random\nimport sys\nimport numpy as np\nimport torch\nfrom torch import nn\n"
 SWAPPED = """
@@ -96,7 +101,9 @@ def make(in_channels, num_classes):
     return net
 """
     name = own(draw)
-    one, two = (network_of(name, norm) for norm in ("batch", "none"))
+    one = network_of(name, "batch")
+    random.random(), np.random.rand()  # whatever the process draws in between
+    two = network_of(name, "none")
     assert torch.equal(one[0].weight, two[0].weight)
     assert torch.equal(one[3].weight, two[3].weight)
 
@@ -150,6 +157,19 @@ def test_dropout_is_the_same_in_a_run_that_was_stopped_and_continued(own):
     assert again.history[-1]["train/loss"] == whole.history[-1]["train/loss"]
     assert whole.history[-1]["norm/eval_gap"] == again.history[-1]["norm/eval_gap"]
     assert {"norm/1/activation_mean", "norm/5/activation_std"} <= whole.history[-1].keys()
+
+
+def test_what_a_network_draws_while_it_is_scored_is_of_the_seed(own):
+    config = TrainConfig(model=own(SWAPPED), dataset="mnist-5k", device="cpu")
+    training = Training(config, load_dataset("mnist-5k", Path("unused")), torch.device("cpu"))
+    drawn = []
+    for process in (1, 2):
+        torch.manual_seed(process)
+        before = torch.get_rng_state()
+        with training._noise():
+            drawn.append(torch.rand(3))
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(*drawn)
 
 
 def test_a_sequence_with_a_shared_layer_is_computed_as_it_is(own):
@@ -268,3 +288,16 @@ def test_a_librarys_network_that_does_not_fit_is_one_line(name, says):
     with pytest.raises(ConfigError, match=re.escape(says)) as told:
         build_network(TrainConfig(model=name, norm="batch"))
     assert "\n" not in str(told.value)
+
+
+def test_the_default_training_loads_nothing_of_networks_made_elsewhere(tmp_path):
+    typed = ["train", "--dataset", "mnist-5k", "--train-limit", "64", "--max-steps", "1", "-q"]
+    code = (
+        "import sys; from groupnorm_bench.cli.app import run; "
+        f"assert run({[*typed, '--wandb', 'disabled', '--out', str(tmp_path)]!r}) == 0; "
+        "print(sorted(m for m in sys.modules if m in {'timm', 'torchvision', "
+        "'torch.utils.flop_counter', 'groupnorm_bench.models.sites', "
+        "'groupnorm_bench.models.elsewhere', 'groupnorm_bench.models.resnet'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
