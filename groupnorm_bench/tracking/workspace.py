@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import unicodedata
 from typing import TYPE_CHECKING, Any
 
 from groupnorm_bench.errors import TrackingError
@@ -58,7 +59,7 @@ def build_workspace(
     workspace = ws.Workspace(
         entity=entity,
         project=project,
-        name=title(suite),
+        name=without_symbols(title(suite)),
         sections=[
             ws.Section(
                 name="Which normalisation?",
@@ -93,6 +94,12 @@ def title(suite: str | None) -> str:
     return "gnbench" if suite is None else f"gnbench / {suite}"
 
 
+def without_symbols(text: str) -> str:
+    """Return a name that W&B's client takes: it refuses emoji, and signs such as `+` with them."""
+    kinds = ("So", "Sk", "Sm", "Sc", "Cs")
+    return "".join("-" if unicodedata.category(c) in kinds else c for c in text)
+
+
 def view_name(suite: str | None) -> str:
     """Return W&B's own name of the view: the same for the same suite, so that it is found again."""
     digest = hashlib.sha256(title(suite).encode()).hexdigest()[:11]
@@ -100,8 +107,16 @@ def view_name(suite: str | None) -> str:
 
 
 def filters_of(suite: str | None) -> str:
-    """Return which runs are shown: finished ones, of the sweep of this name if there is one."""
+    """Return which runs are shown: finished ones, of the sweep of this name if there is one.
+
+    Raises:
+        TrackingError: W&B's client would look for another name, with `==` in place of `=`.
+    """
     finished = "State = 'finished'"
+    if suite is not None and any(sign in suite for sign in "=<>"):
+        raise TrackingError(
+            f"suite={suite!r}: W&B's client cannot look for a name with =, < or >; leave --suite out"
+        )
     return finished if suite is None else f"{finished} and Config('suite') = {suite!r}"
 
 

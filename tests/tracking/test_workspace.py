@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from groupnorm_bench.errors import TrackingError
 from groupnorm_bench.tracking.workspace import build_workspace, spec_of, view_name
 from tests.support.run_folders import arms, make_runs
 from tests.support.wandb_server import WandbServer
@@ -113,3 +114,15 @@ def test_a_view_has_a_name_that_wandb_finds_again(suite: str | None):
     assert view_name(suite).startswith("nw-")
     assert view_name(suite).endswith("-v")
     assert "-" not in view_name(suite)[3:-2]
+
+
+@pytest.mark.parametrize("suite", ["lr+1", "group norm \U0001f4a5", "o'neil", 'say "x"', "\\"])
+def test_a_sweep_of_any_name_has_a_view_of_its_own_runs(suite):
+    spec = json.dumps(spec_of(build_workspace("us", "norms", suite)), ensure_ascii=False)
+    assert json.dumps(suite, ensure_ascii=False) in spec  # the filter asks for the name as it is
+    assert view_name(suite) != view_name(suite + "-")
+
+
+def test_a_name_that_wandbs_client_cannot_look_for_is_refused():
+    with pytest.raises(TrackingError, match="suite='a=b': W&B's client cannot look for a name"):
+        build_workspace("us", "norms", "a=b")
