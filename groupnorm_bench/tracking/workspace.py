@@ -115,7 +115,8 @@ def filters_of(suite: str | None) -> str:
     finished = "State = 'finished'"
     if suite is not None and any(sign in suite for sign in "=<>"):
         raise TrackingError(
-            f"suite={suite!r}: W&B's client cannot look for a name with =, < or >; leave --suite out"
+            f"suite={suite!r}: W&B's client cannot look for a name with =, < or >; "
+            "leave --suite out"
         )
     return finished if suite is None else f"{finished} and Config('suite') = {suite!r}"
 
