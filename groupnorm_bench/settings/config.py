@@ -74,6 +74,7 @@ class TrainConfig:
     dataset: str = _setting(AUTO, f"{', '.join([AUTO, *DATASETS, *FORMS])}: see `gnbench data`.")
     train_limit: int | None = _setting(None, "Train on this many images, stratified by class.")
     order: str = _setting("shuffle", "shuffle, or by-class: each batch from few classes.")
+    augment: str = _setting("none", "none, shift (2 pixels), or crop-flip (4, and mirrored).")
     seed: int = _setting(0, "Fixes initial weights and data order, by two generators.")
     device: str = _setting("auto", "auto, cpu, cuda, cuda:N, or mps.")
     precision: str = _setting("fp32", "fp32, or bf16 (autocast; weights stay fp32).")

@@ -22,6 +22,7 @@ SCHEDULES = ("constant", "cosine", "one-cycle")
 PRECISIONS = ("fp32", "bf16")
 COMPILE = ("auto", "on", "off")
 ORDERS = ("shuffle", "by-class")
+AUGMENTATIONS = ("none", "shift", "crop-flip")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +117,12 @@ SETTINGS: dict[str, SettingSpec] = {  # in the order of a run's name
     ),
     "order": SettingSpec(
         part="", choices=ORDERS, is_new=True, elsewhere=("dataorder", "sampler", "shuffle")
+    ),
+    "augment": SettingSpec(
+        part="",
+        choices=AUGMENTATIONS,
+        is_new=True,
+        elsewhere=("augmentation", "transforms", "aug", "dataaugmentation"),
     ),
     "precision": SettingSpec(part="", choices=PRECISIONS, elsewhere=("dtype", "amp")),
     "compile": SettingSpec(part="compile-", choices=COMPILE),

@@ -21,6 +21,7 @@ from groupnorm_bench.datasets.tensors import Dataset
 from groupnorm_bench.errors import ConfigError, TrainingDiverged, TrainingStopped
 from groupnorm_bench.metrics import EpochRow
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.training.augment import Augmentation
 from groupnorm_bench.training.build import build_network, noise_seed, order_seed
 from groupnorm_bench.training.device import peak_memory_mb, resolve_device
 from groupnorm_bench.training.hooks import Hooks
@@ -109,6 +110,7 @@ class Training:
         self.schedule = make_schedule(config, self.optimizer, self.total_steps)
         self.order = torch.Generator().manual_seed(order_seed(config.seed))
         self.epoch_order = self.order.get_state()  # as it stood when this epoch was shuffled
+        self.augmented = Augmentation("none", 0, self.order)
         self.step = 0
         self.sums = torch.zeros(2, dtype=torch.float64)  # loss and hits of this epoch, so far
         self.epoch_seconds = 0.0
@@ -156,6 +158,7 @@ class Training:
         self.order.set_state(self.epoch_order)
         labels = self.data.train.labels
         shuffled = draw_order(self.config.order, labels, size, self.order).to(self.device)
+        self.augmented = Augmentation(self.config.augment, len(shuffled), self.order)
         first = self.step - (epoch - 1) * self.steps_per_epoch
         last = min(self.steps_per_epoch, self.total_steps - (epoch - 1) * self.steps_per_epoch)
         look_every = 1 if self.device.type == "cpu" else _CUDA_CHECK_EVERY
@@ -164,7 +167,9 @@ class Training:
         started = time.perf_counter() - self.epoch_seconds
         for i in range(first, last):
             batch = shuffled[i * size : (i + 1) * size]
-            loss, hits = self._train_step(batch, check=i % look_every == 0 or i == last - 1)
+            loss, hits = self._train_step(
+                batch, i * size, check=i % look_every == 0 or i == last - 1
+            )
             sums[0] += loss
             sums[1] += hits
             self.step += 1
@@ -195,11 +200,12 @@ class Training:
             torch.manual_seed(noise_seed(self.config.seed, self.step))
             yield
 
-    def _train_step(self, batch: Tensor, *, check: bool) -> tuple[Tensor, Tensor]:
+    def _train_step(self, batch: Tensor, first: int, *, check: bool) -> tuple[Tensor, Tensor]:
         if self._draws:
             torch.manual_seed(noise_seed(self.config.seed, self.step))
         self.optimizer.zero_grad()  # before the forward pass: a CUDA graph reuses their memory
-        loss, hits = self._score_step(*self._batch(batch))
+        images, labels = self._batch(batch)
+        loss, hits = self._score_step(self.augmented(images, first), labels)
         if check and not math.isfinite(loss.item()):
             raise self._diverged("loss", loss.item(), self.step + 1)
         loss.backward()

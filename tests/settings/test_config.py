@@ -24,6 +24,7 @@ from groupnorm_bench.settings.config import (
     valid_num_groups,
 )
 from groupnorm_bench.settings.fields import (
+    AUGMENTATIONS,
     COMPILE,
     OPTIMIZERS,
     ORDERS,
@@ -60,6 +61,7 @@ def configs(draw: st.DrawFn) -> TrainConfig:
         "dataset": draw(st.sampled_from(SETTINGS["dataset"].choices)),
         "train_limit": draw(st.none() | positive),
         "order": draw(st.sampled_from(ORDERS)),
+        "augment": draw(st.sampled_from(AUGMENTATIONS)),
         "seed": draw(st.integers(0, MAX_SEED)),
         "device": draw(st.sampled_from(["auto", "cpu", "cuda", "cuda:3", "mps"])),
         "precision": draw(st.sampled_from(PRECISIONS)),

@@ -118,9 +118,9 @@ def test_the_same_seed_shows_the_same_images_in_the_same_order_under_every_norm(
         training = Training(small(norm=norm), digits, CPU)
         batches: list[torch.Tensor] = []
         step = training._train_step
-        training._train_step = lambda batch, *, check, step=step, batches=batches: (
+        training._train_step = lambda batch, first, *, check, step=step, batches=batches: (
             batches.append(batch),
-            step(batch, check=check),
+            step(batch, first, check=check),
         )[1]
         training.run(Hooks())
         seen[norm] = torch.stack(batches)
@@ -186,9 +186,9 @@ def test_schedules_start_and_end_where_they_should(digits):
         training = Training(small(schedule=name), digits, CPU)
         rates = []
         step = training._train_step
-        training._train_step = lambda batch, *, check, step=step, t=training, rates=rates: (
+        training._train_step = lambda batch, at, *, check, step=step, t=training, rates=rates: (
             rates.append(t.optimizer.param_groups[0]["lr"]),
-            step(batch, check=check),
+            step(batch, at, check=check),
         )[1]
         training.run(Hooks())
         assert rates[0] == pytest.approx(1e-3 * first)
