@@ -20,6 +20,25 @@ from groupnorm_bench.report.palette import style_of
 
 _TEMPLATES = resources.files("groupnorm_bench.report") / "templates"
 
+_CONTENTS = (
+    ("verdict", "Verdict"),
+    ("contrasts", "Differences"),
+    ("accuracy", "Groups, epochs and time"),
+    ("settings", "Every run and its settings"),
+    ("inside", "Inside the network"),
+    ("missed", "Most-missed images"),
+    ("runs", "All runs"),
+    ("words", "Five words"),
+    ("provenance", "Where this comes from"),
+)
+_ON_A_PHONE = ("batch_size", "arm", "mean", "diff", "verdict")
+"""Columns of the verdict table that a narrow screen keeps."""
+
+
+def _column_class(head: str) -> str:
+    kind = "number" if tables.is_number_column(head) else "words"
+    return kind if head in _ON_A_PHONE else f"{kind} wide"
+
 
 def render(content: Content) -> str:
     """Return the page. Text from users is escaped; the page's own policy forbids any request."""
@@ -43,7 +62,8 @@ def render(content: Content) -> str:
         table_title=tables.headline(content.comparison),
         heads=heads,
         verdict_rows=[list(zip(heads, row, strict=True)) for row in verdicts],
-        is_number_column=tables.is_number_column,
+        column_class=_column_class,
+        contents=_CONTENTS,
         summary=summary_sentence(content),
         specs=json_for_script({f.key: figure_spec(f) for f in content.figures if not f.absent}),
         run_columns=_run_columns(content),

@@ -396,3 +396,67 @@ def test_the_toolbar_has_these_buttons_and_covers_no_mark(shared: Tab):
     ]
     assert all(bar["below"] >= 0 for bar in bars)
     assert {bar["background"].split(" none")[0] for bar in bars} == {"rgba(0, 0, 0, 0)"}
+
+
+def test_the_order_answers_first(shared: Tab):
+    keys = shared.page.eval_on_selector_all(".figure", "figures => figures.map(f => f.id)")
+    assert keys[:2] == ["batch-size", "differences"]
+    links = shared.page.eval_on_selector_all(
+        ".contents a", "links => links.map(a => [a.textContent, a.getAttribute('href')])"
+    )
+    heads = shared.page.eval_on_selector_all(
+        "main section", "sections => sections.map(s => [s.querySelector('h2').textContent, s.id])"
+    )
+    assert [href for _, href in links] == [f"#{key}" for _, key in heads]
+    terms = shared.page.eval_on_selector_all("#words dt", "terms => terms.map(t => t.textContent)")
+    assert len(terms) == 5
+
+
+def test_the_run_table_is_searched_and_downloaded(chromium: Any, report: Path):
+    tab = Tab(chromium, report, viewport={"width": 1200, "height": 900})
+    tab.page.fill("#search", "GROUP-G8 b2-")
+    assert set(tab.rows_shown()) == {"group-g8"}
+    assert len(tab.rows_shown()) == 6
+    assert tab.page.locator("#shown").text_content() == f"6 of {RUNS} runs shown."
+    with tab.page.expect_download() as waiting:
+        tab.page.click("#download")
+    path = waiting.value.path()
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    assert waiting.value.suggested_filename == "runs.csv"
+    assert len(lines) == 1 + 6
+    assert all(line.count('","') == lines[0].count('","') for line in lines)
+    tab.page.fill("#search", "")
+    assert len(tab.rows_shown()) == RUNS
+    assert tab.errors == []
+    tab.context.close()
+
+
+def test_a_phone_shows_the_verdict_without_scrolling(chromium: Any, report: Path):
+    tab = Tab(chromium, report, viewport={"width": 390, "height": 800})
+    edges = tab.page.eval_on_selector_all(
+        "#verdict-table span.verdict", "all => all.map(one => one.getBoundingClientRect().right)"
+    )
+    assert len(edges) > 6
+    assert max(edges) <= 390
+    assert tab.page.locator(".cue").is_visible()
+    tab.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(chromium: Any, report: Path, scheme: str):
+    import axe_playwright_python
+
+    script = Path(axe_playwright_python.__file__).parent / "axe.min.js"
+    tab = Tab(chromium, report, viewport={"width": 1280, "height": 900}, color_scheme=scheme)
+    tab.page.evaluate(script.read_text(encoding="utf-8"))
+    # An arm's mark beside its name is a picture (3:1), which axe takes for a letter (4.5:1).
+    found = tab.page.evaluate(
+        "axe.run({exclude: [['[aria-hidden=true]']]}, {resultTypes: ['violations']})"
+    )
+    faults = {
+        one["id"]: [node["target"] for node in one["nodes"]][:5]
+        for one in found["violations"]
+        if one["impact"] in ("serious", "critical")
+    }
+    assert faults == {}
+    tab.context.close()

@@ -3,6 +3,7 @@
   const specs = JSON.parse(document.getElementById("specs").textContent);
   const root = document.documentElement;
   const hidden = new Set();      // arms not shown
+  let sought = [];               // words that a run's row must have
   const shownView = {};          // figure key -> place of its view
   const all = (selector, from = document) => [...from.querySelectorAll(selector)];
   const FONT = { family: "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif", size: 12 };
@@ -161,18 +162,17 @@
   }
 
   function showRuns() {
-    if (!parallel) return;
     const rows = all("#run-table tbody tr").sort((a, b) => a.dataset.place - b.dataset.place);
     const brushed = Object.keys(ranges).length > 0;
-    const lines = linesShown().filter(kept);
+    const lines = parallel ? linesShown().filter(kept) : [];
     const keep = new Set(lines.map((i) => parallel.runs[i]));
     let shown = 0;
     rows.forEach((row, place) => {
-      row.hidden = brushed ? !keep.has(place) : hidden.has(row.dataset.arm);
+      row.hidden = (brushed ? !keep.has(place) : hidden.has(row.dataset.arm)) || !isFound(row);
       shown += !row.hidden;
     });
     document.getElementById("shown").textContent = `${shown} of ${rows.length} run${rows.length === 1 ? "" : "s"} shown.`;
-    document.querySelector(".brushed").textContent = brushed
+    if (parallel) document.querySelector(".brushed").textContent = brushed
       ? `${lines.length} of ${parallel.runs.length} lines kept; the run table below shows the same runs.` : "";
   }
 
@@ -249,6 +249,33 @@
     heading.setAttribute("aria-sort", down ? "descending" : "ascending");
   }
 
+  // --- the run table: search and download ----------------------------------------------------------
+  function isFound(row) {
+    const text = row.textContent.toLowerCase();
+    return sought.every((word) => text.includes(word));
+  }
+
+  function search(text) {
+    sought = text.toLowerCase().split(/\s+/).filter(Boolean);
+    showRuns();
+  }
+
+  function download() {           // the rows shown, as they stand
+    const line = (cells) => [...cells].map((cell) => {
+      const text = cell.textContent.trim();
+      const safe = /^[=+\-@]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text;
+      return `"${safe.replaceAll('"', '""')}"`;
+    }).join(",");
+    const table = document.getElementById("run-table");
+    const rows = [...table.tBodies[0].rows].filter((row) => !row.hidden);
+    const lines = [table.tHead.rows[0], ...rows].map((row) => line(row.cells));
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], { type: "text/csv" }));
+    link.download = "runs.csv";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  }
+
   // --- theme and paper ---------------------------------------------------------------------------
   function showTheme() {
     const dark = root.dataset.theme
@@ -281,6 +308,8 @@
     });
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showTheme);
     showTheme();
+    document.getElementById("search").addEventListener("input", (event) => search(event.target.value));
+    document.getElementById("download").addEventListener("click", download);
     document.addEventListener("click", (event) => {
       const chip = event.target.closest(".legend .chip");
       if (chip) toggleArm(chip.dataset.arm);
