@@ -59,6 +59,7 @@ def _as_data(status: RunsStatus) -> dict[str, object]:
         "unsettled": [
             run.to_data() for run in status.in_state("running", "interrupted", "failed", "diverged")
         ],
+        "questions": status.questions,
         "problems": status.problems,
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from groupnorm_bench.compare.power import CAP
+from groupnorm_bench.compare.question import Question
 from groupnorm_bench.metrics import metric_spec
 from groupnorm_bench.wording import count
 
@@ -62,6 +63,28 @@ RULES = {
     "planned": "verdicts hold for a number of seeds fixed beforehand and looked at once "
     "(Student's t)",
 }
+
+
+def asked(question: Question) -> str:
+    """Return what a question says beyond its baseline, in words; empty where that is nothing."""
+    spec = metric_spec(question.metric)
+    parts = []
+    if question.arms:
+        parts.append(f"{', '.join(question.arms)} against {question.baseline or 'the baseline'}")
+    if question.decide != "each":
+        parts.append(f"by the {question.decide} over settings")
+    if question.margin is not None:
+        parts.append(f"equal within {question.margin:g} {spec.unit}".rstrip())
+    if question.alpha != Question().alpha:
+        parts.append(f"alpha {question.alpha:g}")
+    if question.first_look != Question().first_look:
+        parts.append(f"first look at {count(question.first_look, 'pair')}")
+    if question.max_seeds is not None:
+        parts.append(f"{count(question.max_seeds, 'seed')} an arm at most")
+    if question.tune is not None:
+        seeds = ", ".join(map(str, question.tune.seeds))
+        parts.append(f"{', '.join(question.tune.settings)} tuned per arm on seeds {seeds}")
+    return "; ".join(parts)
 
 
 def promise(comparison: Comparison) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from groupnorm_bench.compare.contrast import Comparison, Contrast, Verdict
 from groupnorm_bench.compare.order import describe, setting_order, varying
 from groupnorm_bench.compare.rows import RunRow, RunTable
-from groupnorm_bench.compare.words import promise
+from groupnorm_bench.compare.words import asked, promise
 from groupnorm_bench.report.accuracy import by_batch_size, by_groups, by_seconds, differences
 from groupnorm_bench.report.charts import Figure
 from groupnorm_bench.report.diagnostics import activations, eval_gap, learning_curves
@@ -172,9 +172,11 @@ def summary_sentence(content: Content) -> str:
     if not contrasts:
         return f"{what}; nothing shares a setting with {comparison.baseline}, so nothing is judged."
     decided = Counter(contrast.verdict != "undecided" for contrast in contrasts)[True]
+    question = asked(comparison.question)
     return (
         f"{what}: {decided} of {count(len(contrasts), 'contrast')} with {comparison.baseline} "
-        f"{'is' if decided == 1 else 'are'} decided, by {comparison.metric}. {promise(comparison)}"
+        f"{'is' if decided == 1 else 'are'} decided, by {comparison.metric}. "
+        f"{f'The question: {question}. ' if question else ''}{promise(comparison)}"
     )
 
 

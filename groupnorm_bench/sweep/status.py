@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from groupnorm_bench.runs import (
     is_pack,
     list_folders,
 )
+from groupnorm_bench.tracking.sweeps import find_records
 
 ORDER = ("finished", "running", "interrupted", "pruned", "diverged", "failed")
 
@@ -57,6 +58,8 @@ class RunsStatus:
 
     runs: list[RunState]
     problems: list[str]
+    questions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By sweep: what it is to answer, as its record has it."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -84,7 +87,9 @@ def read_status(paths: Iterable[Path]) -> RunsStatus:
         name = run.result.config.name
         runs.append(RunState(name, "running" if held else status, run.result))
     runs += [RunState(folder.path.name, "running", None) for folder in _just_begun(paths)]
-    return RunsStatus(runs, problems)
+    records, _ = find_records(path for path in paths if path.is_dir())
+    questions = {record.name: record.question for _, record in records if record.question}
+    return RunsStatus(runs, problems, questions)
 
 
 def _just_begun(paths: Iterable[Path]) -> list[RunFolder]:

@@ -134,6 +134,7 @@ def test_status_tells_what_the_folders_hold(swept, tmp_path):
         "counts": {"finished": 3},
         "unsettled": [],
         "problems": [],
+        "questions": {},
     }
     assert gnbench("status", cwd=folder).stdout == "3 runs: 3 finished\n"
     process = gnbench("status", "missing", cwd=tmp_path)
@@ -345,6 +346,12 @@ def test_until_decided_typed_again_answers_alike_on_all_its_seeds(tmp_path, monk
     for key in ("ranking", "contrasts", "closing", "decided", "undecided"):
         assert first[key] == second[key]
     assert first["closing"][-1].startswith("0 of 1 contrast decided by 6 runs; 3 seeds for every")
+    assert run(["status", "--json"]) == 0
+    asked = {"tiny": {"baseline": "none", "alpha": 1e-9}}
+    assert json.loads(capsys.readouterr().out)["questions"] == asked
+    assert run(["report", "--format", "md", "--out", "r.md"]) == 0
+    capsys.readouterr()
+    assert "The question: alpha 1e-09. Looked at" in (tmp_path / "r.md").read_text()
     record = json.loads((tmp_path / "runs" / "tiny.sweep.json").read_text())
     assert len(record["runs"]) == 6, "those that were added, too"
     assert run(["compare", "--json"]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
@@ -9,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from groupnorm_bench.sweep.status import RunsStatus, RunState
+from groupnorm_bench.wording import printable
 
 _SHOWN = 10
 
@@ -20,6 +22,8 @@ def draw_status(status: RunsStatus, *, all_runs: bool = False) -> RenderableType
         parts += [Text(), _run_table(status.runs)] if status.runs else []
         parts += [Text(problem, style="yellow") for problem in status.problems]
         return Group(*parts)
+    for name, question in status.questions.items():
+        parts.append(Text(f"the question of {printable(name)}: {printable(json.dumps(question))}"))
     running = status.in_state("running")
     if running:
         parts += [Text(), _running_table(running)]
