@@ -23,7 +23,7 @@ _SEED = 20180613
 GROUPS = "groups within norm"
 SEED = "seed (residual)"
 
-Columns = npt.NDArray[np.float64]
+_Columns = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,7 +134,7 @@ def _thinness(n_seeds: int, balanced: bool) -> list[str]:
     return notes
 
 
-def _balanced_values(rows: Iterable[RunRow], metric: str) -> tuple[list[RunRow], Columns]:
+def _balanced_values(rows: Iterable[RunRow], metric: str) -> tuple[list[RunRow], _Columns]:
     """Return a row of each cell, and the values [cells, seeds] over the seeds they all have."""
     cells: dict[str, dict[int, RunRow]] = {}
     for row in rows:
@@ -177,7 +177,7 @@ def _terms(firsts: Sequence[RunRow]) -> list[tuple[str, list[Any]]]:
     return terms
 
 
-def _bases(terms: list[tuple[str, list[Any]]], n_cells: int) -> list[tuple[str, Columns]]:
+def _bases(terms: list[tuple[str, list[Any]]], n_cells: int) -> list[tuple[str, _Columns]]:
     """Return an orthonormal basis [cells, degrees] of what each term adds to those before it."""
     known = np.full((n_cells, 1), n_cells**-0.5)
     bases = []
@@ -195,8 +195,8 @@ def _bases(terms: list[tuple[str, list[Any]]], n_cells: int) -> list[tuple[str, 
 
 
 def _shares(
-    values: Columns, bases: list[tuple[str, Columns]], residual_factor: float = 1.0
-) -> Columns:
+    values: _Columns, bases: list[tuple[str, _Columns]], residual_factor: float = 1.0
+) -> _Columns:
     """Return each term's share of the total sum of squares, and the residual's at the end."""
     n_seeds = values.shape[1]
     means = values.mean(axis=1)
@@ -209,8 +209,8 @@ def _shares(
 
 
 def _bootstrap(
-    values: Columns, bases: list[tuple[str, Columns]], alpha: float
-) -> tuple[Columns, Columns]:
+    values: _Columns, bases: list[tuple[str, _Columns]], alpha: float
+) -> tuple[_Columns, _Columns]:
     rng = np.random.default_rng(_SEED)
     n_seeds = values.shape[1]
     factor = n_seeds / (n_seeds - 1)  # seeds drawn twice make the residual smaller by this much
@@ -286,7 +286,7 @@ def _forest_columns(rows: Sequence[RunRow]) -> dict[str, list[float]]:
     return {name: values for name, values in columns.items() if len(set(values)) > 1}
 
 
-def _correlation(column: Columns, target: Columns) -> float | None:
+def _correlation(column: _Columns, target: _Columns) -> float | None:
     if np.ptp(target) == 0:
         return None
     return float(np.corrcoef(column, target)[0, 1])

@@ -38,7 +38,7 @@ from groupnorm_bench.datasets.split import stratified_order
 from groupnorm_bench.errors import DataError
 from groupnorm_bench.files import write_atomic
 
-MIN_IMAGES = 30
+FEWEST_IMAGES = 30
 """Of a whole data set: fewer make no three parts."""
 MIN_SIDE = 4
 """Pixels."""
@@ -189,8 +189,8 @@ def _checked(plain: str, data: OwnData) -> tuple[Arrays, tuple[str, ...]]:
             "be trained on"
         )
     total = sum(len(labels) for _, labels in parts.values())
-    if total < MIN_IMAGES:
-        raise DataError(f"{plain} holds {total} images; {MIN_IMAGES} is the least")
+    if total < FEWEST_IMAGES:
+        raise DataError(f"{plain} holds {total} images; {FEWEST_IMAGES} is the least")
     num_classes = int(max(labels.max() for _, labels in parts.values())) + 1
     if num_classes > MAX_CLASSES:
         raise DataError(

@@ -17,7 +17,7 @@ from groupnorm_bench.own import own_function
 Array = np.ndarray[Any, Any]
 Pair = tuple[Any, Any]
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 PARTS = ("train", "val", "test")
 MAX_SIDE = 1_024
 """Pixels."""
@@ -53,7 +53,7 @@ def files_of(folder: Path) -> list[Path]:
     for root, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [Path(root, name) for name in sorted(files) if not name.startswith(".")]
-    images = [path for path in found if path.suffix.lower() in SUFFIXES]
+    images = [path for path in found if path.suffix.lower() in _SUFFIXES]
     for path in images:
         if not path.is_file():
             raise DataError(f"{path} is no file")
@@ -132,7 +132,7 @@ def _pixels(path: Path, channels: int) -> Array:
     with _opened(path) as image:
         try:
             pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-        except Exception as error:
+        except Exception as error:  # while decoding, likewise
             raise DataError(f"{path} is no image that can be read: {one_line(error)}") from error
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 

@@ -6,8 +6,10 @@ import re
 import shlex
 import sys
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from groupnorm_bench.cli.app import run
 from groupnorm_bench.models import LIBRARIES, MODELS, model_spec
@@ -58,8 +60,26 @@ def test_a_function_of_three_builds_with_the_arms_norm(here):
 
 
 @pytest.mark.slow
+def test_torchvisions_resnet_trains_on_a_folder_of_images(here, capsys):
+    generator = np.random.default_rng(0)
+    for label in range(2):
+        (here / "pets" / f"kind{label}").mkdir(parents=True)
+        for i in range(40):
+            pixels = generator.integers(0, 120, (32, 32, 3), dtype=np.uint8)
+            pixels[..., label] += 100
+            Image.fromarray(pixels).save(here / "pets" / f"kind{label}" / f"{i}.png")
+    *trainings, compare = COMMANDS[3:]
+    assert len(trainings) == 2
+    for training in trainings:
+        assert run([*training, "--wandb", "disabled", "--device", "cpu"]) == 0
+    assert "20 norm layers exchanged for group-gauto" in capsys.readouterr().err
+    assert run(compare) == 0
+    assert "undecided: 1 of 1 contrast" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_the_sweep_ends_in_a_verdict(here, capsys):
-    sweep, compare = COMMANDS[1:]
+    sweep, compare = COMMANDS[1:3]
     assert run([*sweep, "--train-limit", "800", "--wandb", "disabled", "--device", "cpu"]) == 0
     assert run(compare) == 0
     told = capsys.readouterr().out
