@@ -108,6 +108,25 @@ def make(in_channels, num_classes):
     assert torch.equal(one[3].weight, two[3].weight)
 
 
+@pytest.mark.parametrize("model", ["resnet20", "torchvision:resnet18"])
+def test_torchs_group_norm_on_a_cpu_never_meets_channels_last(model):
+    network = build_network(TrainConfig(model=model, num_groups=8))
+    seen = []
+    for layer in network.norm_layers.values():
+        layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].is_contiguous()))
+    network.model(torch.zeros(2, 1, 28, 28))
+    assert len(seen) >= 19
+    assert all(seen)
+
+
+def test_a_layout_of_the_users_own_is_kept(own):
+    last = SWAPPED.replace("num_classes),\n    )", "num_classes),\n    ).to(memory_format=LAST)")
+    name = own("LAST = torch.channels_last\n" + last)
+    weight = build_network(TrainConfig(model=name, norm="batch")).model[4].weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not weight.is_contiguous()
+
+
 def test_auto_is_the_largest_divisor_up_to_32_of_each_layer(own):
     network = build_network(TrainConfig(model=own(SWAPPED), num_groups="auto"))
     assert [layer.num_groups for layer in network.norm_layers.values()] == [16, 24]
