@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from groupnorm_bench import compare, report
+    from groupnorm_bench.bench.layers import bench_layers
     from groupnorm_bench.compare.load import load_runs
     from groupnorm_bench.models.swap import swap_norms
     from groupnorm_bench.norms import NORMS, make_norm
@@ -19,6 +20,7 @@ __version__ = "0.2.0"
 __all__ = [
     "NORMS",
     "TrainConfig",
+    "bench_layers",
     "build_model",
     "compare",
     "load_runs",
@@ -32,6 +34,7 @@ __all__ = [
 _HOMES = {
     "NORMS": "norms",
     "TrainConfig": "settings.config",
+    "bench_layers": "bench.layers",
     "load_runs": "compare.load",
     "build_model": "training.build",
     "make_norm": "norms",

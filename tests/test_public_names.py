@@ -47,7 +47,16 @@ def test_a_callable_package_shows_its_functions_parameters(house, monkeypatch):
 
 def test_every_public_name_can_be_had_and_the_list_is_whole():
     assert groupnorm_bench.__all__ == [
-        *("NORMS", "TrainConfig", "build_model", "compare", "load_runs", "make_norm", "report"),
+        *(
+            "NORMS",
+            "TrainConfig",
+            "bench_layers",
+            "build_model",
+            "compare",
+            "load_runs",
+            "make_norm",
+            "report",
+        ),
         *("swap_norms", "sweep", "train"),
     ]
     for name in groupnorm_bench.__all__:

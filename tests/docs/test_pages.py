@@ -50,6 +50,30 @@ def test_every_command_shown_is_one_that_exists(page, line):
             group.make_context(command.name, list(rest), parent=context)
 
 
+CHEAP = {
+    "gnbench norms": "group",
+    "gnbench data": "mnist-5k",
+    "gnbench init norm": "norm.yaml",
+    "gnbench sweep --norm none,batch,group --num-groups 4,8 --batch-size 32,128 --seeds 8"
+    " --save mine.yaml --dry-run": "8 cells x 8 seeds = 64 runs",
+}
+"""Commands of the README that ask nothing of anybody, and what they print; the others are run by
+the tests of their own pages: `quick` by tests/test_wheel.py."""
+
+
+@pytest.mark.parametrize("line", CHEAP)
+def test_commands_of_the_readme_do_what_they_say(line, tmp_path, monkeypatch, capsys):
+    from groupnorm_bench.cli.app import run
+
+    shown = {command for page, command in commands() if page == "README.md"}
+    assert line in shown
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GNBENCH_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setattr("groupnorm_bench.datasets.fetch.recently_failed", lambda *_: "not now")
+    assert run(shlex.split(line)[1:]) == 0
+    assert CHEAP[line] in capsys.readouterr().out
+
+
 def test_the_pages_show_commands_at_all():
     assert len(commands()) >= 10
 
