@@ -32,4 +32,4 @@ def test_the_study_ends_in_a_verdict(tmp_path, monkeypatch, capsys):
     subprocess.run([sys.executable, program], check=True, timeout=300)
     assert run(shlex.split(compared)) == 0
     told = capsys.readouterr().out
-    assert re.search(r"group against batch: (worse|better|equal|undecided)", told), told
+    assert re.search(r"^\s*group +6 .*(worse|better|equal|undecided)", told, re.M), told
