@@ -21,6 +21,7 @@ from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.training.build import build_model
 from groupnorm_bench.training.hooks import Hooks
 from groupnorm_bench.training.loop import Training
+from groupnorm_bench.training.scoring import evaluate
 
 CPU = torch.device("cpu")
 
@@ -115,11 +116,24 @@ def test_a_run_goes_on_in_the_way_in_which_it_began(digits):
     assert loops.way.name == "torch"
 
 
-@pytest.mark.parametrize("way", ["plain", "loops"])
+@pytest.mark.parametrize("way", ["plain", "loops", "loops-2"])
 def test_a_run_that_an_older_version_computed_in_a_way_that_is_gone_says_so(way, digits):
     training = Training(small(), digits, CPU)
     with pytest.raises(ValueError, match=f"its steps were computed as an older gnbench .*{way}"):
         training.restore(training.state() | {"way": way})
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "group"])
+def test_what_one_way_trained_the_other_scores_alike(digits, norm):
+    by_torch, by_loops = (
+        Training(small(norm=norm, compile=setting, batch_size=32), digits, CPU)
+        for setting in ("off", "on")
+    )
+    for trained, other in ((by_loops, by_torch), (by_torch, by_loops)):
+        trained.run(Hooks())
+        other.model.load_state_dict(trained.model.state_dict())  # every name, every shape
+        (_, ours), (_, theirs) = (evaluate(t.way, digits, digits.val) for t in (trained, other))
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * ours.abs().max().item())
 
 
 def test_what_is_taken_follows_from_the_runs_length_alone():
