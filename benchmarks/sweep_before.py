@@ -39,11 +39,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--train", action="store_true")
+    parser.add_argument("--warm", action="store_true", help="the cache of loops has all already")
     args = parser.parse_args()
     command = ["train", "--norm", "group", "--groups", "8"]
     if not args.train:
         command = ["sweep", "sweep.yaml", "--workers", "2"]
-        seconds(HERE, command, args)  # compiles, if nothing has
+        if not args.warm:
+            seconds(HERE, command, args)  # compiles, if nothing has
     print(f"load before: {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores\n", flush=True)
     print(
         "| repeat | before, s | now, s | ratio | difference, s |\n| --- | --- | --- | --- | --- |"

@@ -69,12 +69,12 @@ class _Helper:
     def __init__(self) -> None:
         self._jobs: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
         self._outcomes: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
-        self._flags = np.zeros(2, np.int64)
-        self._threads = [Thread(target=self._work, daemon=True)]
+        self._flags = np.zeros(2, np.int64)  # stop; counts
+        self._worker = Thread(target=self._work, daemon=True)
+        self._waker = Thread(target=self._stay_awake, daemon=True)
         if hasattr(os, "SCHED_IDLE"):
-            self._threads.append(Thread(target=self._stay_awake, daemon=True))
-        for thread in self._threads:
-            thread.start()
+            self._waker.start()
+        self._worker.start()
 
     def hand(self, job: Callable[[], Any]) -> None:
         self._jobs.put(job)
@@ -85,23 +85,42 @@ class _Helper:
 
     def stop(self) -> None:
         self._jobs.put(None)
+        self._worker.join()
         self._flags[0] = 1
-        for thread in self._threads:
-            thread.join()
+        if self._waker.ident is not None and self._schedule(0):
+            self._waker.join()  # else it ends by itself, when the lowest priority has its turn
 
     def _work(self) -> None:
         torch.set_num_threads(1)
+        if self._waker.ident is not None:
+            self._lower_waker()
         while (job := self._jobs.get()) is not None:
             try:
                 self._outcomes.put((job(), None))
             except Exception as error:  # raised again where the result is waited for
                 self._outcomes.put((None, error))
 
-    def _stay_awake(self) -> None:
+    def _lower_waker(self) -> None:
+        """Give it the lowest priority once it counts, and so holds no lock of the interpreter.
+
+        One that had it earlier could be left waiting for its turn, beside busy processes, with
+        that lock: for up to a second, and this whole process with it.
+        """
+        while self._flags[1] == 0 and self._waker.is_alive():
+            time.sleep(0.0005)
+        if not self._schedule(os.SCHED_IDLE):
+            self._flags[0] = 1  # forbidden here: at its usual priority it would hold up others
+
+    def _schedule(self, policy: int) -> bool:
+        """Return whether the waker could be given this policy; 0 is the usual one."""
+        assert self._waker.native_id is not None
         try:
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        except OSError:  # forbidden here: at its usual priority it would hold up others
-            return
+            os.sched_setscheduler(self._waker.native_id, policy, os.sched_param(0))
+        except OSError:
+            return False
+        return True
+
+    def _stay_awake(self) -> None:
         kernels().stay_awake(self._flags, 1)
 
 

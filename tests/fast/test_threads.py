@@ -1,5 +1,6 @@
 """Threads of our own: they share a batch, change nothing, and end."""
 
+import os
 import threading
 import time
 
@@ -83,3 +84,25 @@ def test_helpers_that_are_waited_for_rest_and_come_back(three_threads, monkeypat
         assert threads.share(lambda first, last: (first, last), 6) == [(0, 6)]
         time.sleep(0.06)
         assert len(watch.helpers()) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="this system has no idle priority")
+def test_what_keeps_a_core_awake_has_the_lowest_priority_only_while_it_holds_no_lock(three_threads):
+    began = []
+
+    class Helper(threads._Helper):
+        def _stay_awake(self):
+            began.append(os.sched_getscheduler(0))
+            super()._stay_awake()
+
+    helper = Helper()
+    deadline = time.monotonic() + 20
+    while os.sched_getscheduler(helper._waker.native_id) != os.SCHED_IDLE:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert helper._flags[1] > 0
+    assert began == [os.SCHED_OTHER]
+    helper.stop()
+    while helper._waker.is_alive():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
