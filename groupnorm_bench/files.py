@@ -68,10 +68,15 @@ def read_bounded(path: Path | str, limit: int) -> bytes:
         os.close(handle)
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes, option: str = "out") -> None:
     """Write a file whole or not at all, and for good: a power cut later does not undo it.
 
     A temporary beside it, fsync, rename, fsync of the folder. Its mode is what the umask leaves.
+
+    Args:
+        path: the file.
+        content: its bytes.
+        option: what names it or its folder, for the error's remedy.
 
     Raises:
         RunFolderError: the disk is full, or the folder cannot be written.
@@ -83,9 +88,34 @@ def write_atomic(path: Path, content: bytes) -> None:
         raise OSError(errno.EBUSY, "another process removes its temporary files")
     except OSError as error:
         raise RunFolderError(
-            f"{path}: cannot be written: {error.strerror}; free space or choose another --out, "
-            "then type the command again"
+            f"{path}: cannot be written: {error.strerror}; free space or choose another "
+            f"--{option}, then type the command again"
         ) from error
+
+
+def write_asked(path: Path, content: bytes, option: str) -> None:
+    """Write the file that an option names: whole or not at all; in place where it is no file.
+
+    Through a link to what it leads to, into a pipe or a device as into stdout: neither is replaced.
+
+    Args:
+        path: the file; folders on the way to it are made.
+        content: its bytes.
+        option: for the error, as `out`.
+
+    Raises:
+        RunFolderError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            path.write_bytes(content)
+            return
+    except OSError as error:
+        raise RunFolderError(
+            f"{option}={str(path)!r} cannot be written: {error.strerror}; choose another --{option}"
+        ) from error
+    write_atomic(path, content, option)
 
 
 class _SweptAwayError(Exception):

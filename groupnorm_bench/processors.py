@@ -25,3 +25,18 @@ def available() -> int:
     import joblib  # type: ignore[import-untyped]
 
     return joblib.cpu_count()
+
+
+def give_torch_threads(threads: int | None) -> None:
+    """Have torch compute on this many threads.
+
+    Args:
+        threads: how many; None for torch's own choice (or that of `OMP_NUM_THREADS`), but no more
+            than are `available`: torch counts what is there, not what a CPU quota leaves of it.
+    """
+    import torch
+
+    if threads is None and "OMP_NUM_THREADS" not in os.environ:
+        threads = min(torch.get_num_threads(), available())
+    if threads is not None:
+        torch.set_num_threads(threads)

@@ -18,6 +18,7 @@ from groupnorm_bench.files import (
     read_bounded,
     remove_temporaries,
     scratch_folder,
+    write_asked,
     write_atomic,
 )
 
@@ -171,3 +172,17 @@ def test_a_scratch_folder_goes_in_the_end_and_what_a_killed_process_left_goes_as
         assert not beside.exists()
         assert (mine / "data.pt").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["another"]
+
+
+def test_a_file_that_an_option_names_is_written_in_place_where_it_is_none(tmp_path):
+    file, link = tmp_path / "new" / "file", tmp_path / "link"
+    write_asked(file, b"first", "out")
+    link.symlink_to(file)
+    write_asked(link, b"second", "out")
+    assert link.is_symlink()
+    assert file.read_bytes() == b"second"
+    write_asked(Path("/dev/null"), b"gone", "out")
+    assert Path("/dev/null").is_char_device()
+    for path in (tmp_path, file / "below", Path("/dev/full"), tmp_path / ("x" * 300)):
+        with pytest.raises(RunFolderError, match=r"cannot be written: .* choose another --plot"):
+            write_asked(path, b"text", "plot")

@@ -53,3 +53,33 @@ def test_a_mask_of_processors_is_heeded():
         preexec_fn=lambda: os.sched_setaffinity(0, mask),
     )
     assert int(done.stdout) == 1 <= available()
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="torch takes no more threads than that")
+@pytest.mark.parametrize(
+    ("asked", "told", "given"), [(None, None, 1), (2, None, 2), (None, "2", 2), (2, "1", 2)]
+)
+def test_a_cpu_quota_bounds_the_threads_that_nobody_asked_for(asked, told, given):
+    code = (
+        "import torch\nfrom groupnorm_bench import processors\n"
+        "before = torch.get_num_threads()\nprocessors.available = lambda: 1\n"
+        f"processors.give_torch_threads({asked})\nprint(torch.get_num_threads())"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    environment |= {} if told is None else {"OMP_NUM_THREADS": told}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert int(done.stdout) == given
+
+
+def test_doctor_tells_of_processors_that_are_not_ours(monkeypatch):
+    from groupnorm_bench.cli import doctor
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    for ours, word in ((8, ""), (2, "may use 2 of them")):
+        monkeypatch.setattr(doctor, "available", lambda ours=ours: ours)
+        finding = doctor._threads(2)
+        assert finding.found == "2 of 8 processors"
+        assert word in finding.advice
+        assert bool(finding.advice) == (ours < 8)

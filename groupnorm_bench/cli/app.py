@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -73,6 +74,10 @@ WorkerThreads = Annotated[
 ]
 
 
+_REFUSALS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP)
+"""What the system has against a path that was typed, wherever it is first looked at."""
+
+
 @app.callback(invoke_without_command=True)
 def _alone(
     context: typer.Context,
@@ -138,6 +143,11 @@ def _run(args: Sequence[str] | None) -> int:
             return 130
         _tell_agent(error)
         return _fail(str(error), error.exit_code)
+    except OSError as error:
+        if error.filename is None or error.errno not in _REFUSALS:
+            raise
+        name = printable(os.fsdecode(error.filename), limit=200)
+        return _fail(f"{name}: {error.strerror}; give another path", 2)
     except TyperException as error:
         typed = sys.argv[1:] if args is None else args
         message = meant(error, typed) or getattr(error, "format_message", error.__str__)()

@@ -15,6 +15,7 @@ from groupnorm_bench.cli.app import AsJson, Threads, app, print_json
 from groupnorm_bench.cli.helping import App
 from groupnorm_bench.errors import ConfigError, nearest
 from groupnorm_bench.norms import NORMS
+from groupnorm_bench.processors import available, give_torch_threads
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import PRECISIONS
 from groupnorm_bench.wording import count
@@ -81,7 +82,7 @@ def layers_command(
     with Waiting(f"timing {count(len(norms), 'norm')}") as waiting:
         from groupnorm_bench.bench.layers import bench_layers, cnn_shapes
 
-        _set_threads(threads)
+        give_torch_threads(threads)
         rows, notes = bench_layers(
             shapes or cnn_shapes(), precisions, groups, repeats, norms, waiting.round
         )
@@ -94,6 +95,7 @@ def layers_command(
         print_json([asdict(row) for row in rows])
         return
     _print_layers(rows)
+    _print_threads()
 
 
 @bench_app.command("train")
@@ -128,7 +130,7 @@ def train_command(
     with Waiting(f"timing {count(len(configs), 'training')}") as waiting:
         from groupnorm_bench.bench.steps import bench_train
 
-        _set_threads(threads)
+        give_torch_threads(threads)
         rows = bench_train(configs, repeats, waiting.round)
     if plot is not None:
         labels = [f"{r.arm} {r.precision} b{r.batch_size}" for r in rows]
@@ -137,6 +139,7 @@ def train_command(
         print_json([asdict(row) for row in rows])
         return
     _print_train(rows)
+    _print_threads()
 
 
 def _known(given: list[str] | None, known: Iterable[str], name: str) -> list[str]:
@@ -156,15 +159,19 @@ def _parse_shape(text: str) -> Shape:
 
 
 def _check_plot(plot: Path | None) -> None:
-    if plot is not None and (plot.suffix != ".html" or not plot.parent.is_dir()):
+    if plot is None:
+        return
+    if plot.suffix != ".html" or not plot.parent.is_dir() or plot.is_dir():
         raise ConfigError(f"plot={str(plot)!r} must be an .html file in a folder that exists")
 
 
-def _set_threads(threads: int | None) -> None:
-    if threads is not None:
-        import torch
+def _print_threads() -> None:
+    """Say on how many threads: speeds of one and of two are no comparison."""
+    import torch
 
-        torch.set_num_threads(threads)
+    typer.echo(
+        f"on {count(torch.get_num_threads(), 'thread')} of {count(available(), 'processor')}"
+    )
 
 
 def _shape_text(shape: Shape) -> str:
@@ -202,6 +209,8 @@ def _draw(path: Path, labels: list[str], spreads: list[Spread], unit: str) -> No
     """Write one bar chart, medians with the tenth to the ninetieth percentile as whiskers."""
     import plotly.graph_objects as go
 
+    from groupnorm_bench.files import write_asked
+
     figure = go.Figure(
         go.Bar(
             x=[spread.median for spread in spreads],
@@ -220,4 +229,4 @@ def _draw(path: Path, labels: list[str], spreads: list[Spread], unit: str) -> No
         margin_l=260,
         template="plotly_white",
     )
-    figure.write_html(path, include_plotlyjs=True)
+    write_asked(path, figure.to_html(include_plotlyjs=True).encode(), "plot")

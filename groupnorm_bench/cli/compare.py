@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from groupnorm_bench.compare.claims import Answer
     from groupnorm_bench.compare.contrast import Comparison, Rule
-    from groupnorm_bench.compare.rows import RunTable
 
 _FORMATS = ("table", "csv", "json", "md", "latex")
 
@@ -127,23 +126,12 @@ def compare_command(
     if runs_csv is not None:
         if table.metric is not None:
             raise CompareError("--runs-csv writes runs of gnbench; these are in a file already")
-        write_runs(table, runs_csv)
+        from groupnorm_bench.compare.render import runs_to_csv
+        from groupnorm_bench.files import write_asked
+
+        write_asked(runs_csv, runs_to_csv(table).encode(), "runs-csv")
     print_comparison(comparison, output, places=runs or (), explain=explain)
     return 0
-
-
-def write_runs(table: RunTable, path: Path) -> None:
-    """Write the runs of a table as CSV.
-
-    Raises:
-        CompareError: the file cannot be written.
-    """
-    from groupnorm_bench.compare.render import runs_to_csv
-
-    try:
-        path.write_text(runs_to_csv(table), encoding="utf-8")
-    except OSError as error:
-        raise CompareError(f"runs-csv={str(path)!r}: {error.strerror}; name another") from error
 
 
 def _print_answer(answer: Answer, output: str) -> None:

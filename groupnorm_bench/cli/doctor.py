@@ -14,6 +14,8 @@ import typer
 
 from groupnorm_bench.cli.app import AsJson, DataDir, app, print_json
 from groupnorm_bench.datasets.place import default_data_dir
+from groupnorm_bench.processors import available
+from groupnorm_bench.wording import count
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,17 @@ def _torch() -> list[Finding]:
     return [
         Finding("torch", torch.__version__),
         Finding("device", f"{device} ({device_name(device)})", advice),
-        Finding("threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors"),
+        _threads(torch.get_num_threads()),
     ]
+
+
+def _threads(used: int) -> Finding:
+    ours, there = available(), os.cpu_count() or 1
+    found = f"{used} of {count(there, 'processor')}"
+    if ours >= there:
+        return Finding("threads", found)
+    advice = f"this process may use {ours} of them (a CPU quota or mask); trainings keep to that"
+    return Finding("threads", found, advice)
 
 
 def _packages() -> list[Finding]:

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
+from groupnorm_bench.errors import ConfigError
 from groupnorm_bench.settings.fields import SETTINGS
 
 _TRAINING = "What to train"
@@ -45,10 +46,34 @@ _WORDS = {"int": "N", "float": "NUMBER", "path": "PATH", "file": "FILE", "Path":
 
 
 class HelpfulCommand(TyperCommand):
-    """A command whose help is in groups."""
+    """A command whose help is in groups, and which takes no path of nothing for the folder here."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        if not ctx.resilient_parsing:
+            _refuse_empty_paths(self, ctx, args)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
         _write_options(self, ctx, formatter)
+
+
+def _refuse_empty_paths(command: TyperCommand, ctx: typer.Context, typed: Sequence[str]) -> None:
+    """Refuse a path of nothing, as of `--out "$UNSET"`: it would be read as the folder here.
+
+    Raises:
+        ConfigError: an argument, or an option that takes a path, is the empty text.
+    """
+    takes_path = {
+        name: _word_for(param, ctx) == "PATH"
+        for param in command.params
+        if isinstance(param, TyperOption) and not param.is_flag
+        for name in param.opts
+    }
+    for before, word in zip(["", *typed], typed, strict=False):
+        name = word[:-1] if word.endswith("=") else before if word == "" else None
+        if name is not None and takes_path.get(name, word == ""):
+            what = name if name in takes_path else "an argument"
+            raise ConfigError(f"{what} is empty text; leave it out, or give a name")
 
 
 class HelpfulGroup(TyperGroup):

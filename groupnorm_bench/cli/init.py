@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from groupnorm_bench.cli import completing
 from groupnorm_bench.cli.app import app
 from groupnorm_bench.errors import SweepError
 from groupnorm_bench.sweep.file.shipped import find_sweep, shipped_sweeps
+from groupnorm_bench.wording import printable
 
 
 @app.command("init")
@@ -46,4 +48,5 @@ def init_command(
                 written.write(typed)
     except OSError as error:
         raise SweepError(f"{copy} cannot be written: {error.strerror}; name another") from error
-    typer.echo(f"{copy}\nnext: gnbench sweep {copy} --dry-run")
+    shown = printable(str(copy))
+    typer.echo(f"{shown}\nnext: gnbench sweep {shlex.quote(shown)} --dry-run")

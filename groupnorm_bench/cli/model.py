@@ -8,6 +8,7 @@ import typer
 
 from groupnorm_bench.cli import completing
 from groupnorm_bench.cli.app import AsJson, Threads, app, print_json
+from groupnorm_bench.processors import give_torch_threads
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import ARM_SETTINGS
 
@@ -78,10 +79,7 @@ def model_command(
     }
     from groupnorm_bench.bench.arms import survey_arms
 
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
+    give_torch_threads(threads)
     found = survey_arms(arms.values(), repeats)
     if as_json:
         print_json(_to_data(found))

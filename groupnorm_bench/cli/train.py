@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -148,10 +147,8 @@ def _train_on(
     from groupnorm_bench.training.ahead import compile_ahead
 
     compile_ahead([config], progress.say)
-    import torch
-
-    from groupnorm_bench import processors
     from groupnorm_bench.datasets.load import load_dataset
+    from groupnorm_bench.processors import give_torch_threads
     from groupnorm_bench.training.hooks import Hooks
     from groupnorm_bench.trial import run_trial
 
@@ -159,10 +156,7 @@ def _train_on(
         stop.at_stake = True  # from here on there are steps to save
         progress.start(total_steps)
 
-    if threads is None and "OMP_NUM_THREADS" not in os.environ:
-        threads = min(torch.get_num_threads(), processors.available())
-    if threads is not None:
-        torch.set_num_threads(threads)
+    give_torch_threads(threads)
     return run_trial(
         config,
         runs_dir=out,

@@ -225,10 +225,10 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
         remedy = "pip install pyarrow, or save it as CSV"
         raise CompareError(f"{path} is Parquet, which pyarrow reads: {remedy}") from error
     try:
-        with path.open("rb") as file:
-            return list(parquet.read_table(file).to_pylist())
+        return list(parquet.read_table(io.BytesIO(read_bounded(path, MAX_BYTES))).to_pylist())
     except (OSError, ArrowException) as error:
-        raise CompareError(f"{path} cannot be read as Parquet: {printable(str(error))}") from error
+        why = getattr(error, "strerror", None) or printable(str(error))
+        raise CompareError(f"{path} cannot be read as Parquet: {why}") from error
 
 
 def _guess(path: Path, names: Sequence[str], known: Iterable[str], what: str) -> str:

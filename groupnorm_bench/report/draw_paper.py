@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from groupnorm_bench.errors import RunFolderError
+from groupnorm_bench.files import write_asked
 from groupnorm_bench.report.charts import ChartAxis, Figure, FigureView, Panel, Parallel, Series
 from groupnorm_bench.report.draw_page import BAR_OPACITY
 
@@ -94,7 +96,9 @@ def _save(canvas: Canvas, stem: Path) -> list[Path]:
     for suffix in _FORMATS:
         path = stem.with_name(f"{stem.name}.{suffix}")
         metadata = {"Date": None} if suffix == "svg" else {"Software": None}
-        canvas.savefig(path, dpi=DPI, metadata=metadata)
+        drawn = io.BytesIO()
+        canvas.savefig(drawn, format=suffix, dpi=DPI, metadata=metadata)
+        write_asked(path, drawn.getvalue(), "figures")
         paths.append(path)
     return paths
 

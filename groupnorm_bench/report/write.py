@@ -11,8 +11,8 @@ from typing import Any, Literal
 from groupnorm_bench.compare.ask import RunSource, chosen_runs, compare_table
 from groupnorm_bench.compare.rows import RunTable
 from groupnorm_bench.datasets.place import default_data_dir
-from groupnorm_bench.errors import CompareError, RunFolderError
-from groupnorm_bench.files import write_atomic
+from groupnorm_bench.errors import CompareError
+from groupnorm_bench.files import write_asked
 from groupnorm_bench.report.content import Content, build
 
 Format = Literal["html", "md"]
@@ -77,7 +77,7 @@ def report(
     path = None if out is None else Path(out)
     text = _text(content, output, path, pictures)
     if path is not None:
-        _write(path, text)
+        write_asked(path, text.encode(), "out")
     return Written(text=text, path=path, figures=tuple(pictures))
 
 
@@ -106,25 +106,6 @@ def _text(content: Content, output: Format, path: Path | None, pictures: Sequenc
     return render_markdown(
         content, [Path(os.path.relpath(p, home)) for p in pictures if p.suffix == ".png"]
     )
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all; through a link, or into a pipe or a device, in place.
-
-    Raises:
-        RunFolderError: it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_symlink() or (path.exists() and not path.is_file()):
-            with path.open("wb") as file:
-                file.write(text.encode())
-            return
-    except OSError as error:
-        raise RunFolderError(
-            f"out={str(path)!r} cannot be written: {error.strerror}; choose another --out"
-        ) from error
-    write_atomic(path, text.encode())
 
 
 def is_stdout(path: Path) -> bool:

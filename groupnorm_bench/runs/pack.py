@@ -211,6 +211,8 @@ def _seal(rows: Iterable[tuple[str, bytes, bytes | None]]) -> bytes:
 @contextlib.contextmanager
 def _rewritten(path: Path) -> Iterator[sqlite3.Connection]:
     """Give a copy of the pack to write into, and put it, sealed, in the old one's place."""
+    if path.is_symlink():  # what it leads to is replaced, not the link
+        path = path.resolve()
     temporary = path.parent / f".{path.name}-{secrets.token_hex(4)}"
     remove_temporaries(path.parent, of=path.name)
     try:
@@ -227,7 +229,8 @@ def _rewritten(path: Path) -> Iterator[sqlite3.Connection]:
             f"{path}: cannot be written: {reason}; free space or choose another --out"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     _opened.cache_clear()
 
 

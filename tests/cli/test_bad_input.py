@@ -123,7 +123,23 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 IDX = bytes((0, 0, 8, 3)) + np.array((2, 28, 28), ">i4").tobytes()
 
+LONG = "x" * 5_000
+
 TABLE = {
+    # paths of nothing, as "$UNSET" is; paths that the system has something against
+    "status of nothing": Bad("status ", "an argument is empty text"),
+    "sweep of nothing": Bad("sweep ", "an argument is empty text"),
+    "init of nothing": Bad("init norm ", "an argument is empty text"),
+    "config of nothing": train("--config=", "--config is empty text"),
+    "out of nothing": Bad("unpack runs.gnb --out ", "--out is empty text"),
+    "data-dir of nothing": Bad("data --data-dir ", "--data-dir is empty text"),
+    "figures of nothing": Bad("report --figures=", "--figures is empty text"),
+    "plot of nothing": Bad("bench layers --plot ", "--plot is empty text"),
+    "pack of nothing": Bad("pack -o ", "-o is empty text"),
+    **{
+        f"{command} of a name too long": Bad(f"{command} {LONG}", "File name too long")
+        for command in ("status", "show", "compare", "init norm")
+    },
     # the command line itself
     "unknown command": Bad("trian", "No such command"),
     "unknown option": Bad("train --nrom group", "--norm"),

@@ -181,3 +181,18 @@ def test_on_the_command_line(runs, tmp_path):
     refused = gnbench("sync", "all.gnb", cwd=tmp_path)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "gnbench unpack all.gnb" in refused.stderr
+
+
+def test_a_pack_that_is_a_link_stays_one(tmp_path):
+    target, link = tmp_path / "target.gnb", tmp_path / "link.gnb"
+    pack_runs([], target)
+    link.symlink_to(target)
+    pack_runs([], link)
+    assert link.is_symlink()
+    assert list_folders(target) == []
+
+
+def test_a_pack_below_a_file_is_an_error_of_ours(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFolderError, match="cannot be written"):
+        pack_runs([], tmp_path / "file" / "x.gnb")
