@@ -29,8 +29,8 @@ def quick_command(
 ) -> None:
     """Compare none, batch and group norm on the bundled digits: a verdict in about a minute.
 
-    It is `gnbench sweep quick`, `gnbench compare` and `gnbench report` in one: eight paired seeds, and
-    more where these decide nothing. Typed again, it goes on, or tells the verdict anew.
+    It is `gnbench sweep quick`, `gnbench compare` and `gnbench report` in one: eight paired seeds,
+    and more where these decide nothing. Typed again, it goes on, or tells the verdict anew.
     """
     from groupnorm_bench.cli.views.training import say
     from groupnorm_bench.compare.ask import compare
