@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-TESTS = Path(__file__).parent.parent / "tests"
+CHECKOUT = Path(__file__).parent.parent
 LIMIT = 1 / 3
 SWEEP = """
 name: twenty-four
@@ -73,8 +73,8 @@ def main() -> int:
 def measured(way, sweep: str, count: int) -> float:
     """Return the seconds of `way`, given an empty folder and the environment of a new server."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "wandb_server"]
-        places = os.environ | {"PYTHONPATH": str(TESTS)}
+        command = [sys.executable, "-m", "tests.support.wandb_server"]
+        places = os.environ | {"PYTHONPATH": str(CHECKOUT)}
         server = subprocess.Popen(command, env=places, stdout=subprocess.PIPE, text=True)
         assert server.stdout is not None
         try:
