@@ -68,18 +68,20 @@ def test_layers_as_a_user_types_it(tmp_path, capsys):
     assert gnbench(["bench", *args]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split()[:3] == ["norm", "way", "precision"]
-    assert len(lines) == 2 + 3
+    assert len(lines) == 2 + 3 + 1
+    assert lines[-1].startswith("on 1 thread of ")
 
 
 def test_train_as_a_user_types_it(capsys):
     settings = ["--norm", "none", "--batch-size", "2", "--repeats", "1", "--threads", "1"]
     assert gnbench(["bench", "train", *settings]) == 0
-    header, *rows = capsys.readouterr().out.splitlines()
+    header, *rows, on = capsys.readouterr().out.splitlines()
+    assert on.startswith("on 1 thread")
     assert header.split()[:4] == ["arm", "precision", "batch", "images/s"]
     assert [row.split()[:3] for row in rows] == [["none", "fp32", "2"], ["none", "bf16", "2"]]
     settings += ["--norm", "group", "--precision", "fp32", "--groups", "2", "--groups", "4"]
     assert gnbench(["bench", "train", *settings]) == 0
-    _, *rows = capsys.readouterr().out.splitlines()
+    _, *rows, _ = capsys.readouterr().out.splitlines()
     assert [row.split()[0] for row in rows] == ["none", "group-g2", "group-g4"]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from groupnorm_bench.runs import find_runs
+from tests.support import FAILS_LATE
 
 TRAIN = (*("train", "--dataset", "mnist-5k", "--train-limit", "64", "--max-steps", "4"),)
 SWEEP = """
@@ -73,7 +74,8 @@ def test_a_full_stdout_is_one_line_and_exit_2(tmp_path):
 
 
 def test_a_reader_that_leaves_does_not_hide_that_runs_failed(tmp_path):
-    (tmp_path / "s.yaml").write_text(SWEEP.replace("layer", "'no.such:norm'"))
+    (tmp_path / "fails_late.py").write_text(FAILS_LATE)
+    (tmp_path / "s.yaml").write_text(SWEEP.replace("layer", "'fails_late:make'"))
     script = '{ "$@" 2>err; echo $? >code; } | true; exit $(cat code)'
     done = shell(script, "sweep", "s.yaml", "--workers", "1", cwd=tmp_path)
     assert done.returncode == 3

@@ -13,6 +13,7 @@ from groupnorm_bench.sweep.executors import EXECUTORS
 from groupnorm_bench.sweep.file.spec import read_spec
 from groupnorm_bench.sweep.session import choose_executor
 from groupnorm_bench.tracking.options import TrackingOptions
+from tests.support import FAILS_LATE
 
 FILE = """
 name: tiny
@@ -71,11 +72,13 @@ def test_a_sweep_told_to_stop_says_how_much_is_left(file):
     assert (outcome.stopped, outcome.num_left, outcome.results) == (True, 2, [])
 
 
-def test_a_run_that_fails_raises_nothing_and_is_told(file):
-    file.write_text(FILE.replace("[none, group]", "[none, group, 'no.such:norm']"))
+def test_a_run_that_fails_raises_nothing_and_is_told(file, monkeypatch):
+    monkeypatch.chdir(file.parent)
+    Path("fails_late.py").write_text(FAILS_LATE)
+    file.write_text(FILE.replace("[none, group]", "[none, group, 'fails_late:make']"))
     outcome, _ = run(file)
     (failure,) = outcome.failures
-    assert "No module named 'no'" in failure.reason
+    assert "no such luck" in failure.reason
     assert (outcome.count("finished"), outcome.count("failed"), outcome.num_left) == (2, 1, 1)
     again, _ = run(file)
     assert (again.trained, again.num_left) == ({}, 1), "it is left alone"

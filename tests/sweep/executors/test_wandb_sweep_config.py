@@ -21,7 +21,7 @@ from groupnorm_bench.sweep.plan.plan import build_plan
 from tests.support import ROOT
 from tests.support.wandb_server.sweeps import grid_points
 
-SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
+SWEEPS = sorted(p for p in (ROOT / "sweeps").glob("*.yaml") if "." not in p.stem)
 SMOKE = ROOT / "sweeps" / "smoke.yaml"
 
 

@@ -19,7 +19,7 @@ from groupnorm_bench.sweep.plan.plan import Plan, build_plan
 from tests.support import ROOT
 from tests.support.run_folders import make_run
 
-SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
+SWEEPS = sorted(p for p in (ROOT / "sweeps").glob("*.yaml") if "." not in p.stem)
 NORM = ROOT / "sweeps" / "norm.yaml"
 
 BUNDLED = TrainConfig(dataset="mnist-5k")
