@@ -23,6 +23,7 @@ from groupnorm_bench.sweep.plan.plan import build_plan
 from groupnorm_bench.sweep.plan.sources import make_source
 from groupnorm_bench.sweep.scheduler import Retried, Reused, Scheduler
 from groupnorm_bench.tracking.options import TrackingOptions
+from tests.support import FAILS_LATE
 from tests.support.sweeping import ListSource, begun, make_engine, seeds, sweep
 
 STAND_INS = [name for name, spec in EXECUTORS.items() if not spec.needs_wandb]
@@ -83,12 +84,13 @@ def trained(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.slow  # an agent of W&B looks every 5 s
 def test_every_real_run_is_answered_once_and_a_broken_one_costs_the_others_nothing(trained):
-    norms = ["none", "no.such:norm", "batch"]
+    Path("fails_late.py").write_text(FAILS_LATE)
+    norms = ["none", "fails_late:make", "batch"]
     plan, outcome, ended = trained.sweep(norms)
     assert outcome.count("finished") == 2
     (failure,) = outcome.failures
-    assert failure.run.norm == "no.such:norm"
-    assert "No module named 'no'" in failure.reason
+    assert failure.run.norm == "fails_late:make"
+    assert "no such luck" in failure.reason
     for run in plan.runs:
         kept = RunFolder.of(trained.runs_dir, run).read()
         assert kept.summary == outcome.results[run.name].summary
