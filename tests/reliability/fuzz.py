@@ -338,7 +338,7 @@ TRAINS = (
 )
 _ENDLESS = ("--epochs", "--max-steps", "--run-cap")
 """A huge number is a fair wish here; the command would not come to its end."""
-_PLACES = ("--out", "--figures", "--data-dir")
+PLACES = ("--out", "--figures", "--data-dir", "--runs-csv", "--save")
 """The command is to write there, wherever that is."""
 _LEFT_OUT = ("--help", "--version", "--open", "--watch", "--yes", "--install-completion")
 _WORDS = (*TEXTS, "a-file", "runs", "sweep.yaml", "missing/deep/file", "../outside/precious")
@@ -364,7 +364,7 @@ def options(draw: st.DrawFn) -> tuple[str, ...]:
     typed: list[str] = []
     for name in draw(st.lists(st.sampled_from(takes), min_size=1, max_size=2)):
         word = draw(st.one_of(st.sampled_from(_WORDS), st.text(max_size=6)))
-        if name in _PLACES and ("../" in word or word.startswith("/")):
+        if name in PLACES and ("../" in word or word.startswith("/")):
             word = "a-file/x"
         if name in _ENDLESS and word.strip().isdigit() and len(word) < 100:
             word = "-" + word

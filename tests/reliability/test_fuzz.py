@@ -97,7 +97,7 @@ def judge(
         (work / "stdout.txt").unlink()
         (work / "stderr.txt").unlink()
         allowed = MAY_WRITE.get(command[0], ())
-        if any(word.startswith(("--out=", "--figures=", "--data-dir=")) for word in command):
+        if any(word.startswith(tuple(f"{name}=" for name in fuzz.PLACES)) for word in command):
             allowed = ("work/",)  # where the user said
         after = snapshot(folder)
         written = {name for name in before | after if before.get(name) != after.get(name)}
