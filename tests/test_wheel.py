@@ -63,6 +63,6 @@ def test_the_wheel_tells_what_it_is(installed):
         f"Version: {groupnorm_bench.__version__}",
         "Author: the groupnorm-bench authors",
         "Classifier: Typing :: Typed",
-        "Project-URL: Homepage, https://pypi.org/project/groupnorm-bench/",
+        "Project-URL: Paper, https://arxiv.org/abs/1803.08494",
     ):
         assert f"\n{line}\n" in text, line
