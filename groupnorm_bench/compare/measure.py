@@ -153,11 +153,19 @@ def _contrast_notes(group: Group, arm: str, baseline: str, seeds: tuple[int, ...
 
 
 def _floor(metric: str, rows: Sequence[RunRow]) -> float:
+    part = metric.partition("/")[0]
+    return least_spread(metric, rows[0].num_images(part) if part in ("test", "val") else None)
+
+
+def least_spread(metric: str, images: int | None) -> float:
     """Return half of one image, in points: accuracies come in whole images, so that equal ones
-    may hide a spread of this much. 0 for what is not counted in images."""
-    part, _, name = metric.partition("/")
-    images = rows[0].num_images(part) if part in ("test", "val") else None
-    return 50 / images if images and name.startswith("accuracy") else 0.0
+    may hide a spread of this much. 0 for what is not counted in images.
+
+    Args:
+        metric: a summary metric, as `test/accuracy`.
+        images: how many it was measured on; None if that is not known.
+    """
+    return 50 / images if images and metric.partition("/")[2].startswith("accuracy") else 0.0
 
 
 def _chance(metric: str, row: RunRow) -> float | None:

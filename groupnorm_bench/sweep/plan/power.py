@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from groupnorm_bench.compare.measure import least_spread
 from groupnorm_bench.compare.power import CAP, QUANTILES, PowerRule, SeedsNeeded, seeds_to_decide
 from groupnorm_bench.compare.question import Question
 from groupnorm_bench.datasets import DATASETS
 from groupnorm_bench.errors import ConfigError, SweepError
-from groupnorm_bench.metrics import metric_spec
 from groupnorm_bench.sweep.plan.describe import Cost, count_contrasts
 from groupnorm_bench.sweep.plan.plan import Plan
 
@@ -109,10 +109,11 @@ def plan_power(
             "difference=0 is never decided without a margin, for nothing is called equal; write "
             f"`margin: 0.2` into the question of {plan.spec.path}"
         )
+    dataset = DATASETS.get(plan.runs[0].dataset)
     rule = PowerRule(
         alpha=question.alpha,
         margin=question.margin,
-        floor=_floor(question.metric, plan),
+        floor=least_spread(question.metric, dataset.counts.test if dataset else None),
         first_look=question.first_look,
         planned=planned,
     )
@@ -130,10 +131,3 @@ def plan_power(
         all=needed["all"],
         seconds_per_seed=None if cost is None else cost.mean * plan.num_cells / cost.workers,
     )
-
-
-def _floor(metric: str, plan: Plan) -> float:
-    """Return half an image in points, the least spread that verdicts reckon with."""
-    dataset = DATASETS.get(plan.runs[0].dataset)
-    spec = metric_spec(metric)
-    return 0.5 * spec.factor / dataset.counts.test if spec.is_percent and dataset else 0.0
