@@ -58,3 +58,12 @@ def test_an_environment_tells_what_is_needed_to_judge_a_run():
     assert {"version", "commit", "python", "torch", "host", "device", "threads"} <= set(seen)
     assert seen["device_name"] == device_name("cpu") != ""
     assert seen["threads"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [("/home/ann/venv/bin/gnbench", "gnbench"), ("/x/groupnorm_bench/__main__.py", "gnbench")],
+)
+def test_a_command_is_told_without_where_the_program_lies(monkeypatch, program, told):
+    monkeypatch.setattr("sys.argv", [program, "train", "--norm", "none"])
+    assert describe_environment("cpu")["command"] == [told, "train", "--norm", "none"]
