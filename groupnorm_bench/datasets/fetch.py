@@ -21,18 +21,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from groupnorm_bench.datasets import DATASETS
-from groupnorm_bench.datasets.files import FILES
 from groupnorm_bench.errors import DataError
 from groupnorm_bench.files import open_regular
 from groupnorm_bench.wording import printable
 
 FETCHED = {name: spec.torchvision for name, spec in DATASETS.items() if spec.torchvision}
-"""Data sets that can be fetched -> torchvision's class, which also names the folder."""
+"""Data sets that can be fetched -> torchvision's class."""
 
-MAX_DOWNLOAD = 2**28
-"""On the disk, of all files together, packed and unpacked: three times what the largest needs."""
+MAX_DOWNLOAD = 2**29
+"""On the disk, of all files together, packed and unpacked: twice what the largest needs."""
 MAX_SECONDS = 600.0
 """Before a fetch is given up, however steadily something arrives."""
 MAX_SILENCE_SECONDS = 10.0
@@ -41,20 +41,21 @@ _PAUSE_SECONDS = 1.0
 """A pause up to this is a slow line's, and is no silence."""
 _SOCKET_SECONDS = 4.0
 """For one answer of one mirror: where the first hangs, there is time for the next."""
+_STARTED = "started"
+"""A file in the child's folder: from now on it waits for a mirror."""
 RETRY_AFTER_SECONDS = 3600.0
 """How long `--dataset auto` remembers that a fetch failed."""
 
 
 def raw_folder(name: str, data_dir: Path) -> Path:
-    """Return the folder of a data set's four raw files."""
-    return data_dir / FETCHED[name] / "raw"
+    """Return the folder that a fetch fills with a data set's files."""
+    return (data_dir / DATASETS[name].kept[0][0]).parent
 
 
 def is_on_disk(name: str, data_dir: Path) -> bool:
-    """Return whether all raw files of a data set are there, verified or not."""
-    if name not in FETCHED:
-        return True
-    return all((raw_folder(name, data_dir) / file).is_file() for file in FILES)
+    """Return whether all files of a data set are there, packed or not, verified or not."""
+    kept = DATASETS[name].kept
+    return not kept or any(all((data_dir / file).is_file() for file in files) for files in kept)
 
 
 def fetch(
@@ -69,7 +70,7 @@ def fetch(
     Args:
         name: a key of `FETCHED`.
         data_dir: made if need be; files appear in it whole, each by one rename.
-        mirror: a URL that holds the four .gz files; torchvision's own mirrors if None.
+        mirror: a URL that holds its archives; where torchvision looks if None.
         say: called with lines for the user.
 
     Raises:
@@ -154,17 +155,23 @@ def _fetch_alone(name: str, data_dir: Path, mirror: str | None, say: Callable[[s
         if problem is not None:
             _remember_failure(name, data_dir)
             raise DataError(
-                f"{name} could not be fetched: {problem}; put its raw files into "
+                f"{name} could not be fetched: {problem}; put {_files_in_words(name)} into "
                 f"{raw_folder(name, data_dir)}, give --mirror URL to gnbench data, or use "
                 "--dataset mnist-5k"
             )
         target = raw_folder(name, data_dir)
         target.mkdir(parents=True, exist_ok=True)
         for file in sorted(raw_folder(name, temporary).iterdir()):
-            os.replace(file, target / file.name)
+            if file.name != _STARTED:
+                os.replace(file, target / file.name)
         _failure_path(name, data_dir).unlink(missing_ok=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _files_in_words(name: str) -> str:
+    files = [Path(file).name for file in DATASETS[name].kept[0]]
+    return "its raw files" if len(files) > 2 else " and ".join(files)
 
 
 def _run_child(name: str, folder: Path, mirror: str | None) -> str | None:
@@ -179,6 +186,7 @@ def _run_child(name: str, folder: Path, mirror: str | None) -> str | None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        env=os.environ | {"TQDM_DISABLE": "1"},  # a bar would fill the pipe, and be waited for
     )
     try:
         problem = _watch(child, folder)
@@ -200,7 +208,7 @@ def _watch(child: subprocess.Popen[str], folder: Path) -> str | None:
     while child.poll() is None:
         time.sleep(0.1)
         now, size = time.monotonic(), _bytes_in(folder)
-        if started is None and (folder / "started").exists():
+        if started is None and (folder / _STARTED).exists():
             started = grew = now  # importing torchvision is not the mirror's fault
         if size > arrived:
             arrived, grew = size, now
@@ -228,17 +236,30 @@ def _bytes_in(folder: Path) -> int:
 def _download(name: str, folder: str, mirror: str | None) -> str | None:
     """Download through torchvision, which checks every archive's md5; return what went wrong."""
     import torchvision.datasets
+    from torchvision.datasets.utils import download_url
 
     dataset = getattr(torchvision.datasets, FETCHED[name])
-    if mirror:
-        dataset.mirrors = [mirror.rstrip("/") + "/"]
-    Path(folder, "started").touch()
+    Path(folder, _STARTED).touch()
     try:
-        dataset(folder, download=True)
+        if hasattr(dataset, "mirrors"):  # MNIST's kind, whose archives are unpacked
+            dataset.mirrors = [mirror.rstrip("/") + "/"] if mirror else dataset.mirrors
+            dataset(folder, download=True)
+        for url, file, md5 in _archives(dataset):
+            there = f"{mirror.rstrip('/')}/{file}" if mirror else url
+            download_url(there, folder, file, md5)
     except Exception as error:  # urllib, http.client, zlib, ssl: to the user all mean "no"
         text = str(error).strip().splitlines() or [type(error).__name__]
         return text[-1]
     return None
+
+
+def _archives(dataset: Any) -> list[tuple[str, str, str]]:
+    """Return URL, name and md5 of what a class of torchvision downloads to be read packed."""
+    if hasattr(dataset, "split_list"):  # SVHN, whose third part is extra
+        return [tuple(dataset.split_list[part]) for part in ("train", "test")]
+    if hasattr(dataset, "tgz_md5"):
+        return [(dataset.url, dataset.filename, dataset.tgz_md5)]
+    return []
 
 
 def _end_with_parent() -> None:

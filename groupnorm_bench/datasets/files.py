@@ -12,18 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from groupnorm_bench.datasets.place import FILES
 from groupnorm_bench.errors import DataError
 from groupnorm_bench.files import read_bounded
 
 if TYPE_CHECKING:
     from groupnorm_bench.datasets import DatasetSpec
 
-FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
 MNIST_MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
@@ -49,6 +44,9 @@ ARCHIVE_MD5 = {
 MAX_FILE_BYTES = 2**26
 """Of a file: MNIST's largest has 47 million."""
 _REFETCH = "delete that folder's files and type the command again, or give another --data-dir"
+
+
+Array = np.ndarray[Any, Any]
 
 
 class Arrays(NamedTuple):

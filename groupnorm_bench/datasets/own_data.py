@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from groupnorm_bench.datasets import Counts, DatasetSpec
-from groupnorm_bench.datasets.files import Arrays
+from groupnorm_bench.datasets.files import Array, Arrays
 from groupnorm_bench.datasets.naming import (
     FOLDER,
     HASH_DIGITS,
@@ -27,7 +27,6 @@ from groupnorm_bench.datasets.naming import (
 from groupnorm_bench.datasets.place import default_data_dir
 from groupnorm_bench.datasets.readers import (
     MAX_SIDE,
-    Array,
     OwnData,
     call_function,
     files_of,

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from groupnorm_bench.datasets.files import Array
 from groupnorm_bench.errors import DataError, one_line
 from groupnorm_bench.own import own_function
 
-Array = np.ndarray[Any, Any]
 Pair = tuple[Any, Any]
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from groupnorm_bench.cli.app import run
-from groupnorm_bench.datasets.files import FILES
 from groupnorm_bench.datasets.load import load_dataset
+from groupnorm_bench.datasets.place import FILES
 from groupnorm_bench.runs import RunFolder
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.training.loop import Training

@@ -25,11 +25,12 @@ import torch
 
 from groupnorm_bench import datasets
 from groupnorm_bench.cli.app import run
-from groupnorm_bench.datasets import DATASETS, Counts, fetch, load
-from groupnorm_bench.datasets.files import FILES
+from groupnorm_bench.datasets import DATASETS, Counts, archives, fetch, load
 from groupnorm_bench.datasets.load import load_dataset, resolve_dataset
+from groupnorm_bench.datasets.place import FILES
 from groupnorm_bench.datasets.tensors import Dataset
 from groupnorm_bench.errors import DataError
+from tests.support.archives import files_of
 
 Files = dict[str, bytes]
 TRAIN, TEST = 6_000, 500
@@ -385,6 +386,52 @@ def test_a_mirror_is_fetched_whole_verified_and_only_once(served, tmp_path, caps
     assert len(load_dataset("mnist", data_dir).test) == TEST
 
 
+ARCHIVES_SITE = """
+import os
+from torchvision.datasets import CIFAR10, SVHN
+md5 = dict(pair.split("=") for pair in os.environ["STAND_IN_MD5"].split())
+CIFAR10.tgz_md5 = md5.get(CIFAR10.filename)
+for part in SVHN.split_list.values():
+    part[2] = md5.get(part[1])
+"""
+
+
+@pytest.mark.parametrize("name", ["cifar10", "svhn"])
+def test_archives_are_fetched_as_they_are_and_read_packed(name, tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (600, 3, 32, 32), np.uint8)
+    labels = np.arange(600, dtype=np.uint8) % 10
+    train, test = (images[:500], labels[:500]), (images[500:], labels[500:])
+    spec = dataclasses.replace(DATASETS[name], counts=Counts(train=400, val=100, test=100))
+    monkeypatch.setitem(DATASETS, name, spec)
+    made = files_of(name, spec.kept, train, test)
+    served = {file: made[file] for file in spec.kept[0]}
+    for file, content in served.items():
+        monkeypatch.setitem(archives.PUBLISHED_MD5, file, hashlib.md5(content).hexdigest())
+    (tmp_path / "sitecustomize.py").write_text(ARCHIVES_SITE)
+    package = Path(fetch.__file__).parent.parent.parent
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{package}")
+    sums = {file: archives.PUBLISHED_MD5[file] for file in served}
+    monkeypatch.setenv("STAND_IN_MD5", " ".join(map("=".join, sums.items())))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with mirror(served) as server:
+        fetch.fetch(name, tmp_path / "data", mirror=server.url)
+        assert set(server.asked) == set(served)
+    names = {path.name for path in (tmp_path / "data").iterdir()}
+    assert names == {*served, f".fetch-{name}.lock"}
+    assert np.array_equal(load.read_test(name, tmp_path / "data")[0], images[500:])
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [("cifar100", "cifar-100-python.tar.gz"), ("svhn", "train_32x32.mat and test_32x32.mat")],
+)
+def test_without_network_it_is_told_what_to_put_where(name, files, tmp_path, monkeypatch):
+    Child(monkeypatch, "sys.exit('no route')")
+    with pytest.raises(DataError, match=f"no route; put {files} into {tmp_path}, give --mirror"):
+        load_dataset(name, tmp_path)
+    assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".fetch-")]
+
+
 class Child:
     """Stands for a download: a process that does what a test says, in the folder it is given."""
 
@@ -635,7 +682,7 @@ def test_gnbench_data_lists_what_is_here(known, tmp_path, capsys):
     (raw / FILES[3]).write_bytes(b"")
     assert run(["data", "--data-dir", str(tmp_path), "--json"]) == 0
     rows = {row["dataset"]: row for row in json.loads(capsys.readouterr().out)["datasets"]}
-    assert [row["usable"] for row in rows.values()] == [False, False, False, True]
+    assert [name for name, row in rows.items() if row["usable"]] == ["mnist-5k"]
     assert "truncated" in rows["mnist"]["state"]
     assert "gnbench data kmnist" in rows["kmnist"]["state"]
     assert run(["data", "mnist-5k"]) == 0
