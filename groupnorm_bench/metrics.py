@@ -37,6 +37,8 @@ class MetricSpec:
     """The summary of a finished run has it."""
     bounds: tuple[float, float] | None = None
     """Between what it lies, in the unit kept."""
+    of_machine: bool = False
+    """It depends on the machine and its threads: values of two are no comparison."""
     chance: Callable[[int], float] | None = None
     """Its value for guessing among so many classes, in the unit kept; None where there is none."""
 
@@ -103,6 +105,23 @@ def _loss(name: str, *, per_epoch: bool = False, in_summary: bool = False) -> Me
     )
 
 
+_SMALLER_IS_BETTER = re.compile(r"loss|error|seconds|memory")
+_OF_MACHINE = re.compile(r"seconds|per_second|memory")
+
+
+def _of_machine(
+    name: str, *, decimals: int, per_epoch: bool = False, in_summary: bool = False
+) -> MetricSpec:
+    return MetricSpec(
+        name=name,
+        larger_is_better="per_second" in name,
+        decimals=decimals,
+        per_epoch=per_epoch,
+        in_summary=in_summary,
+        of_machine=True,
+    )
+
+
 METRICS: dict[str, MetricSpec] = {
     spec.name: spec
     for spec in (
@@ -110,31 +129,34 @@ METRICS: dict[str, MetricSpec] = {
         _loss("val/loss", per_epoch=True),
         _accuracy("train/accuracy", per_epoch=True),
         _loss("train/loss", per_epoch=True),
-        MetricSpec(name="perf/images_per_second", decimals=0, per_epoch=True),
-        MetricSpec(name="perf/train_seconds", larger_is_better=False, decimals=2, per_epoch=True),
+        _of_machine("perf/images_per_second", decimals=0, per_epoch=True),
+        _of_machine("perf/train_seconds", decimals=2, per_epoch=True),
         # of norms with running statistics only; a difference of accuracies, so in points
         MetricSpec(name="norm/eval_gap", factor=PERCENT, decimals=2, larger_is_better=False),
         _accuracy("val/accuracy_best", in_summary=True),
         MetricSpec(name="val/best_epoch", decimals=0, in_summary=True),
         _accuracy("test/accuracy", in_summary=True),
         _loss("test/loss", in_summary=True),
-        MetricSpec(name="train_seconds", larger_is_better=False, decimals=2, in_summary=True),
-        MetricSpec(name="images_per_second", decimals=0, in_summary=True),
-        MetricSpec(name="peak_memory_mb", larger_is_better=False, decimals=0, in_summary=True),
+        _of_machine("train_seconds", decimals=2, in_summary=True),
+        _of_machine("images_per_second", decimals=0, in_summary=True),
+        _of_machine("peak_memory_mb", decimals=0, in_summary=True),
     )
 }
-
-_SMALLER_IS_BETTER = re.compile(r"loss|error|seconds|memory")
 
 
 def metric_spec(name: str) -> MetricSpec:
     """Return what is known of a metric; of one that is not in `METRICS`, what its name tells.
 
     A name with `accuracy` in it is a fraction, printed in per cent and in points; one with `loss`,
-    `error`, `seconds` or `memory` in it is the better the smaller it is, any other the larger.
+    `error`, `seconds` or `memory` in it is the better the smaller it is, any other the larger; with
+    `seconds`, `per_second` or `memory` it depends on the machine.
     """
     if name in METRICS:
         return METRICS[name]
     if "accuracy" in name:
         return _accuracy(name)
-    return MetricSpec(name=name, larger_is_better=_SMALLER_IS_BETTER.search(name) is None)
+    return MetricSpec(
+        name=name,
+        larger_is_better=_SMALLER_IS_BETTER.search(name) is None,
+        of_machine=_OF_MACHINE.search(name) is not None,
+    )

@@ -16,7 +16,7 @@ from groupnorm_bench.cli.helping import App
 from groupnorm_bench.errors import ConfigError, nearest
 from groupnorm_bench.norms import NORMS
 from groupnorm_bench.processors import available, give_torch_threads
-from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.settings.config import MAX_COUNT, TrainConfig
 from groupnorm_bench.settings.fields import PRECISIONS
 from groupnorm_bench.wording import count
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from groupnorm_bench.bench.layers import LayerSpeed, Shape
     from groupnorm_bench.bench.steps import TrainSpeed
     from groupnorm_bench.bench.timing import Spread
+
+MAX_NUMBERS = 2**28
+"""In an input to a layer: 1 GB, of which a pass keeps several."""
 
 bench_app = App(help="Speed and memory of norm layers, speed of training.")
 app.add_typer(bench_app, name="bench")
@@ -49,9 +52,14 @@ Precisions = Annotated[
     ),
 ]
 Groups = Annotated[
-    int, typer.Option("--groups", "--num-groups", min=1, help="Groups of norms that have some.")
+    int,
+    typer.Option(
+        "--groups", "--num-groups", min=1, max=MAX_COUNT, help="Groups of norms that have some."
+    ),
 ]
-Repeats = Annotated[int, typer.Option(min=1, help="Rounds; each times every case once.")]
+Repeats = Annotated[
+    int, typer.Option(min=1, max=100_000, help="Rounds; each times every case once.")
+]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Write a bar chart to this HTML file.")]
 
 
@@ -107,7 +115,12 @@ def train_command(
     precision: Precisions = None,
     groups: Annotated[
         list[int] | None,
-        typer.Option("--groups", "--num-groups", min=1, help="Groups, 8 if not given; or more."),
+        typer.Option(
+            *("--groups", "--num-groups"),
+            min=1,
+            max=MAX_COUNT,
+            help="Groups, 8 if not given; or more.",
+        ),
     ] = None,
     repeats: Repeats = 20,
     threads: Threads = None,
@@ -154,7 +167,10 @@ def _parse_shape(text: str) -> Shape:
         raise ConfigError(
             f"shape={text!r} is not batch,channels,height,width; write it as 64,32,28,28"
         )
-    batch, channels, height, width = (int(part) for part in text.split(","))
+    batch, channels, height, width = (int(part[:19]) for part in text.split(","))
+    if (numbers := batch * channels * height * width) > MAX_NUMBERS:
+        shown = text if len(text) <= 40 else f"{text[:40]}..."
+        raise ConfigError(f"shape={shown!r} has {numbers:,} numbers; {MAX_NUMBERS:,} is the most")
     return batch, channels, height, width
 
 

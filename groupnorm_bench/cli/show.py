@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,6 +66,8 @@ def _find(run: str) -> FoundRun:
         named = [one for one in found if one.result.config.name == run]
         found = named or [one for one in found if one.result.config.name.startswith(run)]
         where = f"{DEFAULT_RUNS_DIR}/{run}"
+        if not found and os.path.lexists(run):
+            raise RunFolderError(f"run={run!r} is a file; name the folder of a run")
         if not found and names:
             close = difflib.get_close_matches(run, names, n=1, cutoff=0.4)
             remedy = f"did you mean {close[0]}?" if close else "see gnbench status --runs"

@@ -298,6 +298,7 @@ def _print_outcome(outcome: SweepOutcome, out: Path, as_json: bool, quiet: bool)
         return
     from groupnorm_bench.cli.views.ranking import draw_ranking
     from groupnorm_bench.cli.views.sweep import clock
+    from groupnorm_bench.metrics import metric_spec
 
     ranking = outcome.ranking()
     print_drawn(draw_ranking(ranking))
@@ -306,6 +307,12 @@ def _print_outcome(outcome: SweepOutcome, out: Path, as_json: bool, quiet: bool)
         typer.echo(
             f"\nnote: several versions of gnbench or torch made the seeds of "
             f"{count(len(mixed), 'cell')};\ngnbench compare keeps them apart"
+        )
+    machines = sorted({cell.timed_on for cell in ranking})
+    if len(machines) > 1 and metric_spec(ranking[0].metric).of_machine:
+        typer.echo(
+            f"\nnote: {ranking[0].metric} of {len(machines)} machines or numbers of threads "
+            f"({'; '.join(machines)}) stands in one ranking:\nranks do not compare across them"
         )
     if outcome.closing:
         typer.echo("\n" + "\n".join(outcome.closing))

@@ -24,6 +24,8 @@ class CellSummary:
     code: str
     """The versions of the code that computed it, as `; ` joins them: one, but in a ranking."""
     metric: str
+    timed_on: str
+    """Machine and threads, as `; ` joins them: one, in a ranking by what depends on them."""
     n: int
     """Finished runs with the metric."""
     mean: float | None
@@ -69,6 +71,7 @@ def _summarize(group: list[RunRow], metric: str) -> CellSummary:
         cell=first.cell,
         setting=first.setting,
         code="; ".join(sorted({row.code for row in group})),
+        timed_on="; ".join(sorted({row.timed_on for row in group})),
         metric=metric,
         n=len(kept),
         mean=float(values.mean()) if len(kept) else None,
@@ -86,10 +89,13 @@ def rank(rows: Iterable[RunRow], metric: str = "val/accuracy") -> list[CellSumma
 
     A ranking chooses, so its default is the validation metric: `test` is for reporting. It is over
     all runs that a sweep counts, also those that an earlier version of the code left to be reused.
+    By a metric that depends on the machine, the runs of each machine and number of threads are a
+    cell of their own.
     """
-    sign = -1.0 if metric_spec(metric).larger_is_better else 1.0
-    groups: dict[str, list[RunRow]] = {}
+    spec = metric_spec(metric)
+    sign = -1.0 if spec.larger_is_better else 1.0
+    groups: dict[tuple[str, str], list[RunRow]] = {}
     for row in rows:
-        groups.setdefault(row.cell, []).append(row)
+        groups.setdefault((row.cell, row.timed_on if spec.of_machine else ""), []).append(row)
     cells = _summaries(groups.values(), metric)
     return sorted(cells, key=lambda c: (c.mean is None, sign * c.mean if c.mean is not None else 0))

@@ -19,7 +19,7 @@ from groupnorm_bench.metrics import EpochRow, metric_spec
 from groupnorm_bench.runs import RunFolder, RunResult
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import ARM_SETTINGS, SETTINGS
-from groupnorm_bench.wording import printable, setting_value
+from groupnorm_bench.wording import count, printable, setting_value
 
 
 def _number(value: Any) -> float | None:
@@ -118,6 +118,13 @@ class RunRow:
         return told if type(told) is int and told > 0 else None
 
     @property
+    def timed_on(self) -> str:
+        """What its times depend on, as `cpu (Some CPU), 1 thread`."""
+        name = printable(str(self.value("device_name") or ""))
+        words = f"{self.device} ({name})" if name else self.device
+        return words if self.threads is None else f"{words}, {count(self.threads, 'thread')}"
+
+    @property
     def device(self) -> str:
         return printable(str(self.result.environment.get("device") or self.config.device))
 
@@ -143,7 +150,7 @@ class RunRow:
         """Return what `--where` and a table's column call `name`; inert settings are None."""
         if name in ("arm", "cell", "name", "status", "code", "device", "source"):
             return getattr(self, name)
-        if name in ("version", "commit", "torch", "threads"):
+        if name in ("version", "commit", "torch", "threads", "device_name"):
             return self.result.environment.get(name)
         if name in SETTINGS:
             return None if name in self.config.inert else getattr(self.config, name)
@@ -192,7 +199,10 @@ class RunRow:
         return images if -(-images // 8) == len(packed) and not packed.any() else 0
 
 
-_NAMES = ("arm", "cell", "name", "status", "code", "version", "commit", "torch", "threads")
+_NAMES = (
+    *("arm", "cell", "name", "status", "code", "version", "commit", "torch", "threads"),
+    "device_name",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from groupnorm_bench.compare import words
@@ -24,6 +24,7 @@ from groupnorm_bench.compare.pairs import Group, Pairs
 from groupnorm_bench.compare.question import Family, Question
 from groupnorm_bench.compare.rows import RunRow, RunTable
 from groupnorm_bench.errors import CompareError, nearest
+from groupnorm_bench.metrics import metric_spec
 from groupnorm_bench.wording import count
 
 __all__ = ["Comparison", "Contrast", "DiscordantImages", "Verdict", "compare_runs"]
@@ -226,6 +227,7 @@ def _groups(table: RunTable, metric: str) -> list[Group]:
             )
         known = sorted({key for row in finished for key in row.result.summary if row.metric(key)})
         raise CompareError(f"metric={metric!r} is in no finished run{nearest(metric, known)}")
+    _refuse_mixed_times(by_key.values(), metric)
     names = varying(rows[0].setting for rows in by_key.values())
     codes = len({code for _, code in by_key})
     groups = []
@@ -235,6 +237,23 @@ def _groups(table: RunTable, metric: str) -> list[Group]:
             label = ", ".join(filter(None, [label, f"code {code}"]))
         groups.append(_group(rows, label, metric))
     return sorted(groups, key=lambda group: (setting_order(group.setting), group.code))
+
+
+def _refuse_mixed_times(groups: Iterable[list[RunRow]], metric: str) -> None:
+    """Refuse a verdict on what depends on the machine where the runs come from several.
+
+    Raises:
+        CompareError: runs at one setting do.
+    """
+    if not metric_spec(metric).of_machine:
+        return
+    for rows in groups:
+        machines = sorted({row.timed_on for row in rows if row.metric(metric) is not None})
+        if len(machines) > 1:
+            raise CompareError(
+                f"metric={metric!r} of runs on {' and on '.join(machines)} is no comparison; give "
+                "those of one by --where, as in 'threads=1' or 'device_name=...'"
+            )
 
 
 def _group(rows: list[RunRow], label: str, metric: str) -> Group:

@@ -140,6 +140,12 @@ TABLE = {
         f"{command} of a name too long": Bad(f"{command} {LONG}", "File name too long")
         for command in ("status", "show", "compare", "init norm")
     },
+    # what is shown and timed
+    "show of a file": Bad("show a", "run='a' is a file; name the folder of a run", {"a": ""}),
+    "bench groups beyond any": Bad(f"bench layers --groups {'9' * 400}", "'--groups'"),
+    "bench rounds beyond any": Bad("bench train --repeats 1000000000", "'--repeats'"),
+    "bench shape beyond memory": Bad("bench layers --shape 64,64,9999,9999", "268,435,456 is"),
+    "bench shape beyond any": Bad(f"bench layers --shape 1,1,2,{'9' * 5_000}", "is the most"),
     # the command line itself
     "unknown command": Bad("trian", "No such command"),
     "unknown option": Bad("train --nrom group", "--norm"),

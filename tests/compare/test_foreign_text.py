@@ -103,3 +103,29 @@ def test_times_of_other_thread_counts_are_told_and_not_divided(tmp_path, capsys)
     assert "trained on 1 and 2 threads: times and images/s are not comparable" in out
     contrasts = json.loads(printed(capsys, "compare", str(tmp_path), "--json"))["contrasts"]
     assert [contrast["time_ratio"] for contrast in contrasts] == [None]
+
+
+def test_no_verdict_and_no_common_rank_for_speeds_of_other_machines(tmp_path, capsys, monkeypatch):
+    """Nothing is trained here: the sweep finds its four runs done, on one thread and on two."""
+    monkeypatch.chdir(tmp_path)
+    for count, seeds in ((1, (0,)), (2, (1,))):
+        norms = [{"norm": "none"}, {"norm": "batch"}]
+        make_runs(Path("runs"), arms=norms, seeds=seeds, environment={"threads": count})
+    speed = ("--metric", "images_per_second")
+    for command in ("compare", "report"):
+        assert run([command, "runs", *speed]) == 2
+        said = capsys.readouterr().err
+        assert "of runs on cpu (Some CPU @ 2.00GHz), 1 thread and on cpu (Some CPU" in said
+        assert "--where" in said
+    printed(capsys, "compare", "runs", *speed, "--where", "threads=1")
+    Path("s.yaml").write_text(
+        "method: grid\nmetric: {name: images_per_second, goal: maximize}\nparameters: "
+        "{norm: {values: [none, batch]}, batch_size: {value: 8}, epochs: {value: 3}, "
+        "dataset: {value: mnist-5k}}\n"
+    )
+    sweep = ("sweep", "s.yaml", "--seeds", "2", "--wandb", "disabled")
+    assert "ranks do not compare across them" in printed(capsys, *sweep, "-q")
+    ranking = json.loads(printed(capsys, *sweep, "--json"))["ranking"]
+    assert sorted((cell["arm"], cell["n"], cell["timed_on"][-9:]) for cell in ranking) == [
+        (arm, 1, words) for arm in ("batch", "none") for words in (" 1 thread", "2 threads")
+    ]

@@ -24,6 +24,7 @@ def as_data(ranking: list[CellSummary]) -> list[dict[str, Any]]:
             "arm": cell.arm,
             "cell": cell.cell,
             "setting": cell.setting,
+            "timed_on": cell.timed_on,
             "metric": cell.metric,
             "unit": "percent" if metric_spec(cell.metric).is_percent else None,
             "mean": cell.mean,
