@@ -38,6 +38,7 @@ SWEEP = {
         "dataset": {"value": "mnist-5k"},
         "train_limit": {"value": 64},
         "epochs": {"value": 1},
+        "batch_size": {"value": 8},
     },
     "command": ["${env}", "gnbench", "train", "${args}"],
 }
