@@ -71,6 +71,15 @@ class MetricSpec:
         decimals = self.decimals if abs(value) < 1_000 else 0
         return f"{value:,.{decimals}f}" if grouped else f"{value:.{decimals}f}"
 
+    def shown(self, kept: float | None) -> str:
+        """Return a value, as it is kept, for a person, accuracies with their unit: `97.31 %`.
+
+        "" for None.
+        """
+        if kept is None:
+            return ""
+        return self.text(kept * self.factor) + (" %" if self.is_percent else "")
+
     def difference(self, value: float | None) -> str:
         """Return a difference, in the unit printed, with its sign; "?" for None.
 

@@ -39,6 +39,9 @@ def test_a_spec_knows_its_name_direction_and_print(name):
     assert spec.text(None) == ""
     assert [spec.difference(value)[0] for value in (0.25, -0.25)] == ["+", "-"]
     assert spec.difference(None) == "?"
+    assert spec.shown(None) == ""
+    assert spec.shown(0.25).endswith(" %") == (spec.factor == 100)
+    assert float(spec.shown(0.25).removesuffix(" %")) == pytest.approx(0.25 * spec.factor, abs=0.5)
     assert spec.title.startswith(name.split("/")[0].split("_")[0])
 
 

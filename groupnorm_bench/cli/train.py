@@ -204,11 +204,14 @@ def _print(result: RunResult, out: Path, as_json: bool, quiet: bool) -> None:
 
 
 def _print_summary(result: RunResult) -> None:
+    from groupnorm_bench.metrics import METRICS
+
     summary = result.summary
-    typer.echo(f"  {'test/accuracy':<15}{summary['test/accuracy']:.4f}")
+    shown = {n: METRICS[n].shown(summary[n]) for n in summary if n in METRICS}
+    typer.echo(f"  {'test/accuracy':<15}{shown['test/accuracy']}")
     typer.echo(
-        f"  {'val/accuracy':<15}{summary['val/accuracy']:.4f}  "
-        f"best {summary['val/accuracy_best']:.4f} in epoch {summary['val/best_epoch']}"
+        f"  {'val/accuracy':<15}{shown['val/accuracy']}  "
+        f"best {shown['val/accuracy_best']} in epoch {summary['val/best_epoch']}"
     )
     typer.echo(
         f"  {'training':<15}{summary['train_seconds']:.1f} s, "

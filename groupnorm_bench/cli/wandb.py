@@ -21,6 +21,7 @@ from groupnorm_bench.cli.app import (
 )
 from groupnorm_bench.datasets.place import default_data_dir
 from groupnorm_bench.errors import CompareError, RunFolderError, RunsFailed, TrackingError
+from groupnorm_bench.metrics import METRICS
 from groupnorm_bench.wording import markdown
 
 if TYPE_CHECKING:
@@ -182,7 +183,8 @@ def agent_command(
 def run_line(result: RunResult) -> str:
     """Return the line that tells of a run that ended."""
     accuracy = result.summary.get("val/accuracy")
-    value = f"  val/accuracy {accuracy:.4f}" if isinstance(accuracy, float) else ""
+    shown = METRICS["val/accuracy"].shown(accuracy) if isinstance(accuracy, float) else ""
+    value = f"  val/accuracy {shown}" if shown else ""
     return f"{result.config.name}  {result.status}{value}"
 
 

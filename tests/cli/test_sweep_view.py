@@ -119,8 +119,8 @@ def test_lines_tell_each_finished_run_once_and_every_trouble():
     name = config(seed=2).name
     assert console.file.getvalue().splitlines() == [
         "W&B: offline",
-        f"[ 1/12] {run.name}  finished  val/accuracy 0.9123  12.3 s",
-        f"[ 2/12] {config(seed=1).name}  finished  val/accuracy 0.8000  reused",
+        f"[ 1/12] {run.name}  finished  val/accuracy 91.23 %  12.3 s",
+        f"[ 2/12] {config(seed=1).name}  finished  val/accuracy 80.00 %  reused",
         f"{name}: killed; trying again",
         f"{name} failed twice: ValueError: [no] good",
     ]
@@ -146,11 +146,11 @@ def test_the_table_shows_workers_the_whole_and_the_best():
     assert f"{run.name}" in text
     assert "2/3" in text
     assert "1,234" in text
-    assert "0.9321 val" in text
+    assert "93.21 % val" in text
     assert "3/8" in text
     assert "1 finished · 2 reused" in text
     assert "1:15 left" in text
-    assert "batch-b64-mnist-5k-e3  val/accuracy 0.9700, n = 1 seed" in text
+    assert "batch-b64-mnist-5k-e3  val/accuracy 97.00 %, n = 1 seed" in text
 
 
 def test_the_live_table_ends_as_a_tally_and_trouble_stays_above_it():
@@ -163,7 +163,7 @@ def test_the_live_table_ends_as_a_tally_and_trouble_stays_above_it():
     text = console.file.getvalue()
     trouble, last = text.index("killed; trying again"), text.rindex("1/1")
     assert trouble < last
-    assert "val/accuracy 0.9000, n = 1 seed" in text[last:]
+    assert "val/accuracy 90.00 %, n = 1 seed" in text[last:]
 
 
 @pytest.mark.parametrize(

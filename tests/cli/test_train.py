@@ -121,7 +121,7 @@ def test_a_person_reads_an_aligned_summary_and_how_to_go_on(tmp_path, monkeypatc
     assert {key.strip() for key in rows} == {
         "test/accuracy", "val/accuracy", "training", "saved in", "see it",
     }  # fmt: skip
-    assert rows["test/accuracy  "] == f"{result.summary['test/accuracy']:.4f}"
+    assert rows["test/accuracy  "] == f"{100 * result.summary['test/accuracy']:.2f} %"
     assert rows["see it         "] == "gnbench report runs"
 
 
@@ -327,7 +327,7 @@ def test_a_terminal_shows_a_bar_from_the_first_moment(tmp_path):
     drawn, first, code = on_a_terminal(*TINY, cwd=tmp_path, env={"NO_COLOR": "1"})
     assert code == 0, drawn
     assert "group-g8, batch size 64, seed 0: loading" in drawn
-    for word in ("epoch 2", "loss", "accuracy", "val 0.", "images/s", "0:00:00", "test/accuracy"):
+    for word in ("epoch 2", "loss", "train ", " %  val ", "images/s", "0:00:00", "test/accuracy"):
         assert word in drawn
     assert "epoch 3" not in drawn
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]", drawn), "NO_COLOR is honoured"

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from groupnorm_bench.metrics import METRICS
 from groupnorm_bench.sweep.status import RunsStatus, RunState
 from groupnorm_bench.wording import printable
 
@@ -41,10 +42,10 @@ def _run_table(runs: Sequence[RunState]) -> RenderableType:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("run", overflow="fold")
     table.add_column("state", no_wrap=True)
-    for head in ("epoch", "val %"):
+    for head in ("epoch", "val/accuracy"):
         table.add_column(head, justify="right", no_wrap=True)
     for run in runs:
-        accuracy = "-" if run.accuracy is None else f"{100 * run.accuracy:.2f}"
+        accuracy = METRICS["val/accuracy"].shown(run.accuracy) or "-"
         table.add_row(run.name, run.state, str(run.epoch), accuracy)
     return table
 
@@ -63,6 +64,6 @@ def _running_table(runs: list[RunState]) -> RenderableType:
     for run in runs:
         config = None if run.result is None else run.result.config
         epochs = "" if config is None or config.max_steps is not None else f"/{config.epochs}"
-        accuracy = "-" if run.accuracy is None else f"{run.accuracy:.4f}"
+        accuracy = METRICS["val/accuracy"].shown(run.accuracy) or "-"
         table.add_row(run.name, f"{run.epoch}{epochs}", accuracy)
     return table

@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from groupnorm_bench.metrics import METRICS, metric_spec
 from groupnorm_bench.runs import RunResult
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.sweep.executors.protocol import Ended, Held, Progress, Said, Started, Stopped
@@ -26,6 +27,7 @@ _REFRESH_PER_SECOND = 4
 _RECENT = 50
 """Finished runs that the time left is reckoned from."""
 _SHOWN_VERDICTS = 12
+_ACCURACY = METRICS["val/accuracy"]
 
 Value = Callable[[RunResult], float | None]
 
@@ -190,7 +192,8 @@ class LineView:
         board, result = self._board, event.result
         width = len(str(board.total))
         value = board.value(result)
-        number = "" if value is None else f"  {board.metric} {value:.4f}"
+        shown = metric_spec(board.metric).shown(value)
+        number = "" if value is None else f"  {board.metric} {shown}"
         seconds = f"  {event.seconds:.1f} s" if isinstance(event, Ended) else "  reused"
         return (
             f"[{board.num_done:>{width}}/{board.total}] {event.run.name}  {result.status}"
@@ -291,7 +294,7 @@ def _workers(board: Board) -> Table:
             slot.run.name,
             _epoch(slot),
             f"{slot.step:,}",
-            "" if slot.accuracy is None else f"{slot.accuracy:.4f} {_part(slot)}",
+            "" if slot.accuracy is None else f"{_ACCURACY.shown(slot.accuracy)} {_part(slot)}",
             clock(now - slot.since),
         )
     return table
@@ -325,9 +328,8 @@ def _best(board: Board) -> Text:
         return Text("best so far: -", style="dim")
     seeds = "seed" if best.n == 1 else "seeds"
     name = short_cell(best.cell)
-    return Text.assemble(
-        "best so far: ", (name, "bold"), f"  {board.metric} {best.mean:.4f}, n = {best.n} {seeds}"
-    )
+    mean = f"{board.metric} {metric_spec(board.metric).shown(best.mean)}"
+    return Text.assemble("best so far: ", (name, "bold"), f"  {mean}, n = {best.n} {seeds}")
 
 
 def short_cell(cell: str) -> str:

@@ -13,9 +13,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from groupnorm_bench.metrics import EpochRow
+from groupnorm_bench.metrics import METRICS, EpochRow
 from groupnorm_bench.wording import visible
 
+_ACCURACY = METRICS["val/accuracy"]
 _BAR_ROOM = 24
 """Columns that the shortest bar and the time take."""
 
@@ -46,7 +47,7 @@ class TrainProgress:
         self._held: list[str] = [] if quiet else [title]
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(min(40, max(10, self._console.width - 72))),  # a line of 80 columns holds all
+            BarColumn(min(40, max(6, self._console.width - 74))),  # a line of 80 columns holds all
             TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(),
             console=self._console,
@@ -97,21 +98,22 @@ class TrainProgress:
 
     def on_epoch(self, row: EpochRow) -> None:
         """Show an epoch's validation accuracy."""
-        self._validated = f"{row['val/accuracy']:.3f}"
+        self._validated = _ACCURACY.shown(row["val/accuracy"])
         if self._live:
             self._show(int(row["step"]))
             self._epoch = int(row["epoch"]) + 1
         elif not self._quiet:
             say(
                 f"epoch {row['epoch']:>3.0f}  train/loss {row['train/loss']:.4f}  "
-                f"val/loss {row['val/loss']:.4f}  val/accuracy {row['val/accuracy']:.4f}  "
+                f"val/loss {row['val/loss']:.4f}  val/accuracy {self._validated}  "
                 f"{row['perf/images_per_second']:,.0f} images/s"
             )
 
     def _show(self, step: int) -> None:
         speed = (self._progress.tasks[0].speed or 0.0) * self._batch_size
         numbers = (
-            f"loss {self._loss:.3f}  accuracy {self._accuracy:.3f}  val {self._validated}  "
+            f"loss {self._loss:.3f}  train {_ACCURACY.shown(self._accuracy)}  "
+            f"val {self._validated}  "
             f"{speed:,.0f} images/s"
         )
         description = f"epoch {self._epoch}"
