@@ -10,9 +10,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from groupnorm_bench.bench.timing import Case, OnRound, Spread, interleaved, no_word
+from groupnorm_bench.bench.timing import Case, OnRound, Spread, interleaved
 from groupnorm_bench.errors import ConfigError
 from groupnorm_bench.norms import NORMS, make_norm
+from groupnorm_bench.notebooks import Bar
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.training.build import build_network, images_of
 from groupnorm_bench.training.way import TorchWay, choose_way
@@ -49,14 +50,22 @@ def cnn_shapes() -> list[Shape]:
 
 
 def bench_layers(
-    shapes: Iterable[Shape],
+    shapes: Iterable[Shape] | None = None,
     precisions: Iterable[str] = ("fp32", "bf16"),
     num_groups: int = 8,
     repeats: int = 20,
     norms: Iterable[str] = tuple(NORMS),
-    on_round: OnRound = no_word,
+    on_round: OnRound | None = None,
 ) -> tuple[list[LayerSpeed], list[str]]:
     """Time every norm on inputs [batch, channels, height, width], on the CPU.
+
+    Args:
+        shapes: the inputs; what the CNN's two norm layers see at batch size 64 if None.
+        precisions: names in `DTYPES`.
+        num_groups: of norms that read it.
+        repeats: rounds; each times every case once.
+        norms: names in `NORMS`.
+        on_round: told of each round; a bar where a person watches if None.
 
     Returns:
         the rows, native beside ours where there is one, and a line for each norm left out
@@ -69,7 +78,7 @@ def bench_layers(
     cases: list[Case] = []
     saved: list[float] = []
     notes = [f"{n}: left out, needs the package {NORMS[n].needs}" for n in norms if _lacks(n)]
-    for shape in shapes:
+    for shape in cnn_shapes() if shapes is None else shapes:
         if min(shape) < 1 or min(shape[2:]) < 2:
             raise ConfigError(f"shape={shape} cannot be pooled; height and width are 2 or more")
         for precision in precisions:
@@ -80,7 +89,9 @@ def bench_layers(
                     labels.append((norm, name, precision, shape))
                     saved.append(_saved_mb(function))
                     cases.append(case)
-    seconds = interleaved(cases, repeats, on_round)
+    with Bar("timing norms, round", shown=on_round is None) as bar:
+        seconds = interleaved(cases, repeats, on_round or bar.tell)
+        bar.end()
     rows = [
         LayerSpeed(*label, Spread.of([1e6 * s / label[3][0] for s in times]), megabytes)
         for label, times, megabytes in zip(labels, seconds, saved, strict=True)

@@ -24,14 +24,13 @@ from groupnorm_bench.cli.app import (
 from groupnorm_bench.cli.settings import SettingsCommand, with_settings
 from groupnorm_bench.cli.train import Entity, WandbMode
 from groupnorm_bench.errors import ConfigError, RunsFailed
-from groupnorm_bench.files import write_atomic
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import SETTINGS
 from groupnorm_bench.signals import StopSignal
 from groupnorm_bench.sweep.executors import AUTO_EXECUTOR, EXECUTORS
 from groupnorm_bench.sweep.file.shipped import find_sweep, shipped_sweeps
 from groupnorm_bench.sweep.file.spec import SweepSpec
-from groupnorm_bench.sweep.file.typed import as_yaml, spec_of_text
+from groupnorm_bench.sweep.file.typed import as_yaml, keep_typed, spec_of_text
 from groupnorm_bench.wording import count
 
 if TYPE_CHECKING:
@@ -154,7 +153,7 @@ def sweep_command(
     note = (lambda line: None) if quiet else say
     session = Session(spec, config, options, say=say, note=note)
     if isinstance(spec, SweepSpec) and (save is not None or not dry_run):
-        _write_sweep(spec.path, as_yaml(lists, _fixed(config, given), seeds), is_ours=save is None)
+        keep_typed(spec.path, as_yaml(lists, _fixed(config, given), seeds), is_ours=save is None)
     if dry_run:
         _print_plan(session, as_json, quiet)
         return 0
@@ -208,21 +207,6 @@ def _sweep_of(
 def _fixed(config: TrainConfig, given: frozenset[str]) -> dict[str, str]:
     values = config.to_dict()
     return {name: str(values[name]) for name in SETTINGS if name in given and name in values}
-
-
-def _write_sweep(path: Path, text: str, *, is_ours: bool) -> None:
-    """Write a sweep file; one that stands in the folder of runs by our own name may be there.
-
-    Raises:
-        ConfigError: it cannot be written.
-    """
-    try:
-        if is_ours:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        if not (is_ours and path.exists()):
-            write_atomic(path, text.encode())
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _print_plan(session: Session, as_json: bool, quiet: bool) -> None:

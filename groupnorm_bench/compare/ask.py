@@ -12,6 +12,7 @@ from groupnorm_bench.compare.choice import choose as choose_cells
 from groupnorm_bench.compare.contrast import Comparison, Rule
 from groupnorm_bench.compare.foreign import Columns
 from groupnorm_bench.compare.load import load_runs
+from groupnorm_bench.compare.notebook import Verdicts
 from groupnorm_bench.compare.question import Family, Question, Tune
 from groupnorm_bench.compare.rows import RunTable
 from groupnorm_bench.compare.verdicts import compare_runs
@@ -36,8 +37,11 @@ def compare(
     all_pairs: bool = False,
     columns: Columns | None = None,
     **asked: Any,
-) -> Comparison:
+) -> Verdicts:
     """Return which arm is better, by how much, and whether the difference is real.
+
+    A notebook shows the table, a console the same as text; `.contrasts` are the values,
+    `.to_pandas()` has them as a table, `.plot()` draws them.
 
     Args:
         runs: where they lie, or what `load_runs` returned.
@@ -56,7 +60,8 @@ def compare(
     """
     columns = dataclasses.replace(columns or Columns(), metric=asked.get("metric"))
     table = chosen_runs(runs, where, choose, choose_seeds, columns)
-    return compare_table(table, runs, question, rule=rule, all_pairs=all_pairs, **asked)
+    comparison = compare_table(table, runs, question, rule=rule, all_pairs=all_pairs, **asked)
+    return Verdicts.of(comparison, table)
 
 
 def compare_table(

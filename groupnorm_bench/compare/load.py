@@ -18,16 +18,21 @@ _WANDB_PATH = re.compile(r"\w[\w.-]*/\w[\w.-]*(/(sweeps/)?\w+)?")
 
 
 def load_runs(
-    sources: Sequence[str | Path], where: str | None = None, *, columns: Columns | None = None
+    sources: str | Path | Sequence[str | Path] = "runs",
+    where: str | None = None,
+    *,
+    columns: Columns | None = None,
 ) -> RunTable:
     """Read runs from folders (of runs, or of one run) and from W&B, merged into one table.
 
     Or from one table that another program left: see `compare.foreign.read_results`.
 
     A folder reached twice counts once. Runs in every status are kept: see `RunTable.finished`.
+    A notebook shows the table; `.to_pandas()` has a row for each run.
 
     Args:
-        sources: folders and packs; or `ENTITY/PROJECT[/SWEEP]` on W&B, where no such path exists.
+        sources: a folder or pack, or several; or `ENTITY/PROJECT[/SWEEP]` on W&B, where no such
+            path exists.
         where: a filter, as in `batch_size<=32 and norm!=none`.
         columns: of a table, which column is what; of runs, which settings make the arm.
 
@@ -37,6 +42,7 @@ def load_runs(
         CompareError: no run was found, a run is there twice, or `where` is not clear.
     """
     columns = columns or Columns()
+    sources = [sources] if isinstance(sources, str | Path) else sources
     tables = [Path(source) for source in sources if Path(source).suffix.lower() in SUFFIXES]
     if tables and not any(path.is_dir() for path in tables):
         return _one_table(tables, sources, where, columns)

@@ -154,30 +154,28 @@ def to_markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (written[0], rule, *written[1:]))
 
 
-def to_csv(comparison: Comparison) -> str:
-    """Return the contrasts with every digit, a row each, settings that vary in front."""
+def contrasts_of(comparison: Comparison) -> tuple[list[str], list[list[object]]]:
+    """Return heads and rows of the contrasts with every digit, settings that vary in front."""
     contrasts = comparison.contrasts
     names = list(varying(contrast.setting for contrast in contrasts)) or ["batch_size"]
-    rows: list[list[object]] = [[*names, "metric", *CSV_COLUMNS, "code"]]
+    rows: list[list[object]] = []
     for contrast in contrasts:
         settings = [contrast.setting.get(name) for name in names]
         numbers = [getattr(contrast, column) for column in CSV_COLUMNS]
         rows.append([*settings, contrast.metric, *numbers, contrast.code])
-    return _csv(rows)
+    return [*names, "metric", *CSV_COLUMNS, "code"], rows
+
+
+def to_csv(comparison: Comparison) -> str:
+    """Return the contrasts with every digit, a row each, settings that vary in front."""
+    heads, rows = contrasts_of(comparison)
+    return _csv([heads, *rows])
 
 
 def runs_to_csv(table: RunTable) -> str:
     """Return the runs, a row each: what they are, their settings, and their summary as kept."""
-    settings = list(dict.fromkeys(name for row in table.rows for name in row.config.to_dict()))
-    metrics = list(dict.fromkeys(name for row in table.rows for name in row.result.summary))
-    metrics = [name for name in metrics if name not in ("status", "error")]
-    rows: list[list[object]] = [["run", "arm", "cell", "status", *settings, *metrics, "code"]]
-    for row in table.rows:
-        config = row.config.to_dict()
-        values = [config.get(name) for name in settings]
-        numbers = [row.metric(name) for name in metrics]
-        rows.append([row.name, row.arm, row.cell, row.status, *values, *numbers, row.code])
-    return _csv(rows)
+    heads, rows = table.records()
+    return _csv([heads, *rows])
 
 
 def _csv(rows: Iterable[Iterable[object]]) -> str:

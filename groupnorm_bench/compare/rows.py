@@ -6,20 +6,27 @@ import contextlib
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from groupnorm_bench.compare.order import arm_order, describe, setting_order
+from groupnorm_bench.compare.order import arm_order, describe, setting_order, varying
 from groupnorm_bench.compare.where import parse_where
 from groupnorm_bench.datasets import DATASETS
 from groupnorm_bench.errors import CompareError, RunFolderError
 from groupnorm_bench.metrics import EpochRow, metric_spec
+from groupnorm_bench.notebooks import data_frame, html_table
 from groupnorm_bench.runs import RunFolder, RunResult
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import ARM_SETTINGS, SETTINGS
 from groupnorm_bench.wording import count, printable, setting_value
+
+if TYPE_CHECKING:
+    import pandas
+
+_SHOWN = 20
+"""Runs that a notebook shows of a table."""
 
 
 def _number(value: Any) -> float | None:
@@ -227,6 +234,41 @@ class RunTable:
         """Arms with a finished or a diverged run, in the order tables show them."""
         settled = {row.arm: row for row in self.rows if row.status in ("finished", "diverged")}
         return tuple(sorted(settled, key=lambda arm: settled[arm].order))
+
+    def records(self) -> tuple[list[str], list[list[Any]]]:
+        """Return heads and rows: what each run is, its settings, its summary as kept."""
+        settings = list(dict.fromkeys(name for row in self.rows for name in row.config.to_dict()))
+        metrics = list(dict.fromkeys(name for row in self.rows for name in row.result.summary))
+        metrics = [name for name in metrics if name not in ("status", "error")]
+        found: list[list[Any]] = []
+        for row in self.rows:
+            config = row.config.to_dict()
+            values = [config.get(name) for name in settings]
+            numbers = [row.metric(name) for name in metrics]
+            found.append([row.name, row.arm, row.cell, row.status, *values, *numbers, row.code])
+        return ["run", "arm", "cell", "status", *settings, *metrics, "code"], found
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return the runs, a row each: the columns of `gnbench compare --runs-csv`.
+
+        Raises:
+            MissingPackage: there is no pandas.
+        """
+        return data_frame(*self.records())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the first runs by what sets them apart."""
+        names = varying(row.setting for row in self.rows)
+        metric = self.metric or "test/accuracy"
+        spec = metric_spec(metric)
+        heads = ["arm", *names, "seed", "status", spec.title]
+        rows: list[list[Any]] = []
+        for row in self.rows[:_SHOWN]:
+            values = [setting_value(row.setting.get(name)) for name in names]
+            rows.append([row.arm, *values, row.seed, row.status, spec.text(row.printed(metric))])
+        more = f", the first {_SHOWN} of them here" if len(self.rows) > _SHOWN else ""
+        numbers = ["seed", spec.title]
+        return f"<p>{count(len(self.rows), 'run')}{more}</p>\n{html_table(heads, rows, numbers)}"
 
     def where(self, expression: str) -> RunTable:
         """Return the runs that `expression` holds for.

@@ -89,6 +89,16 @@ def save_figures(figures: Iterable[Figure], folder: Path) -> list[Path]:
     return paths
 
 
+def draw_figure(figure: Figure, view: int = 0) -> Canvas:
+    """Return matplotlib's figure of one view of a report's figure."""
+    from matplotlib import rc_context
+
+    with rc_context(_RC):
+        if figure.parallel is not None:
+            return _parallel_canvas(figure, figure.parallel)
+        return _canvas(figure, figure.views[view])
+
+
 def _save(canvas: Canvas, stem: Path) -> list[Path]:
     paths = []
     canvas.draw_without_rendering()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from groupnorm_bench.compare.ask import RunSource, chosen_runs, compare_table
 from groupnorm_bench.compare.rows import RunTable
@@ -15,19 +15,44 @@ from groupnorm_bench.errors import CompareError
 from groupnorm_bench.files import write_asked
 from groupnorm_bench.report.content import Content, build
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
 Format = Literal["html", "md"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Written:
-    """A report, and the files it was written to."""
+    """A report, and the files it was written to. A notebook shows its verdicts, and a link."""
 
-    text: str
+    text: str = field(repr=False)
     """The page, or the Markdown."""
+    content: Content = field(repr=False)
+    """What is in it."""
     path: Path | None
     """None where it was asked for as text alone."""
     figures: tuple[Path, ...]
     """The figures as PNG and SVG, where they were asked for."""
+
+    def _repr_html_(self) -> str:
+        from groupnorm_bench.report.notebook import summary_html
+
+        return summary_html(self.content, self.path)
+
+    def plot(self, figure: str = "batch-size", view: str | None = None) -> Canvas:
+        """Return one of its figures, by matplotlib; the ids in the page are their names.
+
+        Args:
+            figure: as `batch-size`, `differences`, `groups`, `curves`, `seconds`, `importance`.
+            view: of a figure that is drawn per setting, which one, as `batch_size=8`; the first
+                if None.
+
+        Raises:
+            CompareError: there is no such figure, or it has nothing to draw.
+        """
+        from groupnorm_bench.report.notebook import draw_one
+
+        return draw_one(self.content, figure, view)
 
 
 def report(
@@ -78,7 +103,7 @@ def report(
     text = _text(content, output, path, pictures)
     if path is not None:
         write_asked(path, text.encode(), "out")
-    return Written(text=text, path=path, figures=tuple(pictures))
+    return Written(text=text, content=content, path=path, figures=tuple(pictures))
 
 
 def _places(runs: RunSource) -> list[str]:

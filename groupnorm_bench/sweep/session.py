@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from groupnorm_bench.errors import ConfigError, RunFolderError, TrackingError, nearest
+from groupnorm_bench.notebooks import Bar, html_table
 from groupnorm_bench.runs import FoundRun, RunFolder, RunResult, find_runs
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import SETTINGS
@@ -18,7 +19,9 @@ from groupnorm_bench.sweep.executors import AUTO_EXECUTOR, EXECUTORS, EngineOpti
 from groupnorm_bench.sweep.executors.local.devices import slots_for
 from groupnorm_bench.sweep.executors.protocol import Ended, StopAsked
 from groupnorm_bench.sweep.file.override import override
+from groupnorm_bench.sweep.file.shipped import find_sweep
 from groupnorm_bench.sweep.file.spec import Metric, SweepSpec, read_spec
+from groupnorm_bench.sweep.file.typed import keep_typed, mapping_as_yaml, spec_of_text
 from groupnorm_bench.sweep.plan.deciding import (
     MOST_SEEDS,
     DecidingSource,
@@ -35,6 +38,7 @@ from groupnorm_bench.sweep.scheduler import Failed, Reused, ScheduleOutcome, Sch
 from groupnorm_bench.tracking.options import DEFAULT_PROJECT, Mode, Say, TrackingOptions
 from groupnorm_bench.tracking.variables import obeyed
 from groupnorm_bench.training.ahead import compile_ahead
+from groupnorm_bench.wording import count, setting_value
 
 if TYPE_CHECKING:
     from groupnorm_bench.compare.cells import CellSummary
@@ -46,14 +50,14 @@ Watch = Callable[[SweepEvent], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SweepOutcome:
-    """What a sweep comes to."""
+    """What a sweep comes to. A notebook shows its ranking."""
 
-    plan: Plan
+    plan: Plan = dataclasses.field(repr=False)
     metric: Metric
     """What its cells are ranked by."""
-    trained: dict[str, RunResult]
+    trained: dict[str, RunResult] = dataclasses.field(repr=False)
     """By run name: what this call trained, whatever its status."""
-    reused: dict[str, RunResult]
+    reused: dict[str, RunResult] = dataclasses.field(repr=False)
     """By run name: results that were there before, or that a sweep beside this one trained."""
     failures: list[Failed]
     gave_up: bool
@@ -100,6 +104,21 @@ class SweepOutcome:
         rows = [RunRow(result=_with_last(result, self.metric)) for result in self.results]
         has_metric = any(row.metric(self.metric.name) is not None for row in rows)
         return rank(rows, self.metric.name if has_metric else "val/accuracy")
+
+    def _repr_html_(self) -> str:
+        from groupnorm_bench.compare.order import varying
+        from groupnorm_bench.metrics import metric_spec
+
+        ranking = self.ranking()
+        names = varying(cell.setting for cell in ranking)
+        spec = metric_spec(ranking[0].metric if ranking else self.metric.name)
+        heads = ["arm", *names, spec.title, "sd", "n"]
+        rows: list[list[object]] = []
+        for cell in ranking:
+            values = [setting_value(cell.setting.get(name)) for name in names]
+            rows.append([cell.arm, *values, spec.text(cell.mean), spec.text(cell.sd), cell.n])
+        told = f"{count(len(self.trained), 'run')} trained, {len(self.reused):,} reused"
+        return f"<p>{told}</p>\n{html_table(heads, rows, [spec.title, 'sd', 'n'])}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -435,23 +454,24 @@ class Session:
 
 
 def sweep(
-    spec_or_path: SweepSpec | Path | str,
+    spec_or_path: SweepSpec | Path | str | Mapping[str, Any],
     *,
     base: TrainConfig | None = None,
     runs: Path | str = "runs",
     say: Say = lambda line: print(line, file=sys.stderr),
-    watch: Watch = lambda event: None,
+    watch: Watch | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     **options: Any,
 ) -> SweepOutcome:
     """Run a sweep, or go on with it: train those of its runs that `runs` holds no result of.
 
     Args:
-        spec_or_path: a W&B sweep file, or one that `read_spec` has read.
+        spec_or_path: a W&B sweep file, the name of one of ours (`norm`), one that `read_spec` has
+            read, or the mapping that `wandb.sweep` takes, which is kept as a file in `runs`.
         base: settings that the file does not name; the defaults if None.
         runs: folder of the run folders.
         say: called with lines that a person must see; stderr by default.
-        watch: told of each event as it happens.
+        watch: told of each event as it happens; a bar where a person watches if None.
         should_stop: polled; once true, runs under way checkpoint and stop.
         options: fields of `SweepOptions`: `seeds` and `run_cap` in place of the file's,
             `search_seed`, `executor` (a name in `EXECUTORS`, or `auto`), `workers`,
@@ -473,7 +493,7 @@ def sweep(
         name = min(unknown)
         known = [each.name for each in dataclasses.fields(SweepOptions)]
         raise ConfigError(f"unknown option {name!r} of a sweep{nearest(name, known)}")
-    spec = spec_or_path if isinstance(spec_or_path, SweepSpec) else Path(spec_or_path)
+    spec = _spec_of(spec_or_path, Path(runs))
     session = Session(
         spec,
         base or TrainConfig(),
@@ -482,7 +502,42 @@ def sweep(
         note=say,
     )
     session.open()
-    return session.run(watch=watch, should_stop=should_stop)
+    if isinstance(spec_or_path, Mapping):
+        keep_typed(session.plan.spec.path, mapping_as_yaml(spec_or_path))
+    with Bar(f"{session.plan.spec.name}: run", shown=watch is None) as bar:
+        return session.run(watch=watch or _Watched(session, bar), should_stop=should_stop)
+
+
+def _spec_of(given: SweepSpec | Path | str | Mapping[str, Any], runs: Path) -> SweepSpec | Path:
+    if isinstance(given, SweepSpec):
+        return given
+    if isinstance(given, Mapping):
+        return spec_of_text(mapping_as_yaml(given), None, runs)
+    return find_sweep(given)
+
+
+class _Watched:
+    """Counts what a session's events tell of, for a bar."""
+
+    def __init__(self, session: Session, bar: Bar) -> None:
+        self._session, self._bar = session, bar
+        self._counts: dict[str, int] = {}
+        if session.reused:
+            self._count("reused", len(session.reused))
+
+    def __call__(self, event: SweepEvent) -> None:
+        if isinstance(event, Ended):
+            self._count(event.result.status)
+        elif isinstance(event, Reused):
+            self._count("reused")
+        elif isinstance(event, Failed):
+            self._count("failed")
+
+    def _count(self, what: str, number: int = 1) -> None:
+        self._counts[what] = self._counts.get(what, 0) + number
+        words = ", ".join(f"{n:,} {word}" for word, n in self._counts.items())
+        done = sum(self._counts.values())
+        self._bar.tell(done, max(done, self._session.num_runs), words)
 
 
 def choose_executor(

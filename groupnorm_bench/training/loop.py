@@ -19,7 +19,8 @@ from groupnorm_bench.datasets.load import load_dataset, resolve_dataset
 from groupnorm_bench.datasets.place import default_data_dir
 from groupnorm_bench.datasets.tensors import Dataset
 from groupnorm_bench.errors import ConfigError, TrainingDiverged, TrainingStopped
-from groupnorm_bench.metrics import EpochRow
+from groupnorm_bench.metrics import METRICS, PERCENT, EpochRow
+from groupnorm_bench.notebooks import Bar
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.training.augment import Augmentation
 from groupnorm_bench.training.build import build_network, noise_seed, order_seed
@@ -63,7 +64,7 @@ def train(
             also when a run was stopped and continued from a checkpoint.
         dataset: loaded data, before `train_limit`; loaded from `data_dir` if None.
         data_dir: used only if `dataset` is None; the command line's folder of data sets if None.
-        hooks: called while training.
+        hooks: called while training; a bar where a person watches if None.
         checkpoint: what `hooks.save` was last called with, to go on from there.
 
     Raises:
@@ -74,6 +75,7 @@ def train(
             before that step) or on the validation images.
         TrainingStopped: `hooks.should_stop` said so, after `hooks.save`.
     """
+    is_watched = hooks is None
     hooks = hooks or Hooks()
     if dataset is None:
         folder = data_dir or default_data_dir()
@@ -84,7 +86,24 @@ def train(
     training = Training(config, dataset, device)
     if checkpoint is not None:
         training.restore(checkpoint)
-    return training.run(hooks)
+    with Bar(f"{config.arm}, seed {config.seed}: step", shown=is_watched) as bar:
+        return training.run(_with_bar(bar, training.total_steps) if is_watched else hooks)
+
+
+def _with_bar(bar: Bar, total_steps: int) -> Hooks:
+    """Return hooks that show a training's steps and its last validation accuracy."""
+    validated = ""
+
+    def on_step(step: int, loss: float, accuracy: float) -> None:
+        bar.tell(step, total_steps, validated)
+
+    def on_epoch(row: EpochRow) -> None:
+        nonlocal validated
+        shown = METRICS["val/accuracy"].text(PERCENT * row["val/accuracy"])
+        validated = f"epoch {row['epoch']:.0f}: val/accuracy {shown} %"
+        bar.tell(int(row["step"]), total_steps, validated)
+
+    return Hooks(on_step=on_step, on_epoch=on_epoch)
 
 
 class Training:

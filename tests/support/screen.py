@@ -21,10 +21,19 @@ Seen = Callable[[str], bool]
 
 
 class Terminal:
-    """`gnbench ARGUMENTS` in a pseudo-terminal; used as a context, which ends it."""
+    """`gnbench ARGUMENTS` in a pseudo-terminal; used as a context, which ends it.
+
+    Or Python's own arguments, with `module` None.
+    """
 
     def __init__(
-        self, *arguments: str, cwd: Path, columns: int = 80, rows: int = 30, **environment: str
+        self,
+        *arguments: str,
+        cwd: Path,
+        columns: int = 80,
+        rows: int = 30,
+        module: str | None = "groupnorm_bench",
+        **environment: str,
     ) -> None:
         self._screen = pyte.HistoryScreen(columns, rows, history=1_000)
         self._stream = pyte.ByteStream(self._screen)
@@ -36,7 +45,8 @@ class Terminal:
             os.environ |= {"TERM": "xterm-256color"} | environment
             for name in ("COLUMNS", "LINES"):
                 os.environ.pop(name, None)
-            os.execv(sys.executable, [sys.executable, "-m", "groupnorm_bench", *arguments])
+            first = [] if module is None else ["-m", module]
+            os.execv(sys.executable, [sys.executable, *first, *arguments])
         self._size(columns, rows)
 
     def __enter__(self) -> Self:
@@ -86,6 +96,13 @@ class Terminal:
             pass
         _, status = os.waitpid(self._pid, 0)
         self.exit_code = os.waitstatus_to_exitcode(status)
+        return self.text()
+
+    def look(self, seconds: float) -> str:
+        """Return the text after some time more; the command must not have ended."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            assert self._read(deadline) or time.monotonic() >= deadline, self.text()
         return self.text()
 
     def _read(self, deadline: float) -> bool:

@@ -9,8 +9,12 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from groupnorm_bench.errors import SweepError
+import yaml
+
+from groupnorm_bench.errors import ConfigError, SweepError
+from groupnorm_bench.files import write_atomic
 from groupnorm_bench.sweep.file.spec import SweepSpec, read_spec
 
 DEFAULT_SEEDS = 3
@@ -45,6 +49,41 @@ def as_yaml(lists: Mapping[str, Sequence[str]], fixed: Mapping[str, str], seeds:
         numbers = range(DEFAULT_SEEDS if seeds is None else seeds)
         lines.append(f"  seed: {{values: [{', '.join(map(str, numbers))}]}}")
     return "\n".join(lines) + "\n"
+
+
+def mapping_as_yaml(sweep: Mapping[str, Any]) -> str:
+    """Return the file of a sweep that was written in Python, as `wandb.sweep` takes it.
+
+    Raises:
+        SweepError: it holds what YAML has no word for.
+    """
+    try:
+        return yaml.safe_dump(dict(sweep), sort_keys=False, allow_unicode=True)
+    except yaml.representer.RepresenterError as error:
+        what = error.args[-1]
+        raise SweepError(
+            f"as typed: {what!r} is no value of a sweep; write a number, a text, a list or a dict"
+        ) from error
+
+
+def keep_typed(path: Path, text: str, *, is_ours: bool = True) -> None:
+    """Write the file of a sweep that was typed.
+
+    Args:
+        path: where `spec_of_text` has it.
+        text: its content.
+        is_ours: the path is our own choice, in the folder of runs, and may be there already.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        if is_ours:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if not (is_ours and path.exists()):
+            write_atomic(path, text.encode())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def spec_of_text(text: str, path: Path | None, folder: Path) -> SweepSpec:
