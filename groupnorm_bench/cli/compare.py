@@ -122,7 +122,10 @@ def compare_command(
         return answer.exit_code
     table = chosen_runs(places, where, settings, seeds, columns)
     asked |= {"baseline": baseline, "decide": decide}
-    comparison = compare_table(table, places, rule=rule, all_pairs=all_pairs, **asked)
+    details = output in ("json", "csv")  # the forms that tell of them
+    comparison = compare_table(
+        table, places, rule=rule, all_pairs=all_pairs, details=details, **asked
+    )
     if runs_csv is not None:
         if table.metric is not None:
             raise CompareError("--runs-csv writes runs of gnbench; these are in a file already")

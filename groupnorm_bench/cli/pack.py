@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -27,17 +29,23 @@ def pack_command(
     from groupnorm_bench.cli.views.progress import bar
     from groupnorm_bench.cli.views.training import say
     from groupnorm_bench.runs import list_folders, pack_runs
+    from groupnorm_bench.tracking.sweeps import find_records, united
 
-    folders = [folder for path in runs or [DEFAULT_RUNS_DIR] for folder in list_folders(path)]
-    with bar("packing", len(folders), quiet) as advance:
-        packed = pack_runs(folders, out, on_run=advance)
+    places = runs or [DEFAULT_RUNS_DIR]
+    every = [list_folders(path) for path in places]
+    records, problems = find_records([*([out] if os.path.lexists(out) else []), *places])
+    sweeps = {name: record.to_json() for name, record in united(records).items()}
+    with bar("packing", sum(map(len, every)), quiet) as advance:
+        folders = itertools.chain.from_iterable(every)
+        packed = pack_runs(folders, out, sweeps=sweeps, on_run=advance)
+    problems += packed.problems
     if not quiet:
-        for problem in packed.problems:
+        for problem in problems:
             say(problem)
     if as_json:
         print_json(
             {"pack": str(out), "added": packed.added, "known": packed.known}
-            | {"problems": packed.problems}
+            | {"problems": problems}
         )
         return
     typer.echo(f"{out}  {count(packed.added, 'run')} added, {packed.known} there already")
@@ -55,9 +63,13 @@ def unpack_command(
     """Write the runs of a pack as run folders again, byte for byte."""
     from groupnorm_bench.cli.views.progress import bar
     from groupnorm_bench.runs import list_folders, unpack_runs
+    from groupnorm_bench.tracking.sweeps import find_records, united
 
+    sweeps = united(find_records([pack, *([out] if out.is_dir() else [])])[0])
     with bar("unpacking", len(list_folders(pack)), quiet) as advance:
         written, known = unpack_runs(pack, out, on_run=advance)
+    for record in sweeps.values():
+        record.write(out)
     if as_json:
         print_json({"runs": str(out), "written": written, "known": known})
     else:

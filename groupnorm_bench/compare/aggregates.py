@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from groupnorm_bench.compare.stats import Floats
 from groupnorm_bench.metrics import metric_spec
@@ -19,8 +20,14 @@ if TYPE_CHECKING:
     from groupnorm_bench.compare.pairs import Group
 
 
-_RESAMPLES = 2_000
+_RESAMPLES, _FEWEST = 2_000, 200
+_DRAWS = 20_000_000
+"""Runs that are drawn for an arm: of more than 10,000 there are fewer resamples, which many runs
+need less, but never under `_FEWEST`."""
+_AT_ONCE = 2**22
+"""Numbers that are held at once to count who beats whom."""
 _SEED = 20180613
+Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,17 +75,22 @@ def _one(
 ) -> Aggregate:
     rng = np.random.default_rng(_SEED)
     ours, theirs = values[arm], values[baseline]
-    drawn = [_draws(rng, x) for x in ours]  # [resamples, runs] at each setting
-    means = np.stack([x.mean(axis=1) for x in drawn]).mean(axis=0)
-    iqms = interquartile_mean(np.concatenate(drawn, axis=1))
+    resamples = max(_FEWEST, min(_RESAMPLES, _DRAWS // sum(map(len, ours))))
+    drawn = [_draws(rng, x, resamples) for x in ours]  # which runs, at each setting
+    again = [x[which] for x, which in zip(ours, drawn, strict=True)]  # [resamples, runs]
+    means = np.stack([x.mean(axis=1) for x in again]).mean(axis=0)
+    iqms = interquartile_mean(np.concatenate(again, axis=1))
     beats: tuple[float | None, float | None, float | None] = (None, None, None)
     if arm != baseline:
         sign = 1 if metric_spec(metric).larger_is_better else -1
-        seen = float(
-            np.mean([_wins(sign * a, sign * b) for a, b in zip(ours, theirs, strict=True)])
-        )
-        again = [_wins(sign * a, sign * _draws(rng, b)) for a, b in zip(drawn, theirs, strict=True)]
-        beats = (seen, *_middle(np.mean(again, axis=0), alpha))
+        settings = list(zip(ours, theirs, strict=True))
+        every = [(np.arange(len(a))[None], np.arange(len(b))[None]) for a, b in settings]
+        seen = [_wins(sign * a, sign * b, *w)[0] for (a, b), w in zip(settings, every, strict=True)]
+        shares = [
+            _wins(sign * a, sign * b, which, _draws(rng, b, resamples))
+            for (a, b), which in zip(settings, drawn, strict=True)
+        ]
+        beats = (float(np.mean(seen)), *_middle(np.mean(shares, axis=0), alpha))
     mean_low, mean_high = _middle(means, alpha)
     iqm_low, iqm_high = _middle(iqms, alpha)
     return Aggregate(
@@ -97,13 +109,37 @@ def _one(
     )
 
 
-def _draws(rng: np.random.Generator, x: Floats) -> Floats:
-    return x[rng.integers(0, len(x), (_RESAMPLES, len(x)))]
+def _draws(rng: np.random.Generator, x: Floats, resamples: int) -> Places:
+    """Return which of the runs are drawn, [resamples, runs]."""
+    return rng.integers(0, len(x), (resamples, len(x)))
 
 
-def _wins(a: Floats, b: Floats) -> Floats:
-    """Return the share of pairs of runs in which a is above b, ties half."""
-    return (np.sign(a[..., :, None] - b[..., None, :]) + 1).mean(axis=(-2, -1)) / 2
+def _wins(a: Floats, b: Floats, drawn_a: Places, drawn_b: Places) -> Floats:
+    """Return the share of pairs of runs in which a is above b, ties half; shape [resamples].
+
+    By the ranks of the runs, of which there are n + m, and not over all n times m pairs.
+
+    Args:
+        a, b: shapes [n] and [m].
+        drawn_a, drawn_b: which of them, [resamples, ...].
+    """
+    values, ranks = np.unique(np.concatenate([a, b]), return_inverse=True)
+    ranks_a, ranks_b = ranks[: len(a)][drawn_a], ranks[len(a) :][drawn_b]
+    shares = np.empty(len(drawn_a))
+    step = max(1, _AT_ONCE // len(values))
+    for start in range(0, len(shares), step):
+        some = slice(start, start + step)
+        of_a, of_b = (_counts(r[some], len(values)) for r in (ranks_a, ranks_b))
+        twice = 2 * of_b.cumsum(axis=1) - of_b  # those of b below count two, those alike one
+        shares[some] = (of_a * twice).sum(axis=1)
+    return shares / (drawn_a.shape[1] * drawn_b.shape[1]) / 2
+
+
+def _counts(ranks: Places, kinds: int) -> Places:
+    """Return how often each rank is among those of a row, [rows, kinds]."""
+    rows = len(ranks)
+    places = ranks + kinds * np.arange(rows)[:, None]
+    return np.bincount(places.ravel(), minlength=rows * kinds).reshape(rows, kinds)
 
 
 def _middle(draws: Floats, alpha: float) -> tuple[float, float]:

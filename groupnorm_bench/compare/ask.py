@@ -17,6 +17,7 @@ from groupnorm_bench.compare.question import Family, Question, Tune
 from groupnorm_bench.compare.rows import RunTable
 from groupnorm_bench.compare.verdicts import compare_runs
 from groupnorm_bench.errors import CompareError
+from groupnorm_bench.runs import is_pack
 from groupnorm_bench.wording import count
 
 if TYPE_CHECKING:
@@ -71,16 +72,21 @@ def compare_table(
     *,
     rule: Rule = "anytime",
     all_pairs: bool = False,
+    details: bool = True,
     **asked: Any,
 ) -> Comparison:
-    """Return the comparison of a table, as `compare` does, that was read from `runs`."""
+    """Return the comparison of a table, as `compare` does, that was read from `runs`.
+
+    `details`: see `compare_runs`.
+    """
     if question is None and (table.metric is not None or any(row.armed for row in table.rows)):
         question = Question() if table.metric is None else Question(metric=table.metric)
     question, families = (question, ()) if question else asked_of(runs)
     asked = {name: value for name, value in asked.items() if value is not None}
     if "baseline" in asked and question.arms:
         question = question.replace(arms=tuple(a for a in question.arms if a != asked["baseline"]))
-    return compare_runs(table, question, rule=rule, all_pairs=all_pairs, families=families, **asked)
+    how: dict[str, Any] = {"rule": rule, "all_pairs": all_pairs, "details": details}
+    return compare_runs(table, question, families=families, **how, **asked)
 
 
 def asked_of(runs: RunSource) -> tuple[Question, tuple[Family, ...]]:
@@ -104,13 +110,14 @@ def asked_of(runs: RunSource) -> tuple[Question, tuple[Family, ...]]:
 
 
 def _records(runs: RunSource) -> list[SweepRecord]:
-    """Return what sweeps wrote down in the folders; of runs at hand, nothing is known."""
+    """Return what sweeps wrote down in the folders or packs; of runs at hand, nothing is known."""
     if isinstance(runs, RunTable):
         return []
     from groupnorm_bench.tracking.sweeps import find_records
 
     places = [Path(place) for place in ([runs] if isinstance(runs, str | Path) else runs)]
-    return [record for _, record in find_records(place for place in places if place.is_dir())[0]]
+    kept = (place for place in places if place.is_dir() or is_pack(place))
+    return [record for _, record in find_records(kept)[0]]
 
 
 def _reported(table: RunTable, records: Sequence[SweepRecord]) -> RunTable:

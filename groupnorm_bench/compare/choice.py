@@ -49,7 +49,7 @@ def choose(
     for name in names:
         if name not in choosable:
             raise CompareError(f"choose={name!r} cannot be chosen{nearest(name, choosable)}")
-    marked = [dataclasses.replace(row, chosen=names) for row in table.rows]
+    marked = [row.seen_as(chosen=names) for row in table.rows]
     tuning = [row for row in marked if not seeds or row.seed in seeds]
     if not tuning:
         numbers = ", ".join(map(str, seeds))
@@ -79,7 +79,7 @@ def choose(
 def as_tuned(row: RunRow, tune: Tune) -> RunRow:
     """Return the row of an arm at its own best values: they do not make its setting."""
     names = tuple(tune.settings)
-    return dataclasses.replace(row, chosen=names, called=tune.arm_of(row.config))
+    return row.seen_as(chosen=names, called=tune.arm_of(row.config))
 
 
 def _rest(row: RunRow, names: Sequence[str]) -> str:

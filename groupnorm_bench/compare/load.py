@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from groupnorm_bench.compare.foreign import SUFFIXES, Columns, read_results
+from groupnorm_bench.compare.packed import packed_rows
 from groupnorm_bench.compare.rows import RunRow, RunTable
 from groupnorm_bench.errors import CompareError, TrackingError, nearest
-from groupnorm_bench.runs import find_runs
+from groupnorm_bench.runs import find_runs, is_pack
 from groupnorm_bench.settings.fields import SETTINGS
 from groupnorm_bench.wording import printable
 
@@ -49,22 +50,22 @@ def load_runs(
     if columns.seed is not None or columns.setting is not None:
         raise CompareError("--seed and --setting name columns of a table; runs have theirs")
     rows: dict[str, RunRow] = {}
+    every: list[RunRow] = []
     problems: list[str] = []
     for source in sources:
         if not Path(source).exists() and _WANDB_PATH.fullmatch(str(source)):
             found, bad = _wandb_rows(str(source))
         else:
-            runs, bad = find_runs([Path(source)])
-            found = [
-                RunRow(result=run.result, folder=run.folder, source=str(run.folder.path))
-                for run in runs
-            ]
+            found, bad = _rows_here(Path(source))
         problems += bad
+        if not rows and len(sources) == 1:  # nothing is reached twice
+            every = found
+            break
         for row in found:
             key = str(row.folder.path.resolve()) if row.folder else row.source
             rows.setdefault(key, row)
     told = dict.fromkeys(printable(problem) for problem in problems)
-    table = RunTable(rows=tuple(rows.values()), problems=tuple(told))
+    table = RunTable(rows=tuple(every or rows.values()), problems=tuple(told))
     if not table.rows:
         places = ", ".join(str(source) for source in sources) or "no folder"
         raise CompareError(f"{places} holds no runs; train some: gnbench sweep")
@@ -73,6 +74,17 @@ def load_runs(
         table = table.where(where)
     refuse_duplicates(table.rows)
     return table
+
+
+def _rows_here(path: Path) -> tuple[list[RunRow], list[str]]:
+    """Return the runs of a folder or a pack, and a line for each that could not be read."""
+    if is_pack(path) and (packed := packed_rows(path)) is not None:
+        return packed, []
+    runs, problems = find_runs([path])
+    rows = [
+        RunRow(result=run.result, folder=run.folder, source=str(run.folder.path)) for run in runs
+    ]
+    return rows, problems
 
 
 def _armed(table: RunTable, names: tuple[str, ...]) -> RunTable:
@@ -87,7 +99,7 @@ def _armed(table: RunTable, names: tuple[str, ...]) -> RunTable:
         if name not in SETTINGS or name == "seed":
             known = [known for known in SETTINGS if known != "seed"]
             raise CompareError(f"arm={name!r} is no setting of a run{nearest(name, known)}")
-    rows = tuple(dataclasses.replace(row, armed=names) for row in table.rows)
+    rows = tuple(row.seen_as(armed=names) for row in table.rows)
     return dataclasses.replace(table, rows=rows)
 
 
@@ -119,14 +131,14 @@ def refuse_duplicates(rows: Sequence[RunRow]) -> None:
     Raises:
         CompareError: there are such.
     """
-    seen: dict[tuple[str, int, str], RunRow] = {}
+    seen: dict[tuple[str, str], dict[int, RunRow]] = {}
     for row in rows:
         if row.status not in ("finished", "diverged"):
             continue
-        key = (row.cell, row.seed, row.code)
-        if key in seen:
+        of_cell = seen.setdefault((row.cell, row.code), {})
+        other = of_cell.setdefault(row.seed, row)
+        if other is not row:
             raise CompareError(
-                f"seed={row.seed} of {row.cell} is there twice, in {seen[key].source} and "
+                f"seed={row.seed} of {row.cell} is there twice, in {other.source} and "
                 f"{row.source}; give one of them"
             )
-        seen[key] = row

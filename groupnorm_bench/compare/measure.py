@@ -22,9 +22,13 @@ from groupnorm_bench.wording import count
 
 
 def measure(
-    group: Group, arm: str, baseline: str, question: Question, rule: Rule
+    group: Group, arm: str, baseline: str, question: Question, rule: Rule, *, details: bool = True
 ) -> tuple[Contrast, Pairs]:
-    """Return the contrast with all its numbers but those that need the family, and its pairs."""
+    """Return the contrast with all its numbers but those that need the family, and its pairs.
+
+    Args:
+        details: with the sign-flip test, and with what only the hits can tell, which are read.
+    """
     metric, alpha = question.metric, question.alpha
     spec = metric_spec(metric)
     ours, theirs = group.arms[arm], group.arms[baseline]
@@ -65,13 +69,15 @@ def measure(
         differences=tuple(float(d) for d in a - b),
         correlation=stats.correlation(a, b),
     )
-    contrast = with_evidence(contrast, pairs, question)
-    if metric == "test/accuracy":
+    contrast = with_evidence(contrast, pairs, question, details=details)
+    if details and metric == "test/accuracy":
         contrast = _with_images(contrast, kept)
     return contrast, pairs
 
 
-def with_evidence(contrast: Contrast, pairs: Pairs, question: Question) -> Contrast:
+def with_evidence(
+    contrast: Contrast, pairs: Pairs, question: Question, *, details: bool = True
+) -> Contrast:
     """Return the contrast with what its differences, and those of the pairs so far, say."""
     differences = np.array(contrast.differences)
     n, alpha, margin, floor = len(differences), contrast.alpha, contrast.margin, contrast.floor
@@ -83,7 +89,7 @@ def with_evidence(contrast: Contrast, pairs: Pairs, question: Question) -> Contr
         "n_settled": len(pairs.seeds),
         "lost_arm": int(pairs.lost_arm.sum()),
         "lost_baseline": int(pairs.lost_baseline.sum()),
-        "p": stats.sign_flip_p(differences),
+        "p": stats.sign_flip_p(differences) if details else None,
         "smallest_p": stats.smallest_p(n),
         "effect_size": stats.paired_effect_size(differences),
         "probability_of_improvement": share,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from groupnorm_bench.compare.order import arm_order, describe, setting_order, varying
+from groupnorm_bench.compare.order import (
+    arm_order,
+    describe,
+    setting_key,
+    setting_order,
+    varying,
+)
 from groupnorm_bench.compare.where import parse_where
 from groupnorm_bench.datasets import DATASETS
 from groupnorm_bench.errors import CompareError, RunFolderError
@@ -36,6 +43,37 @@ def _number(value: Any) -> float | None:
     with contextlib.suppress(OverflowError):  # of 5,000 digits
         return float(value) if math.isfinite(value) else None
     return None
+
+
+OF_ROWS = ("arm", "cell", "name", "status", "code", "device", "source")
+OF_ENVIRONMENTS = ("version", "commit", "torch", "threads", "device_name")
+"""What `RunRow.value` knows besides settings and metrics."""
+
+
+def code_of(told: Mapping[str, Any]) -> str:
+    """Return what computed a run by what it tells of its environment."""
+    commit = str(told.get("commit") or "")[:12]
+    version = str(told.get("version") or "unknown")
+    at = f"@{commit}" if commit else ""
+    return printable(f"{version}{at}, torch {told.get('torch', 'unknown')}")
+
+
+def threads_of(told: Mapping[str, Any]) -> int | None:
+    """Return the threads that a run tells it trained on."""
+    threads = told.get("threads")
+    return threads if type(threads) is int and threads > 0 else None
+
+
+def device_of(told: Mapping[str, Any], config: TrainConfig) -> str:
+    """Return the device that a run tells of, or was to be computed on."""
+    return printable(str(told.get("device") or config.device))
+
+
+def timed_on(told: Mapping[str, Any], config: TrainConfig) -> str:
+    """Return what a run's times depend on, as `cpu (Some CPU), 1 thread`."""
+    name, threads = printable(str(told.get("device_name") or "")), threads_of(told)
+    words = f"{device_of(told, config)} ({name})" if name else device_of(told, config)
+    return words if threads is None else f"{words}, {count(threads, 'thread')}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,30 +148,42 @@ class RunRow:
         return {k: v for k, v in self.config.cell_settings.items() if k not in left_out}
 
     @cached_property
+    def setting_key(self) -> str:
+        """The setting as a key for grouping."""
+        return setting_key(self.setting)
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Where it ran, as the run tells it."""
+        return self.result.environment
+
+    @property
+    def summary_keys(self) -> Sequence[str]:
+        """Names that its summary may have."""
+        return tuple(self.result.summary)
+
+    @cached_property
     def code(self) -> str:
         """What computed it: versions of gnbench and torch, and the commit."""
-        told = self.result.environment
-        commit = str(told.get("commit") or "")[:12]
-        version = str(told.get("version") or "unknown")
-        at = f"@{commit}" if commit else ""
-        return printable(f"{version}{at}, torch {told.get('torch', 'unknown')}")
+        return code_of(self.environment)
 
     @property
     def threads(self) -> int | None:
         """Threads it trained on; None where it does not tell."""
-        told = self.result.environment.get("threads")
-        return told if type(told) is int and told > 0 else None
+        return threads_of(self.environment)
 
     @property
     def timed_on(self) -> str:
         """What its times depend on, as `cpu (Some CPU), 1 thread`."""
-        name = printable(str(self.value("device_name") or ""))
-        words = f"{self.device} ({name})" if name else self.device
-        return words if self.threads is None else f"{words}, {count(self.threads, 'thread')}"
+        return timed_on(self.environment, self.config)
 
     @property
     def device(self) -> str:
-        return printable(str(self.result.environment.get("device") or self.config.device))
+        return device_of(self.environment, self.config)
+
+    def seen_as(self, **seen: Any) -> RunRow:
+        """Return the row with another `chosen`, `called` or `armed`."""
+        return replace(self, **seen)
 
     def metric(self, name: str) -> float | None:
         """Return a summary metric, or None where it is missing or not finite."""
@@ -155,10 +205,10 @@ class RunRow:
 
     def value(self, name: str) -> Any:
         """Return what `--where` and a table's column call `name`; inert settings are None."""
-        if name in ("arm", "cell", "name", "status", "code", "device", "source"):
+        if name in OF_ROWS:
             return getattr(self, name)
-        if name in ("version", "commit", "torch", "threads", "device_name"):
-            return self.result.environment.get(name)
+        if name in OF_ENVIRONMENTS:
+            return self.environment.get(name)
         if name in SETTINGS:
             return None if name in self.config.inert else getattr(self.config, name)
         return self.result.summary.get(name)
@@ -183,11 +233,15 @@ class RunRow:
 
     @cached_property
     def _hits(self) -> npt.NDArray[np.bool_] | None:
+        told = self.result.summary.get("test/num_images")
+        return self._read_hits(told if type(told) is int and told > 0 else None)
+
+    def _read_hits(self, images: int | None) -> npt.NDArray[np.bool_] | None:
+        """Return the hits of so many images, or of as many as the hits tell themselves."""
         if self.folder is None:
             return None
         try:
-            told = self.result.summary.get("test/num_images")
-            images = told if type(told) is int and told > 0 else self._images_by_hits(self.folder)
+            images = images or self._images_by_hits(self.folder)
             return self.folder.read_hits(images) if images else None
         except RunFolderError:
             return None  # verdicts stand without it: only "new digits" and McNemar are left out
@@ -238,7 +292,7 @@ class RunTable:
     def records(self) -> tuple[list[str], list[list[Any]]]:
         """Return heads and rows: what each run is, its settings, its summary as kept."""
         settings = list(dict.fromkeys(name for row in self.rows for name in row.config.to_dict()))
-        metrics = list(dict.fromkeys(name for row in self.rows for name in row.result.summary))
+        metrics = list(dict.fromkeys(name for row in self.rows for name in row.summary_keys))
         metrics = [name for name in metrics if name not in ("status", "error")]
         found: list[list[Any]] = []
         for row in self.rows:
@@ -276,8 +330,9 @@ class RunTable:
         Raises:
             CompareError: the expression is not clear, names what no run has, or leaves nothing.
         """
-        summary_keys = {key for row in self.rows for key in row.result.summary}
-        settings = {name for row in self.rows for name in row.setting}
+        summary_keys = {key for keys in {row.summary_keys for row in self.rows} for key in keys}
+        every = {row.setting_key: row.setting for row in self.rows}
+        settings = {name for setting in every.values() for name in setting}
         keeps = parse_where(expression, sorted({*SETTINGS, *_NAMES, *summary_keys, *settings}))
         rows = tuple(row for row in self.rows if keeps(row.value))
         if not rows:

@@ -19,7 +19,7 @@ from groupnorm_bench.compare.contrast import (
 from groupnorm_bench.compare.judge import NOT_ASKED, judge
 from groupnorm_bench.compare.letters import letters_of
 from groupnorm_bench.compare.measure import measure, over_settings
-from groupnorm_bench.compare.order import describe, setting_key, setting_order, varying
+from groupnorm_bench.compare.order import describe, setting_order, varying
 from groupnorm_bench.compare.pairs import Group, Pairs
 from groupnorm_bench.compare.question import Family, Question
 from groupnorm_bench.compare.rows import RunRow, RunTable
@@ -38,6 +38,7 @@ def compare_runs(
     all_pairs: bool = False,
     families: Sequence[Family] = (),
     others: bool = True,
+    details: bool = True,
     **asked: Any,
 ) -> Comparison:
     """Return the verdict on every arm against the baseline, at each setting of the rest.
@@ -50,6 +51,8 @@ def compare_runs(
         all_pairs: every arm against every other, not against one baseline.
         families: what sweeps asked for; all that is at hand if none did.
         others: show the contrasts that the question does not name, as a family of their own.
+        details: with what no verdict needs: the sign-flip test, and from every run's hits the
+            interval for new digits and McNemar's test.
         asked: fields of `Question`, in place of the question's.
 
     Raises:
@@ -72,7 +75,9 @@ def compare_runs(
     notes += _mixture_notes(groups)
     contrasts: list[Contrast] = []
     for arm, baseline in _arm_pairs(present, chosen, question, all_pairs, others):
-        parts, apart = _at_each_setting(groups, arm, baseline, question, rule, cells)
+        parts, apart = _at_each_setting(
+            groups, arm, baseline, question, rule, cells, details=details
+        )
         each = [contrast for contrast, _ in parts]
         if question.decide != "each":  # then only what they come to over the settings is asked
             contrasts += _over_settings(parts, question)
@@ -121,6 +126,8 @@ def _at_each_setting(
     question: Question,
     rule: Rule,
     families: dict[Family, frozenset[str]],
+    *,
+    details: bool,
 ) -> tuple[list[tuple[Contrast, Pairs]], list[str]]:
     """Return the contrast at each setting that has both arms, and a note where only one is."""
     parts, notes = [], []
@@ -128,7 +135,7 @@ def _at_each_setting(
         if baseline not in group.arms:
             notes.append(f"{arm}{words.at(group.label)} has no {baseline} to compare with")
             continue
-        contrast, pairs = measure(group, arm, baseline, question, rule)
+        contrast, pairs = measure(group, arm, baseline, question, rule, details=details)
         family = _family_of(group, arm, baseline, question, families)
         parts.append((dataclasses.replace(contrast, family=family), pairs))
     return parts, notes
@@ -218,14 +225,14 @@ def _family_notes(contrasts: Sequence[Contrast]) -> list[str]:
 def _groups(table: RunTable, metric: str) -> list[Group]:
     by_key: dict[tuple[str, str], list[RunRow]] = {}
     for row in table.rows:
-        by_key.setdefault((setting_key(row.setting), row.code), []).append(row)
+        by_key.setdefault((row.setting_key, row.code), []).append(row)
     finished = table.finished
     if not any(row.metric(metric) is not None for row in finished):
         if not finished:
             raise CompareError(
                 f"none of {len(table.rows)} runs is finished; see how they stand: gnbench status"
             )
-        known = sorted({key for row in finished for key in row.result.summary if row.metric(key)})
+        known = sorted({key for row in finished for key in row.summary_keys if row.metric(key)})
         raise CompareError(f"metric={metric!r} is in no finished run{nearest(metric, known)}")
     _refuse_mixed_times(by_key.values(), metric)
     names = varying(rows[0].setting for rows in by_key.values())

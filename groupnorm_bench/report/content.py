@@ -184,7 +184,7 @@ def origins(rows: Sequence[RunRow]) -> list[Origin]:
     """Return how the runs were made, grouped."""
     groups: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
-        told = row.result.environment
+        told = row.environment
         known = ("host", "device_name", "device", "platform")
         machine = [printable(str(told[name])) for name in known if told.get(name)] or ["unknown"]
         if row.threads is not None:

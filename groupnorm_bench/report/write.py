@@ -90,7 +90,7 @@ def report(
             "a report draws runs of gnbench, and not yet the rows of a table; gnbench compare "
             "tells its verdicts, with --format md or latex"
         )
-    comparison = compare_table(table, runs, **asked)
+    comparison = compare_table(table, runs, details=False, **asked)
     content = build(
         table,
         comparison,

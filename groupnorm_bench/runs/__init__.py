@@ -2,14 +2,24 @@
 
 from groupnorm_bench.files import write_atomic
 from groupnorm_bench.runs.environment import describe_environment, device_name, source_commit
+from groupnorm_bench.runs.facts import FactColumns
 from groupnorm_bench.runs.find import FoundRun, find_runs, list_folders
 from groupnorm_bench.runs.folder import RunFolder
-from groupnorm_bench.runs.pack import is_pack, pack_runs, unpack_runs
+from groupnorm_bench.runs.pack import (
+    PackedRuns,
+    is_pack,
+    pack_runs,
+    packed_facts,
+    packed_sweeps,
+    unpack_runs,
+)
 from groupnorm_bench.runs.result import SETTLED, RunResult, Status, finite
 
 __all__ = [
     "SETTLED",
+    "FactColumns",
     "FoundRun",
+    "PackedRuns",
     "RunFolder",
     "RunResult",
     "Status",
@@ -20,6 +30,8 @@ __all__ = [
     "is_pack",
     "list_folders",
     "pack_runs",
+    "packed_facts",
+    "packed_sweeps",
     "source_commit",
     "unpack_runs",
     "write_atomic",

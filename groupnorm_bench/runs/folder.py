@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import math
 import os
@@ -265,13 +266,25 @@ def _bytes_of(content: bytes) -> np.ndarray[Any, Any]:
     """
     if not content.startswith(_NPY):
         raise ValueError("it is no .npy file")
-    file = io.BytesIO(content)
-    np.lib.format.read_magic(file)
-    shape, _, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=_MAX_HEADER)
-    packed = np.frombuffer(content, dtype=np.uint8, offset=file.tell())
+    start = 10 + int.from_bytes(content[8:10], "little")
+    shape, dtype = _told(content[:start])
+    packed = np.frombuffer(content, dtype=np.uint8, offset=start)
     if dtype != np.uint8 or shape != packed.shape:
         raise ValueError("it holds no row of bytes")
     return packed
+
+
+@functools.lru_cache(maxsize=64)  # a sweep's are all alike
+def _told(header: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return the shape and the type that the head of a .npy file tells.
+
+    Raises:
+        ValueError: it is none.
+    """
+    file = io.BytesIO(header)
+    np.lib.format.read_magic(file)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=_MAX_HEADER)
+    return shape, dtype
 
 
 def _other_owner(path: Path) -> str:

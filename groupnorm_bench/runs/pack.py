@@ -2,7 +2,9 @@
 
 An SQLite database: one file of a format that will be read in decades, sought by name without being
 read whole, and written by Python's own library. Each run's `result.json` and `test_hits.npy` are in
-it as they were, compressed one by one; W&B's own files, locks and checkpoints are not.
+it as they were, compressed one by one; W&B's own files, locks and checkpoints are not. Beside them
+lie the few facts that verdicts rest on, by column (`facts`), and the records of the sweeps that the
+runs are of, with their questions.
 """
 
 from __future__ import annotations
@@ -10,32 +12,60 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import itertools
 import os
+import random
 import secrets
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
 
 from groupnorm_bench.errors import RunFolderError
 from groupnorm_bench.files import open_regular, remove_temporaries, sync_folder
+from groupnorm_bench.runs.facts import PART, FactColumns, Facts, decoded, encoded, facts_of
 from groupnorm_bench.runs.folder import MAX_RESULT_BYTES, RunFolder
 from groupnorm_bench.runs.result import SETTLED, RunResult
 
 SUFFIX = ".gnb"
-_FORMAT = 1
+_FORMAT = 2
 _APPLICATION = int.from_bytes(b"gnbp", "big")
-_TABLES = (
-    "CREATE TABLE runs (name TEXT PRIMARY KEY, result BLOB NOT NULL, result_sha256 BLOB NOT NULL,"
-    " hits BLOB, hits_sha256 BLOB) WITHOUT ROWID",
-    "CREATE TABLE seal (digest BLOB NOT NULL)",
-)
-"""Compared with what a file says of itself, so that no view or trigger of a stranger's runs."""
-_COLUMNS = {"result.json": "result", "test_hits.npy": "hits"}
-_DIGESTS = "SELECT name, result_sha256, hits_sha256 FROM runs ORDER BY name"
+_SEAL = "CREATE TABLE seal (digest BLOB NOT NULL)"
+_TABLES = {
+    1: (
+        "CREATE TABLE runs (name TEXT PRIMARY KEY, result BLOB NOT NULL, result_sha256 BLOB NOT "
+        "NULL, hits BLOB, hits_sha256 BLOB) WITHOUT ROWID",
+        _SEAL,
+    ),
+    2: (
+        "CREATE TABLE runs (name TEXT PRIMARY KEY, place INTEGER NOT NULL, result_sha256 BLOB NOT "
+        "NULL, hits_sha256 BLOB) WITHOUT ROWID",
+        "CREATE TABLE contents (place INTEGER PRIMARY KEY, result BLOB NOT NULL, hits BLOB)",
+        "CREATE TABLE facts (part INTEGER PRIMARY KEY, content BLOB NOT NULL)",
+        "CREATE TABLE sweeps (name TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID",
+        _SEAL,
+    ),
+}
+"""By format: compared with what a file says of itself, so that no view of a stranger's runs.
+
+Names and digests lie apart from the contents, so that the seal is checked without reading those; a
+run's place is that of its facts, all parts one after another.
+"""
+_FILES = {"result.json": "result", "test_hits.npy": "hits"}
+_READ = {
+    1: "SELECT {0}, {0}_sha256 FROM runs WHERE name = ?",
+    2: "SELECT {0}, {0}_sha256 FROM runs JOIN contents USING (place) WHERE name = ?",
+}
+_INDEX = {
+    1: "SELECT name, result_sha256, hits_sha256 FROM runs ORDER BY name",
+    2: "SELECT name, result_sha256, hits_sha256, place FROM runs ORDER BY name",
+}
 _MAX_HITS = 2**20
+_CHECKED = 256
+"""Results that are held to their facts whenever these are read, drawn anew each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +90,10 @@ class PackedRun(RunFolder):
             OSError: the run had none, or it is longer than `limit` bytes.
             RunFolderError: the pack is damaged.
         """
-        column = _COLUMNS[name]
+        pack, version = _opened(self.path.parent)
         with _damage_told(self.path.parent):
-            found = _opened(self.path.parent).execute(
-                f"SELECT {column}, {column}_sha256 FROM runs WHERE name = ?", [self.path.name]
-            )
-            packed, digest = found.fetchone()
+            query = _READ[version].format(_FILES[name])
+            packed, digest = pack.execute(query, [self.path.name]).fetchone() or (None, None)
         if packed is None:
             raise FileNotFoundError(2, "the run had none", name)
         content = _inflated(self.path, packed, limit)
@@ -78,36 +106,135 @@ class PackedRun(RunFolder):
         return False
 
 
+class PackedRuns(Sequence[PackedRun]):
+    """The runs of a pack, by name; each is made when it is asked for."""
+
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
+        self.path = path
+        self.names = names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, at: int) -> PackedRun: ...
+    @overload
+    def __getitem__(self, at: slice) -> PackedRuns: ...
+    def __getitem__(self, at: int | slice) -> PackedRun | PackedRuns:
+        if isinstance(at, slice):
+            return PackedRuns(self.path, self.names[at])
+        return PackedRun(self.path / self.names[at])
+
+
 def is_pack(path: Path) -> bool:
     """Return whether a path is to be read as a pack: a file that is called one."""
     return path.suffix == SUFFIX and not path.is_dir()
 
 
-def packed_runs(path: Path) -> list[PackedRun]:
+def packed_runs(path: Path) -> PackedRuns:
     """Return the runs of a pack, by name, after its seal was checked.
 
     Raises:
         RunFolderError: it is no pack, of a later version, cut short or altered.
     """
+    return PackedRuns(path, _index(path)[0])
+
+
+def packed_facts(path: Path) -> tuple[PackedRuns, FactColumns | None]:
+    """Return the runs of a pack and their facts, in the same order, after its seal was checked.
+
+    Returns:
+        None for the facts of a pack of the first format, which has none.
+
+    Raises:
+        RunFolderError: as `packed_runs`; or the facts are not those of the runs: `_CHECKED` of
+            them, drawn anew each time, are held to their results.
+    """
+    names, places = _index(path)
+    runs = PackedRuns(path, names)
+    pack, version = _opened(path)
+    if version == 1:
+        return runs, None
     with _damage_told(path):
-        rows = _opened(path).execute(_DIGESTS).fetchall()
-        seals = _opened(path).execute("SELECT digest FROM seal").fetchall()
-    if seals != [(_seal(rows),)]:
+        parts = [part for (part,) in pack.execute(_PARTS)]
+    try:
+        columns = decoded(parts, np.array(places, dtype=np.int64))
+    except RunFolderError as error:
+        raise RunFolderError(f"{path}: {error}; {_AGAIN}") from error
+    if any(columns.name(at) != name for at, name in enumerate(names)):
+        raise RunFolderError(f"{path}: its columns are of other runs than it holds; {_AGAIN}")
+    drawn = random.sample(range(len(runs)), min(_CHECKED, len(runs)))
+    hold_to_results(columns, ((at, runs[at]) for at in drawn))
+    return runs, columns
+
+
+def hold_to_results(columns: FactColumns, runs: Iterable[tuple[int, PackedRun]]) -> None:
+    """Hold facts to the results that they were made from.
+
+    Raises:
+        RunFolderError: they differ, or a result is not as it was packed.
+    """
+    for at, run in runs:
+        result = run.read()
+        if result is None or columns.differs(at, result):
+            raise RunFolderError(
+                f"{run.path.parent}: its columns do not say what the result of {run.name} does; "
+                f"{_AGAIN}"
+            )
+
+
+def packed_sweeps(path: Path) -> dict[str, bytes]:
+    """Return the records of the sweeps whose runs a pack holds, by the names of their files.
+
+    Raises:
+        RunFolderError: the pack is damaged.
+    """
+    pack, version = _opened(path)
+    if version == 1:
+        return {}
+    with _damage_told(path):
+        return dict(pack.execute("SELECT name, record FROM sweeps ORDER BY name").fetchall())
+
+
+_PARTS = "SELECT content FROM facts ORDER BY part"
+
+
+def _index(path: Path) -> tuple[list[str], list[int]]:
+    """Return the names of a pack's runs and their places, after its seal was checked."""
+    pack, version = _opened(path)
+    names: list[str] = []
+    places: list[int] = []
+
+    def told() -> Iterator[tuple[Any, ...]]:
+        for row in pack.execute(_INDEX[version]):
+            names.append(row[0])
+            places.append(row[-1])
+            yield row
+
+    with _damage_told(path):
+        seal = _seal(pack, version, told())
+        seals = pack.execute("SELECT digest FROM seal").fetchall()
+    if seals != [(seal,)]:
         raise RunFolderError(f"{path} is not as it was sealed: runs lack or were put in; {_AGAIN}")
-    return [PackedRun(path / name) for name, _, _ in rows]
+    return names, places
 
 
 _AGAIN = "take another copy, or pack the runs again"
 
 
 def pack_runs(
-    runs: Iterable[RunFolder], path: Path, *, on_run: Callable[[], None] = lambda: None
+    runs: Iterable[RunFolder],
+    path: Path,
+    *,
+    sweeps: Mapping[str, bytes] | None = None,
+    on_run: Callable[[], None] = lambda: None,
 ) -> Packed:
     """Add settled runs to a pack, made if need be; replaced whole or not at all.
 
     Args:
         runs: folders, or runs of other packs, which are merged so.
-        path: the pack; what is in it stays.
+        path: the pack; what is in it stays. One of the first format becomes one of the present.
+        sweeps: records of the runs' sweeps by the names of their files, in place of those there.
         on_run: called after each.
 
     Raises:
@@ -118,17 +245,18 @@ def pack_runs(
         raise RunFolderError(f"{path}: a pack is called NAME{SUFFIX}; choose another --out")
     added = known = 0
     problems = []
-    with _rewritten(path) as pack:
+    with _rewritten(path) as writer:
         for run in runs:
             content = _content(run)
-            status = RunResult.from_json(content[0], run.name).status
-            if status not in SETTLED:
-                problems.append(f"{run.path} is {status}, no result yet; left out")
-            elif _add(pack, run, *content, path):
+            result = RunResult.from_json(content[0], run.name)
+            if result.status not in SETTLED:
+                problems.append(f"{run.path} is {result.status}, no result yet; left out")
+            elif writer.add(run, *content, result, path):
                 added += 1
             else:
                 known += 1
             on_run()
+        writer.add_sweeps(sweeps or {})
     return Packed(path, added, known, tuple(problems))
 
 
@@ -144,10 +272,13 @@ def unpack_runs(
         RunFolderError: the pack is damaged; a folder holds another result; nothing can be written.
     """
     written = known = 0
-    for run in packed_runs(path):
+    runs, columns = packed_facts(path)
+    for at, run in enumerate(runs):
         folder = RunFolder(runs_dir / run.name)
         result, hits = _content(run)
-        RunResult.from_json(result, run.name)
+        told = RunResult.from_json(result, run.name)
+        if columns is not None and columns.differs(at, told):
+            hold_to_results(columns, [(at, run)])
         with folder.claim():
             if not folder.result_path.exists():
                 folder.restore(result, hits)
@@ -177,39 +308,74 @@ def _content(run: RunFolder) -> tuple[bytes, bytes | None]:
     return result, hits
 
 
-def _add(
-    pack: sqlite3.Connection, run: RunFolder, result: bytes, hits: bytes | None, path: Path
-) -> bool:
-    """Put a run in; returns False where it is there already."""
-    digests = tuple(
-        None if part is None else hashlib.sha256(part).digest() for part in (result, hits)
-    )
-    there = pack.execute(
-        "SELECT result_sha256, hits_sha256 FROM runs WHERE name = ?", [run.name]
-    ).fetchone()
-    if there == digests:
-        return False
-    if there is not None:
-        raise RunFolderError(
-            f"{run.path} holds another result than {path} has of that run; which counts? pack one "
-            "of them elsewhere"
+class _Writer:
+    """Puts runs into a pack that is being written."""
+
+    def __init__(self, pack: sqlite3.Connection) -> None:
+        self.pack = pack
+        (self._place,) = pack.execute("SELECT COUNT(*) FROM runs").fetchone()
+        self._facts: list[Facts] = []
+
+    def add(
+        self, run: RunFolder, result: bytes, hits: bytes | None, told: RunResult, path: Path
+    ) -> bool:
+        """Put a run in; returns False where it is there already."""
+        digests = tuple(
+            None if part is None else hashlib.sha256(part).digest() for part in (result, hits)
         )
-    packed = (None if part is None else zlib.compress(part) for part in (result, hits))
-    row = (run.name, *itertools.chain.from_iterable(zip(packed, digests, strict=True)))
-    pack.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?)", row)
-    return True
+        there = self.pack.execute(
+            "SELECT result_sha256, hits_sha256 FROM runs WHERE name = ?", [run.name]
+        ).fetchone()
+        if there == digests:
+            return False
+        if there is not None:
+            raise RunFolderError(
+                f"{run.path} holds another result than {path} has of that run; which counts? pack "
+                "one of them elsewhere"
+            )
+        packed = (None if part is None else zlib.compress(part) for part in (result, hits))
+        self.pack.execute("INSERT INTO contents VALUES (?, ?, ?)", (self._place, *packed))
+        self.pack.execute("INSERT INTO runs VALUES (?, ?, ?, ?)", (run.name, self._place, *digests))
+        self._place += 1
+        self._facts.append(facts_of(told))
+        if len(self._facts) == PART:
+            self._write_facts()
+        return True
+
+    def add_sweeps(self, records: Mapping[str, bytes]) -> None:
+        """Put records of sweeps in, each in place of the one of its name."""
+        self.pack.executemany("INSERT OR REPLACE INTO sweeps VALUES (?, ?)", records.items())
+
+    def seal(self) -> None:
+        """Write what is left, and the seal."""
+        self._write_facts()
+        seal = _seal(self.pack, _FORMAT, self.pack.execute(_INDEX[_FORMAT]))
+        self.pack.execute("DELETE FROM seal")
+        self.pack.execute("INSERT INTO seal VALUES (?)", [seal])
+        self.pack.commit()
+
+    def _write_facts(self) -> None:
+        if self._facts:
+            self.pack.execute("INSERT INTO facts VALUES (NULL, ?)", [encoded(self._facts)])
+            self._facts = []
 
 
-def _seal(rows: Iterable[tuple[str, bytes, bytes | None]]) -> bytes:
-    """Return the digest of all names and digests."""
+def _seal(pack: sqlite3.Connection, version: int, rows: Iterable[tuple[Any, ...]]) -> bytes:
+    """Return the digest of all names and digests; of the places, facts and sweeps as well."""
     whole = hashlib.sha256()
-    for name, result, hits in rows:
-        whole.update(b"%d %b %b %b\n" % (len(name), name.encode(), result, hits or b"-"))
+    for name, result, hits, *place in rows:
+        line = b"%d %b %b %b" % (len(name), name.encode(), result, hits or b"-")
+        whole.update(b"%b %d\n" % (line, *place) if place else line + b"\n")
+    if version > 1:
+        for (part,) in pack.execute(_PARTS):
+            whole.update(hashlib.sha256(part).digest())
+        for name, record in pack.execute("SELECT name, record FROM sweeps ORDER BY name"):
+            whole.update(b"%d %b %d %b" % (len(name), name.encode(), len(record), record))
     return whole.digest()
 
 
 @contextlib.contextmanager
-def _rewritten(path: Path) -> Iterator[sqlite3.Connection]:
+def _rewritten(path: Path) -> Iterator[_Writer]:
     """Give a copy of the pack to write into, and put it, sealed, in the old one's place."""
     if path.is_symlink():  # what it leads to is replaced, not the link
         path = path.resolve()
@@ -217,11 +383,13 @@ def _rewritten(path: Path) -> Iterator[sqlite3.Connection]:
     remove_temporaries(path.parent, of=path.name)
     try:
         with contextlib.closing(_begun(temporary, path)) as pack:
-            yield pack
-            seal = _seal(pack.execute(_DIGESTS))
-            pack.execute("DELETE FROM seal")
-            pack.execute("INSERT INTO seal VALUES (?)", [seal])
-            pack.commit()
+            writer = _Writer(pack)
+            if os.path.lexists(path) and _opened(path)[1] < _FORMAT:
+                for run in packed_runs(path):
+                    content = _content(run)
+                    writer.add(run, *content, RunResult.from_json(content[0], run.name), path)
+            yield writer
+            writer.seal()
         _settle(temporary, path)
     except (OSError, sqlite3.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -231,18 +399,18 @@ def _rewritten(path: Path) -> Iterator[sqlite3.Connection]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-    _opened.cache_clear()
+    _connected.cache_clear()
 
 
 def _begun(temporary: Path, path: Path) -> sqlite3.Connection:
     pack = sqlite3.connect(temporary, isolation_level="IMMEDIATE")
     pack.execute("PRAGMA journal_mode = OFF")  # a temporary: a kill leaves the old pack
     pack.execute("PRAGMA synchronous = OFF")
-    if os.path.lexists(path):
+    if os.path.lexists(path) and _opened(path)[1] == _FORMAT:
         packed_runs(path)
-        _opened(path).backup(pack)
+        _opened(path)[0].backup(pack)
     else:
-        for table in _TABLES:
+        for table in _TABLES[_FORMAT]:
             pack.execute(table)
         pack.execute(f"PRAGMA application_id = {_APPLICATION}")
         pack.execute(f"PRAGMA user_version = {_FORMAT}")
@@ -259,17 +427,22 @@ def _settle(temporary: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
-@functools.lru_cache(maxsize=8)
-def _opened(path: Path) -> sqlite3.Connection:
-    """Open a pack for reading.
+def _opened(path: Path) -> tuple[sqlite3.Connection, int]:
+    """Open a pack for reading, or return it open; and its format.
 
     Raises:
         RunFolderError: it is not there, no pack, or of a later version.
     """
     try:
-        os.close(open_regular(path))
+        told = path.stat()
+        return _connected(path, (told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns))
     except OSError as error:
         raise RunFolderError(f"{path} cannot be read as a pack: {error.strerror}") from error
+
+
+@functools.lru_cache(maxsize=8)
+def _connected(path: Path, identity: tuple[int, ...]) -> tuple[sqlite3.Connection, int]:
+    os.close(open_regular(path))
     with _damage_told(path):
         uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
         pack = sqlite3.connect(uri, uri=True, check_same_thread=False)
@@ -277,11 +450,14 @@ def _opened(path: Path) -> sqlite3.Connection:
         (application,) = pack.execute("PRAGMA application_id").fetchone()
         (version,) = pack.execute("PRAGMA user_version").fetchone()
         told = sorted(sql for (sql,) in pack.execute("SELECT sql FROM sqlite_master"))
+        (pages,), (size,) = (pack.execute(f"PRAGMA page_{n}").fetchone() for n in ("count", "size"))
     if application == _APPLICATION and version > _FORMAT:
         raise RunFolderError(f"{path} is of format {version}, of a later gnbench; update gnbench")
-    if application != _APPLICATION or told != sorted(_TABLES):
+    if application != _APPLICATION or told != sorted(_TABLES.get(version, ())):
         raise RunFolderError(f"{path} is no pack of gnbench's; make one: gnbench pack RUNS")
-    return pack
+    if pages * size != (there := identity[2]):
+        raise RunFolderError(f"{path} is damaged: {there:,} bytes, not {pages * size:,}; {_AGAIN}")
+    return pack, version
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ Status = Literal["finished", "diverged", "failed", "pruned", "interrupted"]
 SETTLED: frozenset[str] = frozenset({"finished", "diverged", "pruned"})
 """Statuses that are results: such a run is never trained again unless forced."""
 
-_STATUSES = frozenset(get_args(Status))
+STATUSES = frozenset(get_args(Status))
 _NUMBERS = frozenset({int, float, type(None)})
 """What a metric can be: null stands for what was not finite."""
 _COUNTS = ("epoch", "step", "images_seen")
@@ -103,7 +103,7 @@ class RunResult:
             raise RunFolderError(f"has a config of another version: {error}") from error
         except (TypeError, AttributeError, ValueError) as error:
             raise RunFolderError(f"is not readable: {' '.join(str(error).split())}") from error
-        if not isinstance(status := document["status"], str) or status not in _STATUSES:
+        if not isinstance(status := document["status"], str) or status not in STATUSES:
             raise RunFolderError(f"has the unknown status {status!r}")
         for key, value in told.items():
             if document[key] != value:

@@ -87,7 +87,7 @@ def read_status(paths: Iterable[Path]) -> RunsStatus:
         name = run.result.config.name
         runs.append(RunState(name, "running" if held else status, run.result))
     runs += [RunState(folder.path.name, "running", None) for folder in _just_begun(paths)]
-    records, _ = find_records(path for path in paths if path.is_dir())
+    records, _ = find_records(path for path in paths if path.is_dir() or is_pack(path))
     questions = {record.name: record.question for _, record in records if record.question}
     return RunsStatus(runs, problems, questions)
 

@@ -20,6 +20,7 @@ import yaml
 
 from groupnorm_bench.errors import RunFolderError, TrackingError, one_line
 from groupnorm_bench.files import read_bounded, remove_temporaries, write_atomic
+from groupnorm_bench.runs import is_pack, packed_sweeps
 from groupnorm_bench.tracking.bounded import last_line, open_api, run_wandb
 from groupnorm_bench.tracking.options import DEFAULT_PROJECT, Say
 
@@ -77,10 +78,14 @@ class SweepRecord:
             RunFolderError: it cannot be written.
         """
         path = self.path_in(runs_dir)
-        document = asdict(self) | {"runs": list(self.runs)}
         runs_dir.mkdir(parents=True, exist_ok=True)
         remove_temporaries(runs_dir, of=path.name)  # of a process killed in writing
-        write_atomic(path, (json.dumps(document, indent=1) + "\n").encode())
+        write_atomic(path, self.to_json())
+
+    def to_json(self) -> bytes:
+        """Return the text of the record's file, as `from_json` reads it back."""
+        document = asdict(self) | {"runs": list(self.runs)}
+        return (json.dumps(document, indent=1) + "\n").encode()
 
     def replace(self, **changes: Any) -> SweepRecord:
         """Return a copy with some fields changed."""
@@ -94,7 +99,21 @@ class SweepRecord:
             RunFolderError: the file is half-written, foreign or unreadable.
         """
         try:
-            document = json.loads(read_bounded(path, _MAX_BYTES))
+            return cls.from_json(read_bounded(path, _MAX_BYTES))
+        except (OSError, ValueError) as error:
+            raise RunFolderError(
+                f"{path} is not a sweep's record: {one_line(error)}; delete it"
+            ) from error
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Self:
+        """Return the record that a file's text is.
+
+        Raises:
+            ValueError: it is none.
+        """
+        try:
+            document = json.loads(text)
             record = cls(
                 name=document["name"],
                 config=document["config"],
@@ -109,11 +128,9 @@ class SweepRecord:
             lists = isinstance(record.name, str) and isinstance(document["runs"], list)
             if not (dictionaries and lists and _is_place(record.wandb)):
                 raise ValueError("a part of it is of another kind")
-            return record
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise RunFolderError(
-                f"{path} is not a sweep's record: {one_line(error)}; delete it"
-            ) from error
+        except (KeyError, TypeError, RecursionError) as error:
+            raise ValueError(one_line(error)) from error
+        return record
 
 
 def _is_place(told: object) -> bool:
@@ -197,18 +214,62 @@ def _twin(record: SweepRecord, project: str | None, entity: str | None) -> dict[
 
 
 def find_records(
-    runs_dirs: Iterable[Path],
+    places: Iterable[Path],
 ) -> tuple[list[tuple[Path, SweepRecord]], list[str]]:
-    """Return the records in folders of runs, each with its folder, and a line for each bad one."""
+    """Return the records in folders of runs and in packs, each with where it lies.
+
+    Returns:
+        the records, and a line for each that is no record, or a pack that cannot be read.
+    """
     records: list[tuple[Path, SweepRecord]] = []
     problems: list[str] = []
-    for runs_dir in runs_dirs:
-        for path in sorted(runs_dir.glob(f"*{_SUFFIX}")):
+    for place in places:
+        if is_pack(place):
             try:
-                records.append((runs_dir, SweepRecord.read(path)))
+                records += [(place, record) for record in _packed_records(place)]
+            except RunFolderError as error:
+                problems.append(f"{error}; skipped")
+            continue
+        for path in sorted(place.glob(f"*{_SUFFIX}")):
+            try:
+                records.append((place, SweepRecord.read(path)))
             except RunFolderError as error:
                 problems.append(f"{error}; skipped")
     return records, problems
+
+
+def _packed_records(pack: Path) -> list[SweepRecord]:
+    found = []
+    for name, text in packed_sweeps(pack).items():
+        try:
+            found.append(SweepRecord.from_json(text))
+        except ValueError as error:
+            raise RunFolderError(f"{pack}/{name} is not a sweep's record: {error}") from error
+    return found
+
+
+def united(records: Iterable[tuple[Path, SweepRecord]]) -> dict[str, SweepRecord]:
+    """Return records by the names of their files; parts of one sweep, as of two machines, in one.
+
+    Raises:
+        RunFolderError: two sweeps of one name differ in more than the runs they got to.
+    """
+    found: dict[str, tuple[Path, SweepRecord]] = {}
+    for place, record in records:
+        name = record.path_in(Path()).name
+        if name not in found:
+            found[name] = place, record
+            continue
+        other_place, other = found[name]
+        runs = tuple(dict.fromkeys([*other.runs, *record.runs]))
+        one = other.replace(runs=runs, wandb=other.wandb or record.wandb)
+        if one != record.replace(runs=runs, wandb=one.wandb):
+            raise RunFolderError(
+                f"{other_place} and {place} hold different sweeps called {record.name}, of which "
+                "one question could be kept; pack them apart"
+            )
+        found[name] = other_place, one
+    return {name: record for name, (_, record) in found.items()}
 
 
 def create_sweep(

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import sqlite3
 import zlib
+from hashlib import sha256
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 
+from groupnorm_bench.compare.ask import compare
+from groupnorm_bench.compare.foreign import Columns
 from groupnorm_bench.compare.load import load_runs
 from groupnorm_bench.errors import RunFolderError
 from groupnorm_bench.runs import RunFolder, find_runs, list_folders, pack_runs, unpack_runs
+from groupnorm_bench.runs.facts import encoded, facts_of
 from groupnorm_bench.runs.folder import MAX_RESULT_BYTES
+from groupnorm_bench.runs.pack import _INDEX, _TABLES, Packed, _content, _seal
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.settings.fields import SETTINGS
 from groupnorm_bench.sweep.status import read_status
+from groupnorm_bench.tracking.sweeps import SweepRecord, find_records
 from tests.support.command_line import gnbench
 from tests.support.run_folders import make_run, make_runs
 
@@ -67,6 +77,64 @@ def test_compare_and_status_read_it_like_the_folder(runs, pack):
     assert read_status([pack]).counts == read_status([runs]).counts == {"finished": 9}
 
 
+def test_a_row_of_a_pack_says_what_the_row_of_its_folder_does(runs):
+    """The facts that verdicts rest on, read by column, are those of the documents."""
+    odd = {"dataset": "mnist-5k", "batch_size": 32}
+    make_run(runs, TrainConfig(**odd, seed=11), status="diverged")
+    environment = {"threads": 2, "commit": None, "version": None, "started": None}
+    make_run(runs, TrainConfig(**odd, seed=12, group_size=4), environment=environment)
+    pack_runs(list_folders(runs), runs.with_name("odd.gnb"))
+    packed, folders = load_runs([runs.with_name("odd.gnb")]).rows, load_runs([runs]).rows
+    assert len(packed) == len(folders) == 11
+    names = (
+        "arm",
+        "order",
+        "cell",
+        "name",
+        "norm",
+        "seed",
+        "status",
+        "code",
+        "threads",
+        "device",
+        "timed_on",
+    )
+    names += ("setting", "setting_key", "seconds_per_epoch", "config", "history", "result")
+    for one, other in zip(packed, folders, strict=True):
+        assert [getattr(one, name) for name in names] == [getattr(other, name) for name in names]
+        assert one.environment == {name: other.environment[name] for name in one.environment}
+        assert {*other.summary_keys} <= {*one.summary_keys}
+        for key in one.summary_keys:
+            assert (one.metric(key), one.printed(key)) == (other.metric(key), other.printed(key))
+        for key in (*SETTINGS, *one.summary_keys, "torch", "threads", "source", "never"):
+            value, expected = one.value(key), other.value(key)
+            assert key == "source" or (value, type(value)) == (expected, type(expected))
+        assert [one.num_images(part) for part in ("test", "val")] == [
+            other.num_images(part) for part in ("test", "val")
+        ]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"where": "batch_size<=32 and val/best_epoch>=1 and threads==1 and seed!=2"},
+        {"where": "test/accuracy>0.9 and device==cpu and status==finished"},
+        {"choose": ["batch_size"], "where": "batch_size<32"},
+        {"choose": ["batch_size"], "where": "batch_size<32", "choose_seeds": [20, 21]},
+        {"columns": Columns(arm=("norm", "batch_size"))},
+        {"metric": "test/loss", "all_pairs": True, "rule": "planned"},
+    ],
+)
+def test_verdicts_of_a_pack_are_those_of_its_folder(runs, how):
+    """To the last digit, new images included."""
+    arms = [{"norm": "batch"}, {"norm": "group"}]
+    make_runs(runs, arms=arms, batch_sizes=(8, 16), seeds=range(20, 40))
+    pack = runs.with_name("more.gnb")
+    pack_runs(list_folders(runs), pack)
+    assert compare(pack, **how).to_dict() == compare(runs, **how).to_dict()
+
+
 def test_packing_again_and_merging_packs_lose_and_double_nothing(runs, pack, tmp_path):
     before = pack.read_bytes()
     again = pack_runs(list_folders(runs), pack)
@@ -116,8 +184,12 @@ def test_a_truncated_pack_is_refused(pack, share):
         ("DELETE FROM runs WHERE name LIKE 'batch%'", "not as it was sealed"),
         ("UPDATE runs SET result_sha256 = x'00'", "not as it was sealed"),
         ("UPDATE runs SET name = '../../' || name", "not as it was sealed"),
+        ("UPDATE runs SET place = 8 - place", "not as it was sealed"),
         ("DELETE FROM seal", "not as it was sealed"),
+        ("DELETE FROM facts", "not as it was sealed"),
+        ("INSERT INTO sweeps VALUES ('a.sweep.json', x'7b7d')", "not as it was sealed"),
         ("CREATE VIEW more AS SELECT 1", "no pack of gnbench's"),
+        ("PRAGMA user_version = 1", "no pack of gnbench's"),
         ("PRAGMA user_version = 7", "of format 7, of a later gnbench"),
         ("PRAGMA application_id = 1", "no pack of gnbench's"),
     ],
@@ -127,19 +199,138 @@ def test_what_was_done_to_a_pack_is_told(pack, statement, message):
         list_folders(altered(pack, statement))
 
 
-def test_an_altered_result_is_skipped_by_compare_and_stops_unpacking(pack, tmp_path):
+def test_an_altered_result_stops_compare_and_unpacking(pack, tmp_path):
     other = zlib.compress(b"{}").hex()
-    altered(pack, f"UPDATE runs SET result = x'{other}' WHERE name LIKE 'batch%s0%'")
+    one = "(SELECT place FROM runs WHERE name LIKE 'batch%s0%')"
+    altered(pack, f"UPDATE contents SET result = x'{other}' WHERE place = {one}")
     runs, problems = find_runs([pack])
     assert len(runs) == 8
     assert "is not as it was packed" in problems[0]
-    with pytest.raises(RunFolderError, match="is not as it was packed"):
-        unpack_runs(pack, tmp_path / "back")
+    for read in (lambda: load_runs([pack]), lambda: unpack_runs(pack, tmp_path / "back")):
+        with pytest.raises(RunFolderError, match="is not as it was packed"):
+            read()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"summary": {"test/accuracy": 0.999}},
+        {"summary": {"new/metric": 1.0}},
+        {"status": "diverged"},
+        {"environment": '{"version":"9"}'},
+        {"counts": (1.0, 1.0, 1.0, 1.0)},
+        {"seed": 7},
+        {"later": ("null", "null")},
+    ],
+)
+def test_facts_that_are_not_those_of_the_results_are_found_out(pack, change):
+    """Also where whoever changed them has sealed the pack anew."""
+    with sqlite3.connect(pack) as database:
+        ((name,),) = database.execute("SELECT name FROM runs WHERE place = 0")
+        facts = [facts_of(found.result) for found in find_runs([pack])[0]]
+        first = next(i for i, run in enumerate(list_folders(pack)) if run.name == name)
+        if "summary" in change:
+            change = {"summary": facts[first].summary | change["summary"]}
+        facts[first] = dataclasses.replace(facts[first], **change)
+        order = database.execute("SELECT place FROM runs ORDER BY name").fetchall()
+        facts = [facts[order.index((place,))] for place in range(len(facts))]
+        database.execute("UPDATE facts SET content = ?", [encoded(facts)])
+        seal = _seal(database, 2, database.execute(_INDEX[2]))
+        database.execute("UPDATE seal SET digest = ?", [seal])
+    database.close()
+    with pytest.raises(RunFolderError, match=r"all\.gnb: its columns"):
+        load_runs([pack])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_changed_byte_loses_nothing_in_silence(pack, seed):
+    """Here and there one is changed: it is told in a line, or no byte of the runs is another."""
+    whole, random = pack.read_bytes(), Random(seed)
+    before = [_content(run) for run in list_folders(pack)]
+    told = 0
+    for at in random.sample(range(len(whole)), 60):
+        changed = bytes([whole[at] ^ 1 << random.randrange(8)])
+        pack.write_bytes(whole[:at] + changed + whole[at + 1 :])
+        try:
+            load_runs([pack])
+            after = [_content(run) for run in list_folders(pack)]
+        except RunFolderError as error:
+            after, told = before, told + (str(error).count("\n") == 0)
+        assert after == before
+    assert told > 5
+
+
+def test_a_pack_of_the_first_format_is_read_and_grows_into_one_of_the_present(runs, tmp_path):
+    old = tmp_path / "old.gnb"
+    with sqlite3.connect(old) as database:
+        for table in _TABLES[1]:
+            database.execute(table)
+        database.execute(f"PRAGMA application_id = {int.from_bytes(b'gnbp', 'big')}")
+        database.execute("PRAGMA user_version = 1")
+        for run in list_folders(runs):
+            parts = [run.file(name, 2**20) for name in ("result.json", "test_hits.npy")]
+            row = [x for part in parts for x in (zlib.compress(part), sha256(part).digest())]
+            database.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?)", [run.name, *row])
+        seal = _seal(database, 1, database.execute(_INDEX[1]))
+        database.execute("INSERT INTO seal VALUES (?)", [seal])
+    database.close()
+    assert compare(old).to_dict() == compare(runs).to_dict()
+    assert pack_runs(list_folders(runs), old) == Packed(old, 0, 9, ())
+    assert unpack_runs(old, tmp_path / "back") == (9, 0)
+    assert contents(tmp_path / "back") == contents(runs)
+    assert load_runs([old]).rows[0].summary_keys  # by column
+
+
+def record(runs: Path, **changes: Any) -> SweepRecord:
+    names = tuple(sorted(path.name for path in runs.iterdir() if path.is_dir()))
+    told = {"name": "norm", "config": {"method": "grid"}, "runs": names}
+    return SweepRecord(**told | changes)
+
+
+def test_a_pack_carries_the_question_of_its_sweep_and_what_tuned_it(runs, tmp_path):
+    make_runs(runs, arms=[{"norm": "batch"}, {"norm": "layer"}], seeds=range(20, 23))
+    tuning = tuple(path.name for path in runs.iterdir() if "-s2" in path.name[-12:])
+    asked = {"baseline": "none", "margin": 0.3, "arms": ["layer"]}
+    record(runs, question=asked, contrasts=1, file="sweeps/norm.yaml").write(runs)
+    record(runs, name="tuning", tunes="norm").replace(runs=tuning).write(runs)
+    done = gnbench("pack", "runs", "-o", "all.gnb", cwd=tmp_path)
+    assert done.returncode == 0
+    outputs = [
+        gnbench(*command, place, "--json", cwd=tmp_path).stdout
+        for command in (["compare"], ["status"])
+        for place in ("runs", "all.gnb")
+    ]
+    assert outputs[0] == outputs[1]
+    assert outputs[2] == outputs[3]
+    assert '"baseline": "none"' in outputs[0]
+    assert "that tuned a sweep not reported" in outputs[0]
+    assert gnbench("unpack", "all.gnb", "--out", "back", cwd=tmp_path).returncode == 0
+    assert contents(tmp_path / "back") == contents(runs)
+
+
+def test_packs_of_two_machines_give_one_sweep_and_different_sweeps_are_refused(runs, tmp_path):
+    other = tmp_path / "other"
+    make_runs(other, arms=[{"norm": "batch"}], batch_sizes=(32,), seeds=range(5, 8))
+    record(runs, question={"margin": 0.3}).write(runs)
+    record(other, question={"margin": 0.3}, wandb={"project": "p"}).write(other)
+    for place in ("runs", "other"):
+        gnbench("pack", place, "-o", f"{place}.gnb", cwd=tmp_path)
+    done = gnbench("pack", "other.gnb", "-o", "runs.gnb", cwd=tmp_path)
+    assert done.stdout == "runs.gnb  3 runs added, 0 there already\n"
+    ((_, found),), _ = find_records([tmp_path / "runs.gnb"])
+    assert len(found.runs) == 12
+    assert (found.question, found.wandb) == ({"margin": 0.3}, {"project": "p"})
+    record(other, question={"margin": 0.1}).write(other)
+    before = (tmp_path / "runs.gnb").read_bytes()
+    refused = gnbench("pack", "other", "-o", "runs.gnb", cwd=tmp_path)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "different sweeps called norm" in refused.stderr
+    assert (tmp_path / "runs.gnb").read_bytes() == before
 
 
 def test_a_result_that_would_swell_is_not_inflated(pack):
     bomb = zlib.compress(bytes(MAX_RESULT_BYTES + 2)).hex()
-    altered(pack, f"UPDATE runs SET result = x'{bomb}'")
+    altered(pack, f"UPDATE contents SET result = x'{bomb}'")
     assert "longer than" in find_runs([pack])[1][0]
 
 
@@ -189,7 +380,7 @@ def test_a_pack_that_is_a_link_stays_one(tmp_path):
     link.symlink_to(target)
     pack_runs([], link)
     assert link.is_symlink()
-    assert list_folders(target) == []
+    assert len(list_folders(target)) == 0
 
 
 def test_a_pack_below_a_file_is_an_error_of_ours(tmp_path):
