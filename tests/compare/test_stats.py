@@ -12,7 +12,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groupnorm_bench.compare import stats
+from groupnorm_bench.compare import aggregates, stats
 
 DIFFERENCES = [
     np.array([0.3, -0.1, 0.25, 0.4, 0.1, 0.2]),
@@ -30,6 +30,34 @@ def test_sign_flip_is_brute_force_over_all_flips(differences):
         for flips in itertools.product([1, -1], repeat=len(differences))
     ]
     assert stats.sign_flip_p(differences) == pytest.approx(np.mean(extreme), abs=1e-12)
+
+
+def test_sign_flips_by_eights_are_those_one_by_one(monkeypatch):
+    """Of 300 pairs, which do not fill their last eight: the same p but for the draw's error."""
+    differences = np.random.default_rng(5).normal(0.1, 1.0, 300)
+    by_eights = stats.sign_flip_p(differences)
+    monkeypatch.setattr(stats, "_MANY_PAIRS", 1_000)
+    one_by_one = stats.sign_flip_p(differences)
+    error = math.sqrt(one_by_one / stats.FLIPS)
+    assert 0.01 < one_by_one < 0.5
+    assert by_eights == pytest.approx(one_by_one, abs=5 * error)
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=30),
+    st.lists(st.integers(0, 9), min_size=1, max_size=30),
+    st.integers(1, 40),
+)
+def test_who_beats_whom_by_ranks_is_over_all_pairs(a, b, at_once):
+    """Ties and resamples included, however few are held at once; to the last digit."""
+    rng = np.random.default_rng(0)
+    a, b = np.array(a, dtype=float), np.array(b, dtype=float)
+    drawn_a, drawn_b = (rng.integers(0, len(x), (7, len(x))) for x in (a, b))
+    signs = np.sign(a[drawn_a][..., :, None] - b[drawn_b][..., None, :])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aggregates, "_AT_ONCE", at_once)
+        found = aggregates._wins(a, b, drawn_a, drawn_b)
+    assert found.tolist() == ((signs + 1).mean(axis=(-2, -1)) / 2).tolist()
 
 
 @pytest.mark.parametrize("differences", DIFFERENCES, ids=len)
