@@ -50,6 +50,8 @@ ALLOWED: dict[str, str] = {
     "commit": "the checkout's",
     "val/num_images": "new: how many images an accuracy is of is written down, no longer guessed",
     "test/num_images": "new: as above",
+    "timed_on": "new: speeds of several machines stand apart",
+    "questions": "new: what the sweeps in a folder asked",
     **dict.fromkeys(_VERDICTS, "other verdicts since: they hold whenever they are read"),
     **{name: "new: a setting, at its default" for name, spec in SETTINGS.items() if spec.is_new},
 }
