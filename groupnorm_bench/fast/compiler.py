@@ -6,6 +6,7 @@ the cache folder. Nothing here loads torch, so that compiling can begin before t
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import hashlib
@@ -17,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,10 @@ def _prepare(kind: str) -> bool:
     loops = kernels()
     with _locked(kind):
         is_whole = _is_whole(kind)
-        if is_whole is False:
+        if is_whole is None:  # what may be there is of other sources: Numba looks at one alone
+            with contextlib.suppress(PermissionError):
+                loops.forget(kind)
+        elif not is_whole:
             loops.forget(kind)
         is_readable = loops.prepare(kind)
         if not (is_whole and is_readable):
@@ -131,8 +134,9 @@ def _digest() -> str:
         processor = "".join(line for line in lines if line.startswith(("model name", "flags")))
     else:
         processor = platform.processor()
-    source = Path(__file__).with_name("kernels.py")
-    parts = source.read_text(), str(source), importlib.metadata.version("numba"), processor
+    sources = [Path(__file__).with_name(name) for name in ("kernels.py", "vectors.py")]
+    texts = [part for source in sources for part in (source.read_text(), str(source))]
+    parts = *texts, importlib.metadata.version("numba"), processor
     return hashlib.sha256("".join((*parts, sys.version)).encode()).hexdigest()[:16]
 
 
@@ -167,7 +171,7 @@ def _sum(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _locked(kind: str) -> Iterator[None]:
     """Hold the lock of a kind, where one can be had."""
     path = _stamp(kind).with_suffix(".lock")

@@ -19,11 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from groupnorm_bench.fast import loops
-from groupnorm_bench.fast.threads import multiply
 from groupnorm_bench.models.precision import RoundToBf16, round_values
-
-MIN_SPECTRAL_BATCH = 4
-"""Images from which a step repays the transform of the weights (docs/performance.md)."""
 
 
 def convolve(
@@ -32,10 +28,11 @@ def convolve(
     """Return conv(images), by loops, which must be prepared, where they take it.
 
     They take plain float32 convolutions that keep height and width: for one input channel, and,
-    from 5x5 and 4 images on, for more. `rounds` rounds to bf16 as `RoundToBf16` does.
+    with a 5x5 kernel and up to 14 pixels a side, for more. `rounds` rounds to bf16 as
+    `RoundToBf16` does.
     """
     is_first = conv.in_channels == 1 and not images.requires_grad
-    takes = loops.takes_one_channel if is_first else _takes_kernel
+    takes = loops.takes_one_channel if is_first else loops.takes_kernel
     if not _keeps_size(conv) or not takes(images, conv.weight):
         with RoundToBf16() if rounds else contextlib.nullcontext():
             return conv(images)
@@ -44,14 +41,6 @@ def convolve(
         weight, bias = round_values(weight), round_values(bias)
     way = _FirstLoopConvolution if is_first else _LoopConvolution
     return way.apply(images, weight, bias, rounds)
-
-
-def _takes_kernel(images: Tensor, weight: Tensor) -> bool:
-    return (
-        len(images) >= MIN_SPECTRAL_BATCH
-        and min(weight.shape[2:]) >= 5
-        and loops.takes_kernel(images, weight)
-    )
 
 
 def _keeps_size(conv: nn.Conv2d) -> bool:
@@ -92,28 +81,26 @@ class _FirstLoopConvolution(torch.autograd.Function):
 class _LoopConvolution(torch.autograd.Function):
     """(images [N, C, H, W], weight, bias, rounds) -> [N, O, H, W], in the frequency domain.
 
-    With spectra S, matrices K and G, the gradient's spectra, the gradients are G conj(K) and
-    conj(G)^T S, conjugate: all of it is products of conj(G), S and K as they lie in memory.
+    With spectra S, matrices K and G, the gradient's spectra, the output's spectra are S K, and the
+    gradients' G conj(K)^T and conj(G)^T S, conjugate.
     """
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor, rounds: bool) -> Tensor:
-        spectra, mixing = loops.to_spectra(images, rounds), loops.to_mixing(weight)
-        products = multiply(spectra, mixing.transpose(1, 2))
-        products[0].real += bias  # frequency zero of what is 1 everywhere
-        ctx.save_for_backward(spectra, mixing)
-        ctx.size, ctx.rounds = weight.shape[2], rounds
-        return loops.from_spectra(products, rounds, *images.shape[2:])
+        spectra = loops.to_spectra(images, rounds)
+        mixed = loops.mix(spectra, weight)
+        mixed[0, :, : len(bias)] += bias  # frequency zero of what is 1 everywhere
+        ctx.save_for_backward(spectra, weight)
+        ctx.rounds = rounds
+        return loops.from_spectra(mixed, rounds, *images.shape[2:])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        spectra, mixing = ctx.saved_tensors
-        products = loops.to_spectra(grad, ctx.rounds, conjugate=True)
+        spectra, weight = ctx.saved_tensors
+        grads = loops.to_spectra(grad, ctx.rounds)
         images_grad = None
         if ctx.needs_input_grad[0]:
-            maps = multiply(products, mixing)
-            images_grad = loops.from_spectra(maps, ctx.rounds, *grad.shape[2:], conjugate=True)
-        matrices = multiply(products.transpose(1, 2), spectra)
-        weight_grad = loops.from_mixing(matrices, ctx.size)
-        return images_grad, weight_grad, products[0].real.sum(0), None
+            maps = loops.mix_back(grads, weight)
+            images_grad = loops.from_spectra(maps, ctx.rounds, *grad.shape[2:])
+        return images_grad, loops.mix_grads(spectra, grads), grads[0, :, : len(weight)].sum(0), None

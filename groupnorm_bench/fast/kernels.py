@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from groupnorm_bench.fast.vectors import LANES, fma, load, spread, store
+
 F4, U4, I1 = np.float32, np.uint32, np.int8
 _HALF, _ONE, _SIXTEEN, _UPPER = U4(0x7FFF), U4(1), U4(16), U4(0xFFFF0000)
 
@@ -40,10 +42,8 @@ def stay_awake(flags: Any, place: int) -> None:
         flags[place] += 1  # may be flags[0] for all that the compiler knows: it looks again
 
 
-LANES = 16
-"""Channels done at once: two vector registers; fewer and the compiler unrolls instead."""
 SIDE = 5
-"""Height and width of the kernel of `correlate`, which its unrolled sums fix."""
+"""Height and width of the kernels of both convolutions, which their unrolled sums fix."""
 _NUM_TAPS = SIDE * SIDE
 
 
@@ -407,9 +407,12 @@ _LINE = PERIOD * _NUMBER
 _PLACES = np.array([4 * (f % 4) + f // 4 for f in range(PERIOD)])  # of frequencies, transformed
 _TURNS = np.exp(-2j * np.pi / PERIOD * np.outer(np.arange(4), np.arange(4)))
 _COS, _SIN = _TURNS.real.astype(F4).copy(), _TURNS.imag.astype(F4).copy()
-MAP_SCALE = np.ones(NUM_HALF, F4)
-KERNEL_SCALE = np.array([1] + [2] * (NUM_HALF - 2) + [1], F4) / F4(PERIOD**2)
+_ANGLES = 2 * np.pi / PERIOD * np.outer(np.arange(PERIOD), np.arange(3))
+_WAVES = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], 1).astype(F4)
+"""Of each frequency: cosine, then sine, of 0, 1 and 2 pixels."""
+_HALF_WEIGHT = np.array([1] + [2] * (NUM_HALF - 2) + [1], F4) / F4(PERIOD**2)
 """Of the frequencies of the first axis on the way back, which the spectra of kernels contain."""
+_HALF_WAVES = _WAVES[:NUM_HALF] * _HALF_WEIGHT[:, None, None]
 
 
 @njit(forceinline=True, **_OPTIONS)
@@ -457,8 +460,8 @@ def _fourier(plane: Any, step: int, p: int, q: int) -> None:
 
 
 @njit(**_OPTIONS)
-def _spectrum(image: Any, channel: int, offset: int, rounds: bool, plane: Any) -> None:
-    """Transform LANES channels of an image [H, W, C], rounded or not, its origin at `offset`.
+def _spectrum(image: Any, channel: int, rounds: bool, plane: Any) -> None:
+    """Transform LANES channels of an image [H, W, C], rounded or not.
 
     Frequency (u, v) of `plane` [PERIOD, PERIOD, 2, LANES] is then at (_PLACES[u], _PLACES[v]).
     """
@@ -467,9 +470,9 @@ def _spectrum(image: Any, channel: int, offset: int, rounds: bool, plane: Any) -
     bits = plane.view(U4)
     plane[:] = 0
     for w in range(width):
-        column = ((w - offset) & (PERIOD - 1)) * _NUMBER
+        column = w * _NUMBER
         for h in range(height):
-            place = ((h - offset) & (PERIOD - 1)) * _LINE + column
+            place = h * _LINE + column
             number = plane[place:]
             source = image[h, w, channel:]
             for i in range(lanes):
@@ -482,7 +485,7 @@ def _spectrum(image: Any, channel: int, offset: int, rounds: bool, plane: Any) -
 
 
 @njit(**_OPTIONS)
-def _image(plane: Any, offset: int, rounds: bool, channel: int, image: Any) -> None:
+def _image(plane: Any, rounds: bool, channel: int, image: Any) -> None:
     """Write LANES channels of an image [H, W, C] from frequencies (u, v) at (u, v) of `plane`."""
     height, width, channels = image.shape
     lanes = min(LANES, channels - channel)
@@ -491,10 +494,10 @@ def _image(plane: Any, offset: int, rounds: bool, channel: int, image: Any) -> N
         _fourier(plane[u * _LINE :], _NUMBER, LANES, 0)
     plane[NUM_HALF * _LINE :] = 0
     for w in range(width):
-        column = _PLACES[(w - offset) & (PERIOD - 1)] * _NUMBER
+        column = _PLACES[w] * _NUMBER
         _fourier(plane[column:], _LINE, LANES, 0)
         for h in range(height):
-            place = _PLACES[(h - offset) & (PERIOD - 1)] * _LINE + column
+            place = _PLACES[h] * _LINE + column
             number = plane[place:]
             if rounds:
                 _round(bits[place:], lanes)
@@ -504,81 +507,242 @@ def _image(plane: Any, offset: int, rounds: bool, channel: int, image: Any) -> N
 
 
 _SPECTRA = "f4[:,:,::1]"
-"""Complex numbers [frequencies, N, C] as pairs [frequencies, N, 2 * C]."""
+"""Spectra [frequencies, N, 2 * C]: the real parts of all channels, then the imaginary ones.
+
+Frequency (u, v) is at u * PERIOD + v; u is below NUM_HALF.
+"""
+_KERNELS = "f4[:,:,:,::1]"
 
 
-@_loop(_PIXELS, "i8", "b1", _ROW, "f4", _SPECTRA, _RANGE)
-def to_spectra(
-    pixels: Any,
-    offset: int,
-    rounds: bool,
-    scale: Any,
-    sign: float,
-    spectra: Any,
-    first: int,
-    last: int,
-) -> None:
-    """Write spectra of pixels.
-
-    Args:
-        pixels: [N, H, W, C], their origin at `offset` of both axes.
-        offset: 0 for images, the middle for kernels.
-        rounds: whether to round pixels to bf16.
-        scale: [NUM_HALF], multiplies the frequencies of the first axis.
-        sign: multiplies imaginary parts: -1 for the conjugate.
-        spectra: [frequencies, N, 2 * C].
-    """
+@_loop(_PIXELS, "b1", _SPECTRA, _RANGE)
+def to_spectra(pixels: Any, rounds: bool, spectra: Any, first: int, last: int) -> None:
+    """Write spectra of pixels [N, H, W, C], rounded to bf16 or not."""
     channels = pixels.shape[3]
     planes = np.empty((channels // LANES, PERIOD * _LINE), F4)
-    lanes = min(LANES, channels)
     for n in range(first, last):
         for block in range(len(planes)):
-            _spectrum(pixels[n], block * LANES, offset, rounds, planes[block])
+            _spectrum(pixels[n], block * LANES, rounds, planes[block])
         for u in range(NUM_HALF):
-            real, imaginary = scale[u], scale[u] * sign
             for v in range(PERIOD):
                 place = _PLACES[u] * _LINE + _PLACES[v] * _NUMBER
+                target = spectra[u * PERIOD + v, n]
                 for block in range(len(planes)):
-                    number = planes[block, place:]
-                    target = spectra[u * PERIOD + v, n, block * _NUMBER :]
-                    for i in range(lanes):
-                        target[2 * i] = number[i] * real
-                        target[2 * i + 1] = number[LANES + i] * imaginary
+                    real, imaginary = block * LANES, channels + block * LANES
+                    store(target, real, load(planes[block], place))
+                    store(target, imaginary, load(planes[block], place + LANES))
 
 
-@_loop(_SPECTRA, "i8", "b1", _ROW, "f4", _PIXELS, _RANGE)
-def from_spectra(
-    spectra: Any,
-    offset: int,
-    rounds: bool,
-    scale: Any,
-    sign: float,
-    pixels: Any,
-    first: int,
-    last: int,
-) -> None:
+@_loop(_SPECTRA, "b1", _PIXELS, _RANGE)
+def from_spectra(spectra: Any, rounds: bool, pixels: Any, first: int, last: int) -> None:
     """Write pixels, rounded to bf16 or not: `to_spectra` transposed."""
     channels = pixels.shape[3]
     planes = np.empty((channels // LANES, PERIOD * _LINE), F4)
-    lanes = min(LANES, channels)
     for n in range(first, last):
         for u in range(NUM_HALF):
-            real, imaginary = scale[u], scale[u] * sign
             for v in range(PERIOD):
                 place = u * _LINE + v * _NUMBER
+                source = spectra[u * PERIOD + v, n]
                 for block in range(len(planes)):
-                    number = planes[block, place:]
-                    source = spectra[u * PERIOD + v, n, block * _NUMBER :]
-                    for i in range(lanes):
-                        number[i] = source[2 * i] * real
-                        number[LANES + i] = source[2 * i + 1] * imaginary
+                    real, imaginary = block * LANES, channels + block * LANES
+                    store(planes[block], place, load(source, real))
+                    store(planes[block], place + LANES, load(source, imaginary))
         for block in range(len(planes)):
-            _image(planes[block], offset, rounds, block * LANES, pixels[n])
+            _image(planes[block], rounds, block * LANES, pixels[n])
+
+
+@njit(**_OPTIONS)
+def _spread_waves(waves: Any) -> Any:
+    """Return cosine and sine of one pixel, then of two, each in every lane."""
+    return spread(waves[0, 1]), spread(waves[1, 1]), spread(waves[0, 2]), spread(waves[1, 2])
+
+
+@njit(**_OPTIONS)
+def _expand(kernel: Any, channel: int, u: int, sign: float, columns: Any, matrix: Any) -> None:
+    """Write frequencies (u, v) of LANES kernels, conjugate spectra, each a sum of five waves.
+
+    Args:
+        kernel: [SIDE, SIDE, B], whose middle is the origin.
+        channel: the first of LANES of B.
+        u: the frequency of the first axis.
+        sign: multiplies imaginary parts: -1 for the spectra themselves.
+        columns: room for [SIDE, 2 * LANES].
+        matrix: [PERIOD, 2 * LANES], real parts, then imaginary ones.
+    """
+    c1, s1, c2, s2 = _spread_waves(_HALF_WAVES[u])
+    weight = spread(_HALF_WAVES[u, 0, 0])
+    for j in range(SIDE):
+        k0, k1, k2 = load(kernel[0, j], channel), load(kernel[1, j], channel), kernel[2, j]
+        k3, k4 = load(kernel[3, j], channel), load(kernel[4, j], channel)
+        real = fma(k4 + k0, c2, fma(k3 + k1, c1, load(k2, channel) * weight))
+        store(columns[j], 0, real)
+        store(columns[j], LANES, fma(k4 - k0, s2, (k3 - k1) * s1))
+    # What is even and what is odd in the second axis: a and b, c of 1 and 2 pixels; d, e.
+    ax, ay = load(columns[2], 0), load(columns[2], LANES)
+    x, y = load(columns[1], 0), load(columns[1], LANES)
+    bx, by = load(columns[3], 0), load(columns[3], LANES)
+    bx, by, dx, dy = bx + x, by + y, bx - x, by - y
+    x, y = load(columns[0], 0), load(columns[0], LANES)
+    cx, cy = load(columns[4], 0), load(columns[4], LANES)
+    cx, cy, ex, ey = cx + x, cy + y, cx - x, cy - y
+    signs = spread(sign)
+    for v in range(4):  # and a quarter, a half, three quarters of the period on
+        c1, s1, c2, s2 = _spread_waves(_WAVES[v])
+        x, y = cx * c2 - ey * s2, cy * c2 + ex * s2
+        px, py, qx, qy = ax + x, ay + y, ax - x, ay - y
+        x, y = bx * c1 - dy * s1, by * c1 + dx * s1
+        store(matrix[v], 0, px + x)
+        store(matrix[v], LANES, (py + y) * signs)
+        store(matrix[v + 8], 0, px - x)
+        store(matrix[v + 8], LANES, (py - y) * signs)
+        x, y = bx * s1 + dy * c1, by * s1 - dx * c1
+        store(matrix[v + 4], 0, qx - x)
+        store(matrix[v + 4], LANES, (qy - y) * signs)
+        store(matrix[v + 12], 0, qx + x)
+        store(matrix[v + 12], LANES, (qy + y) * signs)
+
+
+@_loop(_SPECTRA, _KERNELS, "f4", _SPECTRA, _RANGE)
+def mix(spectra: Any, kernel: Any, sign: float, mixed: Any, first: int, last: int) -> None:
+    """Write spectra of what a convolution puts out: a product of matrices for each frequency.
+
+    The matrices of a frequency of the first axis are made, used for all images, and forgotten:
+    those of all frequencies are 46 times as large as the kernel.
+
+    Args:
+        spectra: [frequencies, N, 2 * A].
+        kernel: [A, SIDE, SIDE, B].
+        sign: 1, or -1 for the conjugates of the matrices.
+        mixed: [frequencies, N, 2 * B].
+        first, last: of NUM_HALF * B / LANES parts.
+    """
+    num_images = spectra.shape[1]
+    inputs, _, _, outputs = kernel.shape
+    matrices = np.empty((inputs, PERIOD, _NUMBER), F4)
+    columns = np.empty((SIDE, _NUMBER), F4)
+    for part in range(first, last):
+        u, channel = part * LANES // outputs, part * LANES % outputs
+        for a in range(inputs):
+            _expand(kernel[a], channel, u, sign, columns, matrices[a])
+        for v in range(PERIOD):
+            sources, targets = spectra[u * PERIOD + v], mixed[u * PERIOD + v]
+            for n in range(0, num_images, 2):
+                m = min(n + 1, num_images - 1)  # the last one twice rather than alone
+                x = y = z = w = spread(F4(0))
+                for a in range(inputs):
+                    real, imaginary = load(matrices[a, v], 0), load(matrices[a, v], LANES)
+                    p, q = spread(sources[n, a]), spread(sources[n, inputs + a])
+                    x, y = fma(p, real, x) - q * imaginary, fma(q, real, fma(p, imaginary, y))
+                    p, q = spread(sources[m, a]), spread(sources[m, inputs + a])
+                    z, w = fma(p, real, z) - q * imaginary, fma(q, real, fma(p, imaginary, w))
+                store(targets[n], channel, x)
+                store(targets[n], outputs + channel, y)
+                store(targets[m], channel, z)
+                store(targets[m], outputs + channel, w)
+
+
+@njit(**_OPTIONS)
+def _contract(spectra: Any, columns: Any, channel: int) -> None:
+    """Write the five columns of kernels that frequencies (u, v) of a u give: `_expand` transposed.
+
+    Args:
+        spectra: [PERIOD, 2 * LANES].
+        columns: [SIDE, 2 * C], of which LANES from `channel` on are written.
+        channel: the first of them.
+    """
+    ax = ay = bx = by = cx = cy = dx = dy = ex = ey = spread(F4(0))
+    for v in range(4):
+        c1, s1, c2, s2 = _spread_waves(_WAVES[v])
+        x0, x1, x2, x3 = _quarters(spectra, v, 0)
+        y0, y1, y2, y3 = _quarters(spectra, v, LANES)
+        x, y, p, q = x0 - x2, y0 - y2, x1 - x3, y1 - y3
+        bx, by = fma(x, c1, bx) - p * s1, fma(y, c1, by) - q * s1
+        dx, dy = fma(x, s1, dx) + p * c1, fma(y, s1, dy) + q * c1
+        x, y, p, q = x0 + x2, y0 + y2, x1 + x3, y1 + y3
+        ax, ay, x, y = ax + (x + p), ay + (y + q), x - p, y - q
+        cx, cy, ex, ey = fma(x, c2, cx), fma(y, c2, cy), fma(x, s2, ex), fma(y, s2, ey)
+    imaginary = columns.shape[1] // 2 + channel
+    store(columns[0], channel, cx + ey)
+    store(columns[0], imaginary, cy - ex)
+    store(columns[1], channel, bx + dy)
+    store(columns[1], imaginary, by - dx)
+    store(columns[2], channel, ax)
+    store(columns[2], imaginary, ay)
+    store(columns[3], channel, bx - dy)
+    store(columns[3], imaginary, by + dx)
+    store(columns[4], channel, cx - ey)
+    store(columns[4], imaginary, cy + ex)
+
+
+@njit(**_OPTIONS)
+def _quarters(spectra: Any, v: int, place: int) -> Any:
+    """Return LANES numbers of frequency v, and of those a quarter of the period apart."""
+    return (
+        load(spectra[v], place),
+        load(spectra[v + 4], place),
+        load(spectra[v + 8], place),
+        load(spectra[v + 12], place),
+    )
+
+
+@_loop(_SPECTRA, _SPECTRA, _KERNELS, _RANGE)
+def mix_grads(spectra: Any, grads: Any, columns: Any, first: int, last: int) -> None:
+    """Write what a kernel's gradient is made of, for each frequency of the first axis.
+
+    Args:
+        spectra: [frequencies, N, 2 * C], of images.
+        grads: [frequencies, N, 2 * O], of the gradient of what `mix` put out.
+        columns: [NUM_HALF, O, SIDE, 2 * C].
+        first, last: of NUM_HALF * O / 2 parts.
+    """
+    num_images, channels, outputs = len(spectra[0]), spectra.shape[2] // 2, grads.shape[2] // 2
+    sums = np.empty((2, PERIOD, _NUMBER), F4)
+    for part in range(first, last):
+        u, o = part * 2 // outputs, part * 2 % outputs
+        for channel in range(0, channels, LANES):
+            for v in range(PERIOD):
+                sources, weights = spectra[u * PERIOD + v], grads[u * PERIOD + v]
+                x = y = z = w = spread(F4(0))
+                for n in range(num_images):
+                    real, imaginary = (
+                        load(sources[n], channel),
+                        load(sources[n], channels + channel),
+                    )
+                    p, q = spread(weights[n, o]), spread(weights[n, outputs + o])
+                    x, y = fma(q, imaginary, fma(p, real, x)), fma(p, imaginary, y) - q * real
+                    p, q = spread(weights[n, o + 1]), spread(weights[n, outputs + o + 1])
+                    z, w = fma(q, imaginary, fma(p, real, z)), fma(p, imaginary, w) - q * real
+                store(sums[0, v], 0, x)
+                store(sums[0, v], LANES, y)
+                store(sums[1, v], 0, z)
+                store(sums[1, v], LANES, w)
+            _contract(sums[0], columns[u, o], channel)
+            _contract(sums[1], columns[u, o + 1], channel)
+
+
+@_loop(_KERNELS, _KERNELS, _RANGE)
+def sum_columns(columns: Any, kernel: Any, first: int, last: int) -> None:
+    """Write a kernel's gradient [O, SIDE, SIDE, C] from what `mix_grads` wrote."""
+    channels = kernel.shape[3]
+    for o in range(first, last):
+        for j in range(SIDE):
+            for channel in range(0, channels, LANES):
+                m = p = q = r = s = spread(F4(0))
+                for u in range(NUM_HALF):
+                    c1, s1, c2, s2 = _spread_waves(_HALF_WAVES[u])
+                    x = load(columns[u, o, j], channel)
+                    y = load(columns[u, o, j], channels + channel)
+                    m = fma(x, spread(_HALF_WAVES[u, 0, 0]), m)
+                    p, q, r, s = fma(x, c1, p), fma(y, s1, q), fma(x, c2, r), fma(y, s2, s)
+                store(kernel[o, 0, j], channel, r + s)
+                store(kernel[o, 1, j], channel, p + q)
+                store(kernel[o, 2, j], channel, m)
+                store(kernel[o, 3, j], channel, p - q)
+                store(kernel[o, 4, j], channel, r - s)
 
 
 KERNELS = {
     "convolution": ("correlate", "correlate_grads", "stay_awake"),
-    "spectra": ("to_spectra", "from_spectra"),
+    "spectra": ("to_spectra", "from_spectra", "mix", "mix_grads", "sum_columns"),
     "none": ("relu_pool", "relu_unpool"),
     "statistics": ("moments", "pool", "sum_grads", "unpool"),
     "group": ("group_pool", "group_unpool"),  # which call those of `statistics`

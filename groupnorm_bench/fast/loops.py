@@ -206,72 +206,71 @@ def correlate_grads(padded: Tensor, grad: Tensor, rounds: bool) -> Tensor:
 
 
 def takes_kernel(images: Tensor, weight: Tensor) -> bool:
-    """Return whether `to_spectra` and `to_mixing` take these images and this square kernel."""
-    period, lanes = kernels().PERIOD, kernels().LANES
-    out_channels, channels, height, width = weight.shape
+    """Return whether `to_spectra` and `mix` take these images and this kernel."""
+    side, lanes = kernels().SIDE, kernels().LANES
     return (
         images.dtype == weight.dtype == torch.float32
-        and height == width
-        and max(images.shape[2:]) + height // 2 <= period
-        and channels % lanes == 0
-        and out_channels % lanes == 0
+        and weight.shape[2:] == (side, side)
+        and max(images.shape[2:]) + side // 2 <= kernels().PERIOD
+        and weight.shape[0] % lanes == 0
+        and weight.shape[1] % lanes == 0
     )
 
 
-def to_spectra(maps: Tensor, rounds: bool, *, conjugate: bool = False) -> Tensor:
-    """Return complex spectra [frequencies, N, C] of maps [N, C, H, W], rounded to bf16 or not."""
-    return _to_spectra(maps, 0, rounds, kernels().MAP_SCALE, conjugate)
+def to_spectra(maps: Tensor, rounds: bool) -> Tensor:
+    """Return spectra [frequencies, N, 2 * C] of maps [N, C, H, W], rounded to bf16 or not.
 
-
-def from_spectra(
-    spectra: Tensor, rounds: bool, height: int, width: int, *, conjugate: bool = False
-) -> Tensor:
-    """Return maps [N, C, height, width], channels-last, rounded or not: `to_spectra` transposed."""
-    scale = kernels().MAP_SCALE
-    return _from_spectra(spectra, 0, rounds, scale, conjugate, (height, width))
-
-
-def to_mixing(weight: Tensor) -> Tensor:
-    """Return complex matrices [frequencies, O, C] of a kernel [O, C, size, size].
-
-    maps -> from_spectra(to_spectra(maps) @ matrix.T) is the convolution.
+    The real parts of all channels, then the imaginary ones; frequency zero comes first.
     """
-    return _to_spectra(weight, weight.shape[2] // 2, False, kernels().KERNEL_SCALE, True)
-
-
-def from_mixing(mixing: Tensor, size: int) -> Tensor:
-    """Return a kernel [O, C, size, size] of conjugate matrices: the transpose of `to_mixing`."""
-    return _from_spectra(mixing, size // 2, False, kernels().KERNEL_SCALE, False, (size, size))
-
-
-def _to_spectra(maps: Tensor, offset: int, rounds: bool, scale: Any, conjugate: bool) -> Tensor:
     num_images, channels = maps.shape[:2]
-    num_frequencies = kernels().NUM_HALF * kernels().PERIOD
-    spectra = torch.empty(num_frequencies, num_images, channels, dtype=torch.complex64)
+    spectra = torch.empty(kernels().NUM_HALF * kernels().PERIOD, num_images, 2 * channels)
     maps = maps.contiguous(memory_format=torch.channels_last)
-    settings = offset, rounds, scale, -1 if conjugate else 1
-    share(kernels().to_spectra, num_images, _pixels(maps), *settings, _pairs(spectra))
+    share(kernels().to_spectra, num_images, _pixels(maps), rounds, spectra.numpy())
     return spectra
 
 
-def _from_spectra(
-    spectra: Tensor,
-    offset: int,
-    rounds: bool,
-    scale: Any,
-    conjugate: bool,
-    size: tuple[int, int],
-) -> Tensor:
-    _, num_images, channels = spectra.shape
-    pixels = torch.empty(num_images, *size, channels)
-    settings = offset, rounds, scale, -1 if conjugate else 1
-    share(kernels().from_spectra, num_images, _pairs(spectra), *settings, pixels.numpy())
+def from_spectra(spectra: Tensor, rounds: bool, height: int, width: int) -> Tensor:
+    """Return maps [N, C, height, width], channels-last, rounded or not: `to_spectra` transposed."""
+    num_images, channels = spectra.shape[1], spectra.shape[2] // 2
+    pixels = torch.empty(num_images, height, width, channels)
+    share(kernels().from_spectra, num_images, spectra.numpy(), rounds, pixels.numpy())
     return pixels.permute(0, 3, 1, 2)
 
 
-def _pairs(numbers: Tensor) -> Any:
-    """Return complex numbers [A, B, C] as an array [A, B, 2 * C] that shares their memory."""
-    return torch.view_as_real(numbers).flatten(2).numpy()
+def mix(spectra: Tensor, weight: Tensor) -> Tensor:
+    """Return spectra of the convolution of a weight [O, C, 5, 5] with what `spectra` are of."""
+    return _mix(spectra, weight.permute(1, 2, 3, 0), 1)
+
+
+def mix_back(spectra: Tensor, weight: Tensor) -> Tensor:
+    """Return spectra of the gradient of images, from those of the output's: `mix` transposed."""
+    return _mix(spectra, weight.permute(0, 2, 3, 1), -1)
+
+
+def _mix(spectra: Tensor, kernel: Tensor, sign: float) -> Tensor:
+    """See `kernels.mix`; `kernel` is [A, 5, 5, B]."""
+    channels = kernel.shape[3]
+    mixed = torch.empty(*spectra.shape[:2], 2 * channels)
+    num_parts = kernels().NUM_HALF * channels // kernels().LANES
+    arrays = spectra.numpy(), kernel.detach().contiguous().numpy(), sign, mixed.numpy()
+    share(kernels().mix, num_parts, *arrays)
+    return mixed
+
+
+def mix_grads(spectra: Tensor, grads: Tensor) -> Tensor:
+    """Return the gradient of a weight [O, C, 5, 5], channels-last.
+
+    Args:
+        spectra: of images.
+        grads: spectra of the gradient of their convolution.
+    """
+    channels, outputs, side = spectra.shape[2] // 2, grads.shape[2] // 2, kernels().SIDE
+    columns = torch.empty(kernels().NUM_HALF, outputs, side, 2 * channels).numpy()
+    num_parts = kernels().NUM_HALF * outputs // 2
+    share(kernels().mix_grads, num_parts, spectra.numpy(), grads.numpy(), columns)
+    kernel = torch.empty(outputs, side, side, channels)
+    share(kernels().sum_columns, outputs, columns, kernel.numpy())
+    return kernel.permute(0, 3, 1, 2)
 
 
 def _pixels(maps: Tensor) -> Any:

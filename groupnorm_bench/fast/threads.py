@@ -1,4 +1,4 @@
-"""Threads of our own, which share a batch: compiled loops, and products of matrices.
+"""Threads of our own, which share what compiled loops do.
 
 torch's own threads spin for some milliseconds after each operation, on the cores that ours need
 then: both at once are slower than one. So torch runs on one thread where ours share.
@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from groupnorm_bench.fast.compiler import kernels
 
@@ -42,7 +41,7 @@ def for_batches(batch_size: int) -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def sharing(max_threads: int = _MAX_THREADS) -> Iterator[None]:
-    """Have threads of ours share what `share` and `multiply` are given, and torch use one.
+    """Have threads of ours share what `share` is given, and torch use one.
 
     They are as many as torch had, and `max_threads` at most.
     """
@@ -188,14 +187,3 @@ def _do(
     function: Callable[..., Any], arguments: tuple[Any, ...], parts: list[tuple[int, int]]
 ) -> list[Any]:
     return [function(*arguments, first, last) for first, last in parts]
-
-
-def multiply(left: Tensor, right: Tensor) -> Tensor:
-    """Return left @ right for batches of matrices; the batch is shared."""
-    product = left.new_empty(len(left), left.shape[1], right.shape[2])
-    share(_multiply, len(left), left, right, product)
-    return product
-
-
-def _multiply(left: Tensor, right: Tensor, product: Tensor, first: int, last: int) -> None:
-    torch.bmm(left[first:last], right[first:last], out=product[first:last])

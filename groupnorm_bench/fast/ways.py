@@ -69,7 +69,7 @@ class LoopsWay:
     It computes the same function as the modules. A module that has a hook is called as it is.
     """
 
-    name = "loops-3"
+    name = "loops-4"
     """Another one than an older version's, whose sums were in another order."""
 
     def __init__(self, model: nn.Module, steps: list[_Step], rounds: bool, note: str) -> None:

@@ -49,6 +49,8 @@ def test_a_kind_is_compiled_alone_once_and_a_damaged_cache_is_made_anew(cache):
         data.write_bytes(data.read_bytes()[:100])
     assert prepared()[0] == line
     assert prepared() == ["compile on", names, 2, False]
+    next(cache.glob("none-*.ready")).unlink()  # as if another source had made what is there
+    assert prepared() == ["compile on", names, 0, False]
 
 
 @pytest.mark.slow
