@@ -25,6 +25,7 @@ from groupnorm_bench.cli.comparing import (
     SeedColumn,
     SettingColumns,
     Where,
+    columns_of,
     names_of,
     seeds_of,
 )
@@ -95,15 +96,9 @@ def compare_command(
         raise CompareError(f"baseline={baseline!r} has no use beside --claim; leave it out")
     from groupnorm_bench.compare.ask import asked_of, chosen_runs, compare_table
     from groupnorm_bench.compare.claims import answer_claim
-    from groupnorm_bench.compare.foreign import Columns
     from groupnorm_bench.compare.question import Question
 
-    columns = Columns(
-        arm=tuple(names_of(arm)),
-        seed=seed,
-        metric=metric,
-        setting=None if setting is None else tuple(filter(None, names_of(setting))),
-    )
+    columns = columns_of(arm, seed, metric, setting)
     places = runs or [str(DEFAULT_RUNS_DIR)]
     settings, seeds = names_of(choose), seeds_of(choose_seeds)
     asked: dict[str, Any] = {"metric": metric, "alpha": alpha, "margin": margin}

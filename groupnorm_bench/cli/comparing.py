@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from groupnorm_bench.cli import completing
 from groupnorm_bench.errors import CompareError
+
+if TYPE_CHECKING:
+    from groupnorm_bench.compare.foreign import Columns
 
 Baseline = Annotated[
     str | None, typer.Option(help="Arm that the others are held against; batch by default.")
@@ -67,6 +70,20 @@ SettingColumns = Annotated[
     str | None,
     typer.Option(help="Of a table: columns that runs must share to be compared.", metavar="NAMES"),
 ]
+
+
+def columns_of(
+    arm: str | None, seed: str | None, metric: str | None, setting: str | None
+) -> Columns:
+    """Return which column of a table is what; of runs, which settings make the arm."""
+    from groupnorm_bench.compare.foreign import Columns
+
+    return Columns(
+        arm=tuple(names_of(arm)),
+        seed=seed,
+        metric=metric,
+        setting=None if setting is None else tuple(filter(None, names_of(setting))),
+    )
 
 
 def seeds_of(text: str | None) -> list[int]:

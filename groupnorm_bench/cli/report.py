@@ -19,6 +19,7 @@ from groupnorm_bench.cli.app import (
 )
 from groupnorm_bench.cli.comparing import (
     Alpha,
+    Arm,
     Baseline,
     Choose,
     ChooseSeeds,
@@ -26,7 +27,10 @@ from groupnorm_bench.cli.comparing import (
     Margin,
     MetricName,
     Planned,
+    SeedColumn,
+    SettingColumns,
     Where,
+    columns_of,
     names_of,
     seeds_of,
 )
@@ -45,7 +49,8 @@ def report_command(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Folders of runs, merged.",
+            help="Folders of runs, packs, or ENTITY/PROJECT[/SWEEP] on W&B, merged; or one table "
+            "of results: CSV, JSON lines, Parquet.",
             metavar="RUNS",
             show_default="runs",
             autocompletion=completing.run_folders,
@@ -66,6 +71,9 @@ def report_command(
     baseline: Baseline = None,
     metric: MetricName = None,
     where: Where = None,
+    arm: Arm = None,
+    seed: SeedColumn = None,
+    setting: SettingColumns = None,
     choose: Choose = None,
     choose_seeds: ChooseSeeds = None,
     alpha: Alpha = None,
@@ -75,7 +83,7 @@ def report_command(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write one self-contained page: verdicts, figures, most-missed digits, runs, provenance."""
+    """Write one self-contained page: verdicts, figures, most-missed images, runs, provenance."""
     if output not in _FORMATS:
         raise CompareError(f"format={output!r} is unknown{nearest(output, _FORMATS)}")
     if open_it and output != "html":
@@ -97,6 +105,7 @@ def report_command(
         alpha=alpha,
         margin=margin,
         decide=decide,
+        columns=columns_of(arm, seed, metric, setting),
         data_dir=data_dir,
         command=shlex.join(["gnbench", *sys.argv[1:]]),
     )

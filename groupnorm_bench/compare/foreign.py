@@ -64,8 +64,6 @@ class ForeignRow(RunRow):
     told_arm: str
     told_seed: int
     told_setting: Mapping[str, Any]
-    position: int
-    """Of its arm, by first appearance."""
 
     @property
     def arm(self) -> str:
@@ -148,6 +146,7 @@ def read_results(path: Path, columns: Columns | None = None) -> RunTable:
                     summary={} if math.isnan(score) else {metric: score},
                 ),
                 source=place,
+                armed=arm,
                 told_arm=told,
                 told_seed=_seed(place, row, seed),
                 told_setting={

@@ -157,7 +157,7 @@ def _balanced_values(rows: Iterable[RunRow], metric: str) -> tuple[list[RunRow],
 
 def _factors(firsts: Sequence[RunRow]) -> dict[str, list[Any]]:
     """Return the settings that vary over the cells, by name: norm first, groups left out."""
-    settings = [{"norm": row.norm} | row.setting for row in firsts]
+    settings = [dict([row.factor]) | row.setting for row in firsts]
     names = dict.fromkeys(name for setting in settings for name in setting)
     columns = {name: [setting.get(name) for setting in settings] for name in names}
     return {n: c for n, c in columns.items() if len({str(value) for value in c}) > 1}
@@ -168,7 +168,7 @@ def _terms(firsts: Sequence[RunRow]) -> list[tuple[str, list[Any]]]:
     factors = _factors(firsts)
     terms: list[tuple[str, list[Any]]] = list(factors.items())
     arms = [row.arm for row in firsts]
-    if len(set(arms)) > len({row.norm for row in firsts}):
+    if len(set(arms)) > len({row.factor for row in firsts}):
         terms.insert(1 if "norm" in factors else 0, (GROUPS, arms))
     if "norm" in factors and "batch_size" in factors:
         pairs = list(zip(factors["norm"], factors["batch_size"], strict=True))
@@ -226,7 +226,8 @@ def _bootstrap(
 
 def _is_factorial(firsts: Sequence[RunRow]) -> bool:
     """Return whether every arm was run at every combination of the other settings' values."""
-    factors = {name: values for name, values in _factors(firsts).items() if name != "norm"}
+    kind = firsts[0].factor[0]
+    factors = {name: values for name, values in _factors(firsts).items() if name != kind}
     expected = len({row.arm for row in firsts})
     for values in factors.values():
         expected *= len({str(value) for value in values})
@@ -274,10 +275,12 @@ def forest_importance(rows: Iterable[RunRow], metric: str = "test/accuracy") -> 
 
 
 def _forest_columns(rows: Sequence[RunRow]) -> dict[str, list[float]]:
-    names = dict.fromkeys(["norm", *ARM_SETTINGS[1:], *(n for row in rows for n in row.setting)])
+    kind = rows[0].factor[0] if rows else "norm"
+    own = ARM_SETTINGS[1:] if kind == "norm" else ()
+    names = dict.fromkeys([kind, *own, *(n for row in rows for n in row.setting)])
     columns: dict[str, list[float]] = {}
     for name in names:
-        values = [row.value(name) for row in rows]
+        values = [row.factor[1] if name == kind else row.value(name) for row in rows]
         if any(isinstance(value, str) for value in values):
             for level in dict.fromkeys(str(value) for value in values):
                 columns[f"{name}={level}"] = [float(str(value) == level) for value in values]

@@ -99,8 +99,11 @@ def _armed(table: RunTable, names: tuple[str, ...]) -> RunTable:
         if name not in SETTINGS or name == "seed":
             known = [known for known in SETTINGS if known != "seed"]
             raise CompareError(f"arm={name!r} is no setting of a run{nearest(name, known)}")
-    rows = tuple(row.seen_as(armed=names) for row in table.rows)
-    return dataclasses.replace(table, rows=rows)
+    rows = [row.seen_as(armed=names) for row in table.rows]
+    places = {row.arm: row.order for row in rows}
+    arms = sorted(places, key=lambda arm: places[arm])
+    placed = [row.seen_as(position=arms.index(row.arm)) for row in rows]
+    return dataclasses.replace(table, rows=tuple(placed))
 
 
 def _one_table(

@@ -90,7 +90,9 @@ class RunRow:
     called: str = ""
     """The arm's name where its own settings are among the chosen; else that of the result."""
     armed: tuple[str, ...] = ()
-    """Settings that make the arm; the norm with its own if empty."""
+    """Settings, or columns of a table, that make the arm; the norm with its own if empty."""
+    position: int = 0
+    """Of its arm among the others, where `armed` makes it."""
 
     @cached_property
     def arm(self) -> str:
@@ -103,6 +105,11 @@ class RunRow:
         if len(values) == 1:
             return setting_value(next(iter(values.values())))
         return describe(values, values)
+
+    @property
+    def factor(self) -> tuple[str, str]:
+        """What the arms are values of, and this run's value: the norm, of any number of groups."""
+        return (", ".join(self.armed), self.arm) if self.armed else ("norm", self.norm)
 
     @property
     def order(self) -> tuple[Any, ...]:

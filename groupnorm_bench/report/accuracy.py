@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from groupnorm_bench import wording
+from groupnorm_bench.compare.order import varying
 from groupnorm_bench.compare.rows import RunRow
 from groupnorm_bench.compare.series import estimate_metric
 from groupnorm_bench.compare.verdicts import Comparison, Contrast
@@ -23,7 +25,7 @@ from groupnorm_bench.report.charts import (
     metric_axis,
     size_ticks,
 )
-from groupnorm_bench.report.palette import Style, style_of
+from groupnorm_bench.report.palette import Style, style_of_run
 from groupnorm_bench.report.slices import Slice, slices
 from groupnorm_bench.settings.config import AUTO_GROUPS
 
@@ -32,6 +34,8 @@ BESIDE = 0.12
 """Norms with the same number of groups stand this share of a place apart."""
 MAX_LINEAR_SPREAD = 10
 """Times that lie further apart than this factor are drawn on a logarithmic axis."""
+TWO_DOUBLINGS = 4
+"""A setting that spans this factor stands on a logarithmic axis."""
 DODGE = 0.035
 """Arms at one batch size are drawn side by side, this share of the axis' doubling apart."""
 
@@ -52,7 +56,7 @@ def differences(comparison: Comparison, rows: Sequence[RunRow]) -> Figure:
     )
     if not comparison.contrasts:
         return base.without("No arm shares a setting with the baseline, so nothing is contrasted.")
-    styles = {row.arm: style_of(row.config) for row in rows}
+    styles = {row.arm: style_of_run(row) for row in rows}
     if len(comparison.contrasts) <= MAX_ROWS_OF_ONE_FOREST:
         views = [FigureView(label="all contrasts", panels=[_forest(comparison.contrasts, styles)])]
     else:
@@ -173,7 +177,38 @@ def by_batch_size(rows: Sequence[RunRow], metric: str) -> Figure:
     return base.filled(views=views, table=Table(headers=headers, rows=table), note=note)
 
 
-def _over(piece: Slice, metric: str, place: Any) -> tuple[list[Series], list[list[Any]]]:
+def by_setting(rows: Sequence[RunRow], metric: str) -> Figure:
+    """Return the metric per arm against the numeric setting of a table that has most values."""
+    base = Figure(
+        key="setting",
+        title="Against a setting",
+        caption="Mean over seeds with its 95% interval, per arm.",
+    )
+    values = {
+        name: sorted({row.setting[name] for row in rows})
+        for name in varying(row.setting for row in rows)
+        if all(isinstance(row.setting.get(name), float) for row in rows)
+    }
+    if not values:
+        return base.without("No setting of this table has more than one number.")
+    name = max(values, key=lambda one: len(values[one]))
+    spread = values[name][0] > 0 and values[name][-1] / values[name][0] >= TWO_DOUBLINGS
+    found, note = slices(rows, across=(name,))
+    views, table = [], []
+    for piece in found:
+        series, numbers = _over(piece, metric, lambda row: row.setting[name], dodged=spread)
+        axis = ChartAxis(title=name, log=spread, ticks=size_ticks(values[name]))
+        panel = Panel(x=axis, y=metric_axis(metric), series=series)
+        views.append(FigureView(label=piece.label, panels=[panel]))
+        table += [[arm, piece.label, at, *estimates] for arm, at, *estimates in numbers]
+    headers = ["arm", "setting", name, "n", "mean", "low", "high"]
+    drawn = base.filled(views=views, table=Table(headers=headers, rows=table), note=note)
+    return dataclasses.replace(drawn, title=f"Against {name}")
+
+
+def _over(
+    piece: Slice, metric: str, place: Any, *, dodged: bool = True
+) -> tuple[list[Series], list[list[Any]]]:
     """Return a series per arm of estimates against `place(row)`, dodged on a log axis."""
     series, numbers = [], []
     arms = piece.by_arm()
@@ -182,7 +217,7 @@ def _over(piece: Slice, metric: str, place: Any) -> tuple[list[Series], list[lis
         for row in members:
             at.setdefault(place(row), []).append(row)
         points_of = [(x, e) for x in sorted(at) if (e := estimate_metric(at[x], metric))]
-        shift = 2.0 ** (DODGE * (i - (len(arms) - 1) / 2))
+        shift = 2.0 ** (DODGE * (i - (len(arms) - 1) / 2)) if dodged else 1.0
         if points_of:
             series.append(
                 estimate_series(
@@ -273,7 +308,7 @@ def _group_series(piece: Slice, metric: str, places: dict[Any, float]) -> list[S
                 Series(
                     label=arm,
                     arm=arm,
-                    style=style_of(config),
+                    style=style_of_run(members[0]),
                     kind="reference",
                     x=[0, len(places) - 1],
                     y=[estimate.mean],

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from groupnorm_bench.compare.rows import RunRow
 from groupnorm_bench.compare.series import Estimate
 from groupnorm_bench.metrics import MetricSpec, metric_spec
-from groupnorm_bench.report.palette import Style, style_of
+from groupnorm_bench.report.palette import Style, style_of_run
 
 Drawn = Literal["line", "points", "bars", "reference"]
 """`reference` is a horizontal line at its one y."""
@@ -173,7 +173,7 @@ def estimate_series(
     return Series(
         label=arm,
         arm=arm,
-        style=style_of(row.config),
+        style=style_of_run(row),
         kind=kind,
         x=[x for x, _, _ in marks],
         y=[e.mean for _, e, _ in marks],

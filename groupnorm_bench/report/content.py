@@ -13,7 +13,13 @@ from groupnorm_bench.compare.contrast import Comparison, Contrast, Verdict
 from groupnorm_bench.compare.order import describe, setting_order, varying
 from groupnorm_bench.compare.rows import RunRow, RunTable
 from groupnorm_bench.compare.words import asked, promise
-from groupnorm_bench.report.accuracy import by_batch_size, by_groups, by_seconds, differences
+from groupnorm_bench.report.accuracy import (
+    by_batch_size,
+    by_groups,
+    by_seconds,
+    by_setting,
+    differences,
+)
 from groupnorm_bench.report.charts import Figure
 from groupnorm_bench.report.diagnostics import activations, eval_gap, learning_curves
 from groupnorm_bench.report.gallery import Gallery, gallery
@@ -56,7 +62,9 @@ class Content:
     table: RunTable
     comparison: Comparison
     figures: Sequence[Figure]
-    gallery: Gallery
+    """Of another program's table those that need nothing but the metric."""
+    gallery: Gallery | None
+    """None where no run tells which images it was scored on."""
     settings: Sequence[str]
     """Settings worth a column of the run table: batch size and all that vary."""
     sources: Sequence[str]
@@ -70,9 +78,16 @@ class Content:
         return headlines(self.comparison)
 
     @property
+    def question(self) -> str:
+        """What the report is headed by."""
+        kind = self.table.rows[0].factor[0]
+        what = "normalisation" if kind == "norm" else printable(kind, 60)
+        return f"Which {what}, and is the difference real?"
+
+    @property
     def origins(self) -> list[Origin]:
-        """Where the runs come from, the most runs first."""
-        return origins(self.table.rows)
+        """Where the runs come from, the most runs first; a table does not tell."""
+        return origins(self.table.rows) if self.table.metric is None else []
 
     @property
     def common(self) -> str:
@@ -81,9 +96,10 @@ class Content:
         common = {n: v for n, v in shared.items() if v is not None}
         return describe(common, common)
 
-    def figure(self, key: str) -> Figure:
-        """Return the figure of that key."""
-        return next(figure for figure in self.figures if figure.key == key)
+    def figures_of(self, *keys: str) -> list[Figure]:
+        """Return those figures of these keys that there are, in the order of the keys."""
+        known = {figure.key: figure for figure in self.figures}
+        return [known[key] for key in keys if key in known]
 
 
 def build(
@@ -108,22 +124,30 @@ def build(
     table = dataclasses.replace(table, rows=tuple(ordered))
     rows = [row for row in table.finished if row.metric(metric) is not None]
     varied = varying(row.setting for row in table.rows)
-    return Content(
-        table=table,
-        comparison=comparison,
-        figures=[
-            differences(comparison, rows),
-            parallel(table, metric),
-            importance(rows, metric, comparison.alpha),
+    figures = [
+        differences(comparison, rows),
+        parallel(table, metric),
+        importance(rows, metric, comparison.alpha),
+    ]
+    ours = table.metric is None
+    if ours:
+        figures += [
             by_batch_size(rows, metric),
             by_groups(rows, metric),
             learning_curves(rows),
             by_seconds(rows, metric),
             activations(rows),
             eval_gap(rows),
-        ],
-        gallery=gallery(rows, data_dir),
-        settings=["batch_size", *(name for name in varied if name != "batch_size")],
+        ]
+        varied = ("batch_size", *(name for name in varied if name != "batch_size"))
+    else:
+        figures.append(by_setting(rows, metric))
+    return Content(
+        table=table,
+        comparison=comparison,
+        figures=figures,
+        gallery=gallery(rows, data_dir) if ours else None,
+        settings=varied,
         sources=sources,
         command=command,
     )

@@ -18,7 +18,7 @@ from groupnorm_bench.report.charts import (
     metric_axis,
     size_ticks,
 )
-from groupnorm_bench.report.palette import style_of
+from groupnorm_bench.report.palette import style_of_run
 from groupnorm_bench.report.slices import Slice, slices
 
 _LAYER_KEY = re.compile(r"norm/(?P<layer>[^/]+)/activation_(?P<what>mean|std)")
@@ -75,7 +75,7 @@ def _curves(piece: Slice, key: str) -> list[Series]:
                 Series(
                     label=arm,
                     arm=arm,
-                    style=style_of(members[0].config),
+                    style=style_of_run(members[0]),
                     x=line.epochs,
                     y=line.mean,
                     low=line.low,

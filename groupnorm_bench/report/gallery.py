@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groupnorm_bench.compare.order import arm_order
 from groupnorm_bench.compare.rows import RunRow
 from groupnorm_bench.compare.series import most_missed
 from groupnorm_bench.errors import DataError
-from groupnorm_bench.report.palette import Style, style_of
+from groupnorm_bench.report.palette import Style, style_of_run
 
 SHOWN = 84
 """CSS pixels of the box that an image is shown in; it is stored enlarged, to stay sharp."""
@@ -85,8 +84,8 @@ def gallery(rows: Sequence[RunRow], data_dir: Path, limit: int = 24) -> Gallery:
     if any(image.index >= len(labels) for image in found.images):
         why = f"The runs' test set is not the {found.dataset} of this machine."
         return Gallery(dataset=found.dataset, absent=why)
-    first = {row.arm: row.config for row in reversed(rows)}
-    arms = sorted(found.runs, key=lambda arm: arm_order(first[arm]))
+    first = {row.arm: row for row in reversed(rows)}
+    arms = sorted(found.runs, key=lambda arm: first[arm].order)
     return Gallery(
         dataset=found.dataset,
         pictures=[
@@ -98,7 +97,7 @@ def gallery(rows: Sequence[RunRow], data_dir: Path, limit: int = 24) -> Gallery:
                 misses=[
                     Miss(
                         arm=arm,
-                        style=style_of(first[arm]),
+                        style=style_of_run(first[arm]),
                         missed=image.missed[arm],
                         runs=found.runs[arm],
                     )

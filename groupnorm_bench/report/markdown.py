@@ -19,7 +19,7 @@ def render_markdown(content: Content, pictures: Sequence[Path] = ()) -> str:
     """
     comparison = content.comparison
     parts = [
-        "## Which normalisation, and is the difference real?",
+        f"## {markdown(content.question)}",
         markdown(summary_sentence(content)),
     ]
     parts.append(

@@ -16,7 +16,7 @@ from groupnorm_bench.compare.rows import RunRow
 from groupnorm_bench.metrics import metric_spec
 from groupnorm_bench.report.content import Content, summary_sentence
 from groupnorm_bench.report.draw_page import figure_spec
-from groupnorm_bench.report.palette import style_of
+from groupnorm_bench.report.palette import style_of_run
 
 _TEMPLATES = resources.files("groupnorm_bench.report") / "templates"
 
@@ -33,6 +33,15 @@ _CONTENTS = (
 )
 _ON_A_PHONE = ("batch_size", "arm", "mean", "diff", "verdict")
 """Columns of the verdict table that a narrow screen keeps."""
+
+
+_OF_RUNS = ("accuracy", "inside", "missed")
+"""Sections that only runs of gnbench have something for."""
+
+
+def _contents(content: Content) -> list[tuple[str, str]]:
+    ours = content.table.metric is None
+    return [(anchor, words) for anchor, words in _CONTENTS if ours or anchor not in _OF_RUNS]
 
 
 def _column_class(head: str) -> str:
@@ -63,7 +72,7 @@ def render(content: Content) -> str:
         heads=heads,
         verdict_rows=[list(zip(heads, row, strict=True)) for row in verdicts],
         column_class=_column_class,
-        contents=_CONTENTS,
+        contents=_contents(content),
         summary=summary_sentence(content),
         specs=json_for_script({f.key: figure_spec(f) for f in content.figures if not f.absent}),
         run_columns=_run_columns(content),
@@ -114,10 +123,16 @@ _SUMMARY_COLUMNS = {
 }
 
 
+def _metrics_of(content: Content) -> list[str]:
+    metric = content.comparison.metric
+    if content.table.metric is not None:
+        return [metric]
+    return [*_SUMMARY_COLUMNS, *([metric] if metric not in _SUMMARY_COLUMNS else [])]
+
+
 def _run_columns(content: Content) -> list[dict[str, str]]:
     """Return the run table's columns: what to call them, and whether they sort as numbers."""
-    metric = content.comparison.metric
-    names = [*_SUMMARY_COLUMNS, *([metric] if metric not in _SUMMARY_COLUMNS else [])]
+    names = _metrics_of(content)
     columns = [("run", "text"), ("arm", "text")]
     columns += [(name, "number") for name in content.settings]
     columns += [("seed", "number"), ("status", "text")]
@@ -127,14 +142,13 @@ def _run_columns(content: Content) -> list[dict[str, str]]:
 
 def _run_row(content: Content, row: RunRow) -> dict[str, Any]:
     """Return a run as the table shows it: text, and the value to sort by."""
-    metric = content.comparison.metric
-    names = [*_SUMMARY_COLUMNS, *([metric] if metric not in _SUMMARY_COLUMNS else [])]
+    names = _metrics_of(content)
     settings = [row.setting.get(name) for name in content.settings]
     return {
         "name": row.folder.path.name if row.folder else row.name,
         "link": _web_address(row),
         "arm": row.arm,
-        "style": style_of(row.config),
+        "style": style_of_run(row),
         "cells": [
             *({"text": _setting_text(value), "kind": "number"} for value in settings),
             {"text": str(row.seed), "kind": "number"},

@@ -13,6 +13,7 @@ import zlib
 from dataclasses import dataclass
 
 from groupnorm_bench.compare.order import num_groups_of
+from groupnorm_bench.compare.rows import RunRow
 from groupnorm_bench.settings.config import TrainConfig
 
 LIGHT_PAGE, DARK_PAGE = "#ffffff", "#14171c"
@@ -34,6 +35,7 @@ _RAMPS = {
 }
 _RAMP_MARKERS = ("circle", "diamond", "cross", "star", "triangle-left", "triangle-right")
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+_OPEN_MARKERS = ("circle-open", "diamond-open", "square-open", "triangle-up-open")
 _OTHERS = ("#7b5cd6", "#a0522d", "#5b7f95", "#c22e5c", "#6b8e23")
 
 GLYPHS = {
@@ -79,6 +81,17 @@ def style_of(config: TrainConfig) -> Style:
     digest = zlib.crc32(config.arm.encode())
     color = _OTHERS[digest % len(_OTHERS)]
     return Style(color, "circle-open", _DASHES[digest // 8 % len(_DASHES)])
+
+
+def style_of_run(row: RunRow) -> Style:
+    """Return the style of a run's arm; arms that are no norms take theirs by their places."""
+    if not row.armed:
+        return style_of(row.config)
+    if row.arm in _PLAIN or row.arm in _RAMPS:
+        return style_of(TrainConfig(norm=row.arm))
+    at = row.position
+    marker = _OPEN_MARKERS[at % len(_OPEN_MARKERS)]
+    return Style(_OTHERS[at % len(_OTHERS)], marker, _DASHES[at % len(_DASHES)])
 
 
 def _ramp_step(config: TrainConfig) -> int:

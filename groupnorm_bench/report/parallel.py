@@ -10,7 +10,7 @@ from groupnorm_bench.compare.order import num_groups_of, varying
 from groupnorm_bench.compare.rows import RunRow, RunTable
 from groupnorm_bench.metrics import metric_spec
 from groupnorm_bench.report.charts import Dimension, Figure, Parallel
-from groupnorm_bench.report.palette import style_of
+from groupnorm_bench.report.palette import style_of_run
 
 MAX_PLACES = 12
 """A setting with more values than this is a scale (logarithmic), not a list of places."""
@@ -27,7 +27,12 @@ def parallel(table: RunTable, metric: str) -> Figure:
         caption=(
             "A line is a run, coloured by arm. Drag along an axis to keep the runs that pass "
             "there, or use the boxes above; click beside the drawn range to clear it. The run "
-            "table follows. Runs of norms without groups pass the groups axis at “none”."
+            "table follows."
+            + (
+                " Runs of norms without groups pass the groups axis at “none”."
+                if table.metric is None
+                else ""
+            )
         ),
     )
     rows = [row for row in table.finished if row.metric(metric) is not None]
@@ -35,13 +40,13 @@ def parallel(table: RunTable, metric: str) -> Figure:
         return base.without(f"No finished run has {metric}.")
     rows.sort(key=lambda row: row.order)
     place = {id(row): i for i, row in enumerate(table.rows)}
-    styles = {row.arm: style_of(row.config) for row in rows}
-    names = [name for name in varying(row.setting for row in rows) if name != "batch_size"]
-    norms = list(dict.fromkeys(row.norm for row in rows))
+    styles = {row.arm: style_of_run(row) for row in rows}
+    ours = table.metric is None
+    names = [n for n in varying(row.setting for row in rows) if n != "batch_size" or not ours]
+    values = [row.factor[1] for row in rows]
     dimensions = [
-        _places("norm", [row.norm for row in rows], norms),
-        _setting("num_groups", [_groups_of(row) for row in rows]),
-        _setting("batch_size", [row.config.batch_size for row in rows]),
+        _places(rows[0].factor[0], values, list(dict.fromkeys(values))),
+        *(_axes_of_ours(rows) if ours else ()),
         *(_setting(name, [row.setting.get(name) for row in rows]) for name in names),
         *(_result(key, rows) for key in ("val/accuracy", metric) if _all_have(key, rows)),
     ]
@@ -53,6 +58,13 @@ def parallel(table: RunTable, metric: str) -> Figure:
             styles=styles,
         ),
     )
+
+
+def _axes_of_ours(rows: Sequence[RunRow]) -> list[Dimension]:
+    return [
+        _setting("num_groups", [_groups_of(row) for row in rows]),
+        _setting("batch_size", [row.config.batch_size for row in rows]),
+    ]
 
 
 def _groups_of(row: RunRow) -> str | int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -9,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from groupnorm_bench.compare.ask import RunSource, chosen_runs, compare_table
+from groupnorm_bench.compare.foreign import Columns
 from groupnorm_bench.compare.rows import RunTable
 from groupnorm_bench.datasets.place import default_data_dir
-from groupnorm_bench.errors import CompareError
 from groupnorm_bench.files import write_asked
 from groupnorm_bench.report.content import Content, build
 
@@ -64,11 +65,14 @@ def report(
     where: str | None = None,
     choose: Iterable[str] = (),
     choose_seeds: Collection[int] = (),
+    columns: Columns | None = None,
     data_dir: Path | None = None,
     command: str = "groupnorm_bench.report(...)",
     **asked: Any,
 ) -> Written:
     """Write one self-contained page on runs: verdicts, figures, most-missed images, provenance.
+
+    Of another program's table: verdicts, and the figures that need nothing but its metric.
 
     Args:
         runs: where they lie, or what `load_runs` returned.
@@ -76,6 +80,7 @@ def report(
         output: a page, or Markdown.
         figures: a folder for the figures as PNG and SVG.
         where, choose, choose_seeds: see `groupnorm_bench.compare`.
+        columns: of a table of results, which column is what; of runs, which settings make the arm.
         data_dir: where the gallery looks for test images; nothing is fetched.
         command: what makes this report again, for the reader.
         asked: whatever else `groupnorm_bench.compare` takes, as `baseline` and `margin`.
@@ -84,12 +89,8 @@ def report(
         CompareError: there is nothing to compare, or an argument is not valid.
         RunFolderError, TrackingError: a source cannot be read, or a file not written.
     """
-    table = chosen_runs(runs, where, choose, choose_seeds)
-    if table.metric is not None:
-        raise CompareError(
-            "a report draws runs of gnbench, and not yet the rows of a table; gnbench compare "
-            "tells its verdicts, with --format md or latex"
-        )
+    columns = dataclasses.replace(columns or Columns(), metric=asked.get("metric"))
+    table = chosen_runs(runs, where, choose, choose_seeds, columns)
     comparison = compare_table(table, runs, details=False, **asked)
     content = build(
         table,

@@ -66,7 +66,7 @@ def content_of(folder: Path, **options) -> Content:
 
 
 def figure(content: Content, key: str) -> Figure:
-    return content.figure(key)
+    return content.figures_of(key)[0]
 
 
 @pytest.fixture(scope="module")
