@@ -147,6 +147,10 @@ class PackedRow(RunRow):
         return self._cell.row.called
 
     @property
+    def position(self) -> int:
+        return self._cell.row.position
+
+    @property
     def armed(self) -> tuple[str, ...]:
         return self._cell.row.armed
 

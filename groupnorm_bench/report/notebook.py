@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure as Canvas
 
-_SHOWN_FIRST = "batch-size"
+_SHOWN_FIRST = ("batch-size", "setting")
+"""Of runs of gnbench, and of a table."""
 _DPI = 90
 
 
@@ -50,7 +51,7 @@ def draw_one(content: Content, key: str, view: str | None) -> Canvas:
     keys = [figure.key for figure in content.figures]
     if key not in keys:
         raise CompareError(f"figure={key!r} is none of a report's{nearest(key, keys)}")
-    return _drawn(content.figure(key), view)
+    return _drawn(content.figures_of(key)[0], view)
 
 
 def _drawn(figure: Figure, view: str | None = None) -> Canvas:
@@ -75,7 +76,7 @@ def summary_html(content: Content, path: Path | None) -> str:
     heads, rows = render.table_of(comparison)
     parts = [f"<p>{html.escape(summary_sentence(content))}</p>"]
     parts.append(html_table(heads, rows, filter(render.is_number_column, heads)))
-    figure = content.figure(_SHOWN_FIRST)
+    figure = content.figures_of(*_SHOWN_FIRST)[0]
     if not figure.absent:
         drawn = io.BytesIO()
         draw_figure(figure).savefig(drawn, format="png", dpi=_DPI)

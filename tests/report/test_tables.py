@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from groupnorm_bench import compare, report
+from groupnorm_bench.cli.app import run
 from groupnorm_bench.compare.ask import chosen_runs, compare_table
 from groupnorm_bench.compare.foreign import Columns
 from groupnorm_bench.report.content import Content, build
@@ -82,11 +83,14 @@ def test_a_table_without_a_number_among_its_settings_says_so(tmp_path):
 def test_another_setting_of_our_runs_can_be_the_arm_of_a_report(tmp_path):
     arms = [{"norm": "batch", "optimizer": o} for o in ("adam", "sgd")]
     make_runs(tmp_path / "runs", arms=arms, batch_sizes=(8, 32), seeds=3)
-    content = content_of(tmp_path / "runs", Columns(arm=("optimizer",)))
+    assert run(["pack", str(tmp_path / "runs"), "-o", str(tmp_path / "sweep.gnb")]) == 0
+    for source in (tmp_path / "sweep.gnb", tmp_path / "runs"):
+        content = content_of(source, Columns(arm=("optimizer",)))
+        (figure,) = content.figures_of("batch-size")
+        assert len({style for _, style in figure.arms}) == 2
     assert content.question == "Which optimizer, and is the difference real?"
     (figure,) = content.figures_of("batch-size")
     assert {arm for arm, _ in figure.arms} == {"adam", "sgd"}
-    assert len({style for _, style in figure.arms}) == 2
     (shares,) = content.figures_of("importance")
     assert "optimizer" in {row[1] for row in shares.table.rows}
 
