@@ -49,6 +49,10 @@ class CompareError(GnbenchError):
     """The runs at hand cannot answer the question asked."""
 
 
+class TrialError(GnbenchError):
+    """A training function of the user's own raised, or returned what is no result."""
+
+
 class TrainingDiverged(GnbenchError):
     """The loss became NaN or infinite; the run is recorded as `diverged`."""
 

@@ -152,20 +152,39 @@ METRICS: dict[str, MetricSpec] = {
     )
 }
 
+GOALS = ("maximize", "minimize")
+_smaller_is_better: dict[str, bool] = {}
+"""What questions said of metrics that are no entry of `METRICS`."""
+
 
 def metric_spec(name: str) -> MetricSpec:
     """Return what is known of a metric; of one that is not in `METRICS`, what its name tells.
 
     A name with `accuracy` in it is a fraction, printed in per cent and in points; one with `loss`,
-    `error`, `seconds` or `memory` in it is the better the smaller it is, any other the larger; with
-    `seconds`, `per_second` or `memory` it depends on the machine.
+    `error`, `seconds` or `memory` in it is the better the smaller it is, any other the larger,
+    unless a question has said what its goal is; with `seconds`, `per_second` or `memory` it depends
+    on the machine.
     """
     if name in METRICS:
         return METRICS[name]
     if "accuracy" in name:
         return _accuracy(name)
+    by_name = _SMALLER_IS_BETTER.search(name) is not None
     return MetricSpec(
         name=name,
-        larger_is_better=_SMALLER_IS_BETTER.search(name) is None,
+        larger_is_better=not _smaller_is_better.get(name, by_name),
         of_machine=_OF_MACHINE.search(name) is not None,
     )
+
+
+def set_goal(name: str, goal: str) -> None:
+    """Note whether a metric that is no entry of `METRICS` is the better the larger it is.
+
+    Raises:
+        ValueError: its goal is known to be the other one.
+    """
+    if name not in METRICS and "accuracy" not in name:
+        _smaller_is_better[name] = goal == "minimize"
+    elif metric_spec(name).larger_is_better != (goal == "maximize"):
+        other = next(known for known in GOALS if known != goal)
+        raise ValueError(f"goal={goal!r} is not that of metric {name}, which is to {other}")

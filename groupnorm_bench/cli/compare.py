@@ -19,6 +19,7 @@ from groupnorm_bench.cli.comparing import (
     Choose,
     ChooseSeeds,
     DecideOver,
+    Goal,
     Margin,
     MetricName,
     Planned,
@@ -55,6 +56,7 @@ def compare_command(
     ] = None,
     baseline: Baseline = None,
     metric: MetricName = None,
+    goal: Goal = None,
     where: Where = None,
     arm: Arm = None,
     seed: SeedColumn = None,
@@ -101,7 +103,7 @@ def compare_command(
     columns = columns_of(arm, seed, metric, setting)
     places = runs or [str(DEFAULT_RUNS_DIR)]
     settings, seeds = names_of(choose), seeds_of(choose_seeds)
-    asked: dict[str, Any] = {"metric": metric, "alpha": alpha, "margin": margin}
+    asked: dict[str, Any] = {"metric": metric, "goal": goal, "alpha": alpha, "margin": margin}
     rule: Rule = "planned" if planned else "anytime"
     output = "json" if as_json else output
     if claim is not None:

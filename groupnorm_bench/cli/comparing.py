@@ -21,6 +21,14 @@ MetricName = Annotated[
         help="Summary metric.", show_default="test/accuracy", autocompletion=completing.metrics
     ),
 ]
+Goal = Annotated[
+    str | None,
+    typer.Option(
+        help="maximize or minimize the metric; of one gnbench does not know, its name tells.",
+        show_default="by its name",
+        autocompletion=completing.words(("maximize", "minimize")),
+    ),
+]
 Where = Annotated[
     str | None, typer.Option(help="Only these runs, as 'batch_size<=32 and norm!=none'.")
 ]

@@ -24,7 +24,7 @@ _PANELS = {
     ),
     "Where": ("out", "data_dir", "page", "figures"),
     "Output": ("as_json", "quiet", "output", "help", "plot", "open_it", "explain", "runs_csv"),
-    _TRAINING: (*SETTINGS, "config_file", "assignments"),
+    _TRAINING: (*SETTINGS, "trial", "config_file", "assignments"),
 }
 """Which option stands under which heading; a command's own stand under `Options`."""
 _ORDER = (_TRAINING, _REST, "Where", "W&B", "Machine", "Output")

@@ -16,8 +16,10 @@ from groupnorm_bench.cli import completing
 from groupnorm_bench.cli.helping import HelpfulCommand
 from groupnorm_bench.errors import ConfigError
 from groupnorm_bench.norms import NORMS
-from groupnorm_bench.settings.config import TrainConfig, named
+from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import SETTINGS
+from groupnorm_bench.settings.layers import make_config, names_in, read_settings
+from groupnorm_bench.settings.own_config import TRIAL
 
 _METAVARS = {"int": "N", "float": "NUMBER", "bool": "true|false", "str": "NAME"}
 _COMPLETED: dict[str, completing.Complete] = {
@@ -60,7 +62,8 @@ def with_settings(command: Callable[..., int | None]) -> Callable[..., int | Non
     def wrapper(
         *, config_file: Path | None, assignments: list[str] | None, **options: Any
     ) -> int | None:
-        given = {field.name: options.pop(field.name) for field in dataclasses.fields(TrainConfig)}
+        names = [field.name for field in dataclasses.fields(TrainConfig)]
+        given = {name: options.pop(name) for name in (TRIAL, *names)}
         if wants_lists:
             options["lists"] = {
                 name: [part.strip() for part in value.split(",")]
@@ -70,8 +73,8 @@ def with_settings(command: Callable[..., int | None]) -> Callable[..., int | Non
             given = {n: None if n in options["lists"] else value for n, value in given.items()}
         layers = _layers(config_file, assignments or [], given)
         if wants_given:
-            options["given"] = frozenset(name for layer in layers for name in named(layer))
-        return command(config=TrainConfig.from_layers(layers), **options)
+            options["given"] = names_in(layers)
+        return command(config=make_config(layers), **options)
 
     own = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
@@ -116,6 +119,13 @@ def _setting_parameters() -> list[inspect.Parameter]:
             autocompletion=_COMPLETED.get(name) or completing.words(SETTINGS[name].choices),
         )
         parameters.append(_keyword(name, Annotated[str | None, option], None))
+    trial = typer.Option(
+        f"--{TRIAL}",
+        help="A training function of your own, package.module:train; settings may have any names.",
+        metavar="NAME",
+        show_default=False,
+    )
+    parameters.append(_keyword(TRIAL, Annotated[str | None, trial], None))
     config_file = typer.Option(
         "--config",
         help="YAML file of settings.",
@@ -145,11 +155,9 @@ def _layers(
     config_file: Path | None, assignments: list[str], options: dict[str, str | None]
 ) -> list[dict[str, Any]]:
     """Collect settings from all sources; the config is built once, so that order is free."""
-    from groupnorm_bench.settings.config import read_settings
-
     layers: list[dict[str, Any]] = []
     if config_file is not None:
-        layers.append(read_settings(config_file))
+        layers.append(read_settings(config_file, options[TRIAL]))
     pairs = {}
     for text in assignments:
         key, equals, value = text.partition("=")

@@ -22,12 +22,14 @@ from groupnorm_bench.cli.app import (
 from groupnorm_bench.cli.settings import SettingsCommand, with_settings
 from groupnorm_bench.datasets.place import default_data_dir
 from groupnorm_bench.errors import TrainingDiverged, TrainingStopped
+from groupnorm_bench.metrics import metric_spec
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.settings.own_config import OwnConfig
 from groupnorm_bench.tracking.options import DEFAULT_PROJECT, TrackingOptions
 
 if TYPE_CHECKING:
     from groupnorm_bench.cli.views.training import TrainProgress
-    from groupnorm_bench.runs import RunResult
+    from groupnorm_bench.runs import RunFolder, RunResult
     from groupnorm_bench.signals import StopSignal
     from groupnorm_bench.tracking.options import Mode
 
@@ -66,7 +68,8 @@ def train_command(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train one CNN, track it, and keep it in a run folder; typed again, it goes on or is done."""
+    """Train one network, track it, and keep it in a run folder; typed again, it goes on or is
+    done. With --trial a function of your own trains it."""
     if show_config:
         _show_config(config, as_json)
         return
@@ -114,24 +117,36 @@ def _train(
     from groupnorm_bench.tracking.agent_run import answer_from_folder
     from groupnorm_bench.tracking.variables import under_agent
 
-    title = f"gnbench train: {config.arm}, batch size {config.batch_size}, seed {config.seed}"
-    with TrainProgress(title, config.batch_size, quiet=quiet) as progress:
-        config = config.replace(dataset=resolve_dataset(config.dataset, data_dir, progress.say))
+    is_own = isinstance(config, OwnConfig)
+    what = config.trial if isinstance(config, OwnConfig) else f"batch size {config.batch_size}"
+    title = f"gnbench train: {config.arm}, {what}, seed {config.seed}"
+    with TrainProgress(title, 0 if is_own else config.batch_size, quiet=quiet) as progress:
+        if not is_own:
+            config = config.replace(dataset=resolve_dataset(config.dataset, data_dir, progress.say))
         folder = RunFolder.of(out, config)
         found = None if force else folder.read_settled()
         if found is None:
             try:
                 return _train_on(config, out, data_dir, options, threads, force, stop, progress)
             except TrainingStopped as error:
-                raise stop.stopped(
-                    f"{error}, checkpoint in {folder.path}; type the same command to go on"
-                ) from None
+                raise stop.stopped(f"{error}, {_what_is_kept(folder)}") from None
     folder.tidy_if_left()
     if not quiet:
         say(f"{config.name} was trained before; --force trains it again")
+        if isinstance(config, OwnConfig):
+            from groupnorm_bench.trial.own import of_other_code
+
+            if line := of_other_code(config.trial, [found]):
+                say(line)
     if under_agent():
         answer_from_folder(found, folder.path, options, say)
     return found
+
+
+def _what_is_kept(folder: RunFolder) -> str:
+    if folder.checkpoint_path.exists() or folder.own_checkpoint_dir.exists():
+        return f"checkpoint in {folder.path}; type the same command to go on"
+    return f"no checkpoint in {folder.path}; type the same command to start it again"
 
 
 def _train_on(
@@ -152,15 +167,21 @@ def _train_on(
     from groupnorm_bench.training.hooks import Hooks
     from groupnorm_bench.trial import run_trial
 
+    is_own = isinstance(config, OwnConfig)
+
     def on_start(total_steps: int) -> None:
-        stop.at_stake = True  # from here on there are steps to save
+        stop.at_stake = not is_own  # from here on there are steps to save
         progress.start(total_steps)
+
+    def should_stop() -> bool:
+        stop.at_stake = True  # a function that asks is one that can stop
+        return stop()
 
     give_torch_threads(threads)
     return run_trial(
         config,
         runs_dir=out,
-        dataset=load_dataset(config.dataset, data_dir, say=progress.say),
+        dataset=None if is_own else load_dataset(config.dataset, data_dir, say=progress.say),
         tracking=options,
         force=force,
         hooks=Hooks(
@@ -169,7 +190,7 @@ def _train_on(
             on_start=on_start,
             on_epoch=progress.on_epoch,
             on_step=progress.on_step,
-            should_stop=stop,
+            should_stop=should_stop if is_own else stop,
         ),
     )
 
@@ -191,7 +212,8 @@ def _print(result: RunResult, out: Path, as_json: bool, quiet: bool) -> None:
         return
     typer.echo(f"{result.config.name}  {result.status}")
     if result.status == "finished":
-        _print_summary(result)
+        show = _print_own_summary if isinstance(result.config, OwnConfig) else _print_summary
+        show(result)
     if quiet:
         return
     typer.echo(f"  {'saved in':<15}{folder}")
@@ -201,6 +223,12 @@ def _print(result: RunResult, out: Path, as_json: bool, quiet: bool) -> None:
         typer.echo(f"  {'W&B':<15}{url}")
     elif mode == "offline":
         typer.echo(f"  {'W&B':<15}offline: wandb leet {folder}/wandb, upload: gnbench sync {out}")
+
+
+def _print_own_summary(result: RunResult) -> None:
+    for name, value in result.summary.items():
+        if name != "status":
+            typer.echo(f"  {name:<15}{metric_spec(name).shown(value)}")
 
 
 def _print_summary(result: RunResult) -> None:

@@ -79,8 +79,11 @@ def compare_table(
 
     `details`: see `compare_runs`.
     """
-    if question is None and (table.metric is not None or any(row.armed for row in table.rows)):
-        question = Question() if table.metric is None else Question(metric=table.metric)
+    if question is None and table.metric is not None:
+        question = Question(metric=table.metric)
+    elif question is None and any(row.armed for row in table.rows):  # other arms than were asked
+        told = asked_of(runs)[0]
+        question = Question(metric=told.metric, goal=told.goal)
     question, families = (question, ()) if question else asked_of(runs)
     asked = {name: value for name, value in asked.items() if value is not None}
     if "baseline" in asked and question.arms:

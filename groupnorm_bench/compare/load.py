@@ -95,9 +95,10 @@ def _armed(table: RunTable, names: tuple[str, ...]) -> RunTable:
     """
     if not names or names == ("norm",):
         return table
+    own = dict.fromkeys(name for row in table.rows for name in row.config.cell_settings)
+    known = [known for known in {**SETTINGS, **own} if known != "seed"]
     for name in names:
-        if name not in SETTINGS or name == "seed":
-            known = [known for known in SETTINGS if known != "seed"]
+        if name not in known:
             raise CompareError(f"arm={name!r} is no setting of a run{nearest(name, known)}")
     rows = [row.seen_as(armed=names) for row in table.rows]
     places = {row.arm: row.order for row in rows}

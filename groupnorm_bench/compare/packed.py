@@ -251,7 +251,9 @@ class PackedRow(RunRow):
         if name in OF_ENVIRONMENTS:
             return columns.environments[self._told].get(name)
         if name in SETTINGS:
-            return None if name in self._cell.inert else getattr(self._cell.config, name)
+            return None if name in self._cell.inert else self._cell.config.value(name)
+        if name in (live := self._cell.config.cell_settings):
+            return live[name]
         kind = columns.summary[name][1] if name in columns.summary else "none"
         if kind not in ("int", "float", "none"):
             return self.result.summary.get(name)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from groupnorm_bench.compare.anytime import FIRST_LOOK
 from groupnorm_bench.errors import CompareError, nearest
+from groupnorm_bench.metrics import GOALS, set_goal
 
 if TYPE_CHECKING:
     from groupnorm_bench.settings.config import TrainConfig
@@ -98,6 +99,8 @@ class Question:
     """Those held against the baseline: with the settings, the family. All that are swept if
     None."""
     metric: str = "test/accuracy"
+    goal: Literal["maximize", "minimize"] | None = None
+    """Of a metric of which gnbench knows nothing; None: what its name tells."""
     margin: float | None = None
     """Differences inside it count for nothing, in the printed unit (points for accuracies);
     without it nothing is called equal."""
@@ -132,6 +135,13 @@ class Question:
             raise CompareError(f"baseline={self.baseline!r} is among the arms; leave it out there")
         if not isinstance(self.metric, str) or not self.metric:
             raise CompareError(f"metric={self.metric!r} is not a metric's name; try test/accuracy")
+        if self.goal is not None:
+            if self.goal not in GOALS:
+                raise CompareError(f"goal={self.goal!r} is unknown{nearest(str(self.goal), GOALS)}")
+            try:
+                set_goal(self.metric, self.goal)
+            except ValueError as error:
+                raise CompareError(str(error)) from error
         if not isinstance(self.until_decided, bool):
             raise CompareError(f"until_decided={self.until_decided!r} is not true or false")
 
@@ -140,7 +150,9 @@ class Question:
         return config.arm if self.tune is None else self.tune.arm_of(config)
 
     def replace(self, **changes: Any) -> Self:
-        """Return a copy with some fields changed, checked anew."""
+        """Return a copy with some fields changed, checked anew; a goal is of its metric alone."""
+        if changes.get("metric", self.metric) != self.metric:
+            changes = {"goal": None, **changes}
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from groupnorm_bench.datasets import DATASETS
 from groupnorm_bench.errors import CompareError, RunFolderError
 from groupnorm_bench.metrics import EpochRow, metric_spec
 from groupnorm_bench.notebooks import data_frame, html_table
-from groupnorm_bench.runs import RunFolder, RunResult
+from groupnorm_bench.runs import TRIAL_CODE, RunFolder, RunResult
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import ARM_SETTINGS, SETTINGS
 from groupnorm_bench.wording import count, printable, setting_value
@@ -55,7 +55,8 @@ def code_of(told: Mapping[str, Any]) -> str:
     commit = str(told.get("commit") or "")[:12]
     version = str(told.get("version") or "unknown")
     at = f"@{commit}" if commit else ""
-    return printable(f"{version}{at}, torch {told.get('torch', 'unknown')}")
+    own = f", {told[TRIAL_CODE]}" if told.get(TRIAL_CODE) else ""
+    return printable(f"{version}{at}, torch {told.get('torch', 'unknown')}{own}")
 
 
 def threads_of(told: Mapping[str, Any]) -> int | None:
@@ -171,7 +172,7 @@ class RunRow:
 
     @cached_property
     def code(self) -> str:
-        """What computed it: versions of gnbench and torch, and the commit."""
+        """What computed it: versions of gnbench and torch, the commit, the trial's file."""
         return code_of(self.environment)
 
     @property
@@ -217,7 +218,9 @@ class RunRow:
         if name in OF_ENVIRONMENTS:
             return self.environment.get(name)
         if name in SETTINGS:
-            return None if name in self.config.inert else getattr(self.config, name)
+            return None if name in self.config.inert else self.config.value(name)
+        if name in (live := self.config.cell_settings):
+            return live[name]
         return self.result.summary.get(name)
 
     def num_images(self, part: str) -> int | None:

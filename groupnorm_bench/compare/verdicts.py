@@ -24,7 +24,8 @@ from groupnorm_bench.compare.pairs import Group, Pairs
 from groupnorm_bench.compare.question import Family, Question
 from groupnorm_bench.compare.rows import RunRow, RunTable
 from groupnorm_bench.errors import CompareError, nearest
-from groupnorm_bench.metrics import metric_spec
+from groupnorm_bench.metrics import METRICS, metric_spec
+from groupnorm_bench.settings.own_config import OwnConfig
 from groupnorm_bench.wording import count
 
 __all__ = ["Comparison", "Contrast", "DiscordantImages", "Verdict", "compare_runs"]
@@ -59,6 +60,8 @@ def compare_runs(
         CompareError: there is nothing to compare, or an argument is not valid.
     """
     question = (question or Question()).replace(**asked)
+    if "metric" not in asked:
+        question = _in_what_there_is(question, table)
     metric = question.metric
     groups = _groups(table, metric)
     cells = {family: _cells_of(table, family) for family in families}
@@ -220,6 +223,16 @@ def _family_notes(contrasts: Sequence[Contrast]) -> list[str]:
         f"{count(len(apart), 'contrast')} of {len(contrasts)} the question does not name: "
         "they are corrected for as a family of their own"
     ]
+
+
+def _in_what_there_is(question: Question, table: RunTable) -> Question:
+    """Return the question in the one metric that runs of a trial of the user's own have."""
+    rows = [row for row in table.finished if isinstance(row.config, OwnConfig)]
+    if not rows or any(row.metric(question.metric) is not None for row in table.finished):
+        return question
+    found = {name for row in rows for name in row.result.summary if row.metric(name) is not None}
+    told = found - METRICS.keys() - {"test/num_images"}
+    return question.replace(metric=told.pop()) if len(told) == 1 else question
 
 
 def _groups(table: RunTable, metric: str) -> list[Group]:

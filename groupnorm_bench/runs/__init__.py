@@ -13,10 +13,11 @@ from groupnorm_bench.runs.pack import (
     packed_sweeps,
     unpack_runs,
 )
-from groupnorm_bench.runs.result import SETTLED, RunResult, Status, finite
+from groupnorm_bench.runs.result import SETTLED, TRIAL_CODE, RunResult, Status, finite
 
 __all__ = [
     "SETTLED",
+    "TRIAL_CODE",
     "FactColumns",
     "FoundRun",
     "PackedRuns",

@@ -20,8 +20,9 @@ import numpy.typing as npt
 import orjson
 
 from groupnorm_bench.errors import ConfigError, RunFolderError
-from groupnorm_bench.runs.result import STATUSES, RunResult
+from groupnorm_bench.runs.result import STATUSES, TRIAL_CODE, RunResult
 from groupnorm_bench.settings.config import TrainConfig, run_name
+from groupnorm_bench.settings.layers import make_config
 
 PART = 10_000
 """Runs to a part: so many are read, or written, at once."""
@@ -58,6 +59,8 @@ def facts_of(result: RunResult) -> Facts:
     seed = settings.pop("seed")
     told = result.environment
     environment = {name: told.get(name) for name in (*ENVIRONMENT, "threads")}
+    if told.get(TRIAL_CODE):
+        environment[TRIAL_CODE] = told[TRIAL_CODE]
     history = result.history
     ends = (history[0], history[-1]) if history else ({}, {})
     counts = (
@@ -342,7 +345,7 @@ def _joined(
         raise ValueError(f"one has the unknown status {statuses}")
     configs = [orjson.loads(text) for text in texts["settings"]]
     return FactColumns(
-        configs=[TrainConfig.from_mapping(config | {"seed": 0}) for config in configs],
+        configs=[make_config([config | {"seed": 0}]) for config in configs],
         config_of=codes["settings"][order].tolist(),
         seeds=seeds[order].tolist(),
         statuses=[statuses[i] for i in codes["status"][order].tolist()],

@@ -7,6 +7,7 @@ import functools
 import io
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,11 @@ class RunFolder:
     @property
     def checkpoint_path(self) -> Path:
         return self.path / "checkpoint.pt"
+
+    @property
+    def own_checkpoint_dir(self) -> Path:
+        """Where a training function of the user's own keeps what it goes on from."""
+        return self.path / "checkpoint"
 
     @property
     def hits_path(self) -> Path:
@@ -124,6 +130,7 @@ class RunFolder:
             number += 1
         try:
             self.checkpoint_path.unlink(missing_ok=True)
+            shutil.rmtree(self.own_checkpoint_dir, ignore_errors=True)
             os.replace(self.result_path, kept)
             sync_folder(self.path)
         except FileNotFoundError:
@@ -154,11 +161,13 @@ class RunFolder:
                 path.unlink(missing_ok=True)
             except OSError as error:
                 problems.append(f"{path} cannot be removed: {error.strerror}; it is not needed")
+        shutil.rmtree(self.own_checkpoint_dir, ignore_errors=True)
         return problems
 
     def tidy_if_left(self) -> None:
         """Tidy a settled folder whose process was killed before it could; it may be in use."""
-        needless = {self.checkpoint_path.name, self.traceback_path.name}
+        paths = (self.checkpoint_path, self.own_checkpoint_dir, self.traceback_path)
+        needless = {path.name for path in paths}
         with contextlib.suppress(OSError, RunFolderError):
             names = os.listdir(self.path)
             if needless.isdisjoint(names) and not any(map(is_temporary, names)):

@@ -14,18 +14,32 @@ import orjson
 from groupnorm_bench.errors import ConfigError, RunFolderError
 from groupnorm_bench.metrics import METRICS
 from groupnorm_bench.settings.config import TrainConfig, run_name
+from groupnorm_bench.settings.layers import make_config
 
 Status = Literal["finished", "diverged", "failed", "pruned", "interrupted"]
 SETTLED: frozenset[str] = frozenset({"finished", "diverged", "pruned"})
 """Statuses that are results: such a run is never trained again unless forced."""
 
+TRIAL_CODE = "trial_code"
+"""Told by the environment of a run that a function of the user's own did: which code that was."""
 STATUSES = frozenset(get_args(Status))
 _NUMBERS = frozenset({int, float, type(None)})
 """What a metric can be: null stands for what was not finite."""
 _COUNTS = ("epoch", "step", "images_seen")
 _BOUNDS = {name: spec.bounds for name, spec in METRICS.items() if spec.bounds is not None}
 _TEXTS = frozenset(
-    {"version", "commit", "python", "torch", "platform", "host", "device", "device_name", "started"}
+    {
+        "version",
+        "commit",
+        "python",
+        "torch",
+        "platform",
+        "host",
+        "device",
+        "device_name",
+        "started",
+        TRIAL_CODE,
+    }
 )
 _IDS = ("id", "sweep_id")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -97,7 +111,7 @@ class RunResult:
             raise RunFolderError("is not a gnbench result")
         parts = {key: document[key] for key in ("history", "summary", "environment", "wandb")}
         try:
-            config = TrainConfig.from_mapping(document["config"])
+            config = make_config([document["config"]])
             told: dict[str, Any] = {"arm": config.arm, "cell": config.cell, "seed": config.seed}
         except ConfigError as error:
             raise RunFolderError(f"has a config of another version: {error}") from error

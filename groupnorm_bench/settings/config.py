@@ -16,7 +16,6 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Self
 
 from groupnorm_bench.datasets import AUTO, DATASETS
@@ -25,7 +24,6 @@ from groupnorm_bench.errors import ConfigError, nearest
 from groupnorm_bench.models import MODELS, ModelSpec, model_spec
 from groupnorm_bench.norms import GHOST_SIZE, NormSpec, norm_spec
 from groupnorm_bench.settings.fields import EXCLUSIVE, SETTINGS, inert_settings
-from groupnorm_bench.settings.yamlfile import read_yaml
 from groupnorm_bench.wording import setting_value
 
 MAX_SEED = 2**32 - 1
@@ -183,7 +181,7 @@ class TrainConfig:
         for layer in layers:
             given = named(layer)
             for one, other in EXCLUSIVE:
-                has_one, has_other = (not _is_none(given.get(name)) for name in (one, other))
+                has_one, has_other = (not is_none(given.get(name)) for name in (one, other))
                 if has_one and has_other:
                     raise ConfigError(
                         f"{one}={given[one]} and {other}={given[other]} exclude each other; "
@@ -207,6 +205,15 @@ class TrainConfig:
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some settings changed."""
         return dataclasses.replace(self, **changes)
+
+    def value(self, name: str) -> Any:
+        """Return a setting's value, also where nothing reads it."""
+        return getattr(self, name)
+
+    @classmethod
+    def name_of(cls, key: str) -> str:
+        """Return the setting that `key` spells; see `setting_name`."""
+        return setting_name(key)
 
     @property
     def norm_spec(self) -> NormSpec:
@@ -251,12 +258,17 @@ class TrainConfig:
         }
 
     @property
+    def hashed_settings(self) -> dict[str, Any]:
+        """What the cell's hash is made of."""
+        return without_new_defaults(self.cell_settings)
+
+    @property
     def arm(self) -> str:
         """The norm with the settings that matter to it, as `group-g8` or `batch`.
 
         `ghost-batch` is ghosts of 16 images, as it was in 0.1.0; `ghost-batch-n2` of 2.
         """
-        name = _file_name(self.norm)
+        name = file_name(self.norm)
         if self.norm_spec.reads_ghost_size and self.ghost_size != GHOST_SIZE:
             return f"{name}-n{self.ghost_size}"
         if not self.norm_spec.reads_groups:
@@ -268,8 +280,7 @@ class TrainConfig:
     @property
     def cell(self) -> str:
         """The cell's name: arm, batch size, settings that differ from the defaults, 8 hex."""
-        live = self.cell_settings
-        return f"{self._stem(live)}-{_digest(live)}"
+        return f"{self._stem(self.cell_settings)}-{_digest(self.hashed_settings)}"
 
     @property
     def name(self) -> str:
@@ -283,13 +294,11 @@ class TrainConfig:
                 value = live[name]
                 if name == "dataset" and is_own_data(value):
                     value = short_name(value)
-                parts.append(
-                    spec.part + ("" if value is True else _file_name(setting_value(value)))
-                )
+                parts.append(spec.part + ("" if value is True else file_name(setting_value(value))))
         return "-".join(parts)
 
 
-def _file_name(text: str) -> str:
+def file_name(text: str) -> str:
     """Return `my_norms.make` for `my_norms:make`: letters that every file system takes."""
     return re.sub(r"[^A-Za-z0-9_.+-]+", "-", text.replace(":", "."))
 
@@ -319,8 +328,8 @@ def without_new_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _digest(live: Mapping[str, Any]) -> str:
-    text = json.dumps(without_new_defaults(live), sort_keys=True)
+def _digest(hashed: Mapping[str, Any]) -> str:
+    text = json.dumps(hashed, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
@@ -363,32 +372,6 @@ def _hint(name: str) -> str:
     return nearest(own, _field_types())
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """Read a YAML file of settings, by their field names.
-
-    A mapping stands for the settings in it, as in `arm: {norm: group, num_groups: 8}`: so a W&B
-    agent's `${args_json_file}` spells an axis of a sweep that sets several.
-
-    Raises:
-        ConfigError: the file cannot be read, or a key in it is no setting (its line is named).
-    """
-    document = read_yaml(path)
-    settings: dict[str, Any] = {}
-    for key, value in document.data.items():
-        group = value if isinstance(value, dict) else {key: value}
-        for name, one in group.items():
-            try:
-                setting_name(name)
-            except ConfigError as error:
-                raise ConfigError(f"{document.where(key)}: {error}") from error
-            settings[name] = one
-    try:
-        TrainConfig.from_mapping(settings)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    return named(settings)
-
-
 def named(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings by their fields' names, whichever way they are spelled.
 
@@ -415,7 +398,7 @@ def _field_types() -> dict[str, Any]:
     return _types
 
 
-def _is_none(value: Any) -> bool:
+def is_none(value: Any) -> bool:
     """Return whether a value is missing, as YAML or as a W&B agent's text spells it."""
     return value is None or (isinstance(value, str) and value.lower() in ("none", "null", ""))
 
@@ -427,7 +410,7 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
     """Return `value` as the type of its field, from YAML, from text, or as it is."""
     if isinstance(kind, types.UnionType):
         kinds = typing.get_args(kind)
-        if types.NoneType in kinds and _is_none(value):
+        if types.NoneType in kinds and is_none(value):
             return None
         kind = next(k for k in kinds if k is not types.NoneType)
     if value in SETTINGS[name].words:

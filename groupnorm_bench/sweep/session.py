@@ -15,6 +15,8 @@ from groupnorm_bench.notebooks import Bar, html_table
 from groupnorm_bench.runs import FoundRun, RunFolder, RunResult, find_runs
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import SETTINGS
+from groupnorm_bench.settings.layers import with_trial
+from groupnorm_bench.settings.own_config import TRIAL, OwnConfig
 from groupnorm_bench.sweep.executors import AUTO_EXECUTOR, EXECUTORS, EngineOptions
 from groupnorm_bench.sweep.executors.local.devices import slots_for
 from groupnorm_bench.sweep.executors.protocol import Ended, StopAsked
@@ -181,8 +183,12 @@ class Session:
         self._devices, self._slots = slots_for(
             base.device, options.workers, options.workers_per_device
         )
-        spec = spec if isinstance(spec, SweepSpec) else read_spec(spec)
+        typed = base.trial if isinstance(base, OwnConfig) else None
+        spec = spec if isinstance(spec, SweepSpec) else read_spec(spec, typed)
         given = _changed(base) if options.given is None else options.given
+        if spec.trial is not None:
+            given -= {TRIAL}
+            base = with_trial(base, given, spec.trial)
         spec, replaced = override(spec, base, given)
         for line in replaced:
             note(line)
@@ -295,7 +301,7 @@ class Session:
 
     def _estimate(self, plan: Plan) -> Cost | None:
         sample = sample_todo(plan)
-        if not sample:
+        if not sample or plan.spec.trial is not None:  # how long a function takes, nobody knows
             return None
         import torch
 
@@ -326,6 +332,11 @@ class Session:
         self._note(headline(self.plan))
         for line in self.plan.spec.notes:
             self._note(line)
+        if self.plan.spec.trial is not None and self.reused:
+            from groupnorm_bench.trial.own import of_other_code
+
+            if line := of_other_code(self.plan.spec.trial, self.reused):
+                self._say(line)
         from groupnorm_bench.sweep.executors.wandb.local_sweep import keep_question
 
         runs_dir = self._options.runs
@@ -577,6 +588,10 @@ def _with_last(result: RunResult, metric: Metric) -> RunResult:
 
 def _changed(base: TrainConfig) -> frozenset[str]:
     """Return the settings that are not at their default: from Python, those that were given."""
+    if isinstance(base, OwnConfig):
+        defaults: TrainConfig = OwnConfig(trial=base.trial)
+        names = [name for name in base.to_dict() if name != TRIAL]
+        return frozenset(name for name in names if base.value(name) != defaults.value(name))
     defaults = TrainConfig()
     return frozenset(name for name in SETTINGS if getattr(base, name) != getattr(defaults, name))
 

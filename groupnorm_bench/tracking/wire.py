@@ -8,7 +8,11 @@ from typing import Any
 from groupnorm_bench.errors import ConfigError
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import ARM_SETTINGS, EXCLUSIVE, SETTINGS
+from groupnorm_bench.settings.layers import make_config
+from groupnorm_bench.settings.own_config import TRIAL, OwnConfig
 
+_OWN = "own"
+"""Names the settings of a training function of the user's own, which may be called anything."""
 _GATED_ARM = {name for name in ARM_SETTINGS if SETTINGS[name].gate is not None}
 _MAY_BE_ZERO = frozenset(itertools.chain(*EXCLUSIVE)) | _GATED_ARM
 _DEFAULTS = TrainConfig()
@@ -20,12 +24,17 @@ def to_wandb(config: TrainConfig, suite: str) -> dict[str, Any]:
     """Return the config of a W&B run; what the arm does not read is 0, of two that exclude each
     other the one that is not set.
     """
+    names = {"arm": config.arm, "cell": config.cell, "suite": suite}
+    if isinstance(config, OwnConfig):
+        told = {name: 0 if value is None else value for name, value in config.to_dict().items()}
+        told |= dict.fromkeys(config.inert, 0)
+        return told | names | {_OWN: " ".join(name for name, _ in config.own)}
     settings = {name: getattr(config, name) for name in config.__dataclass_fields__}
     inert = config.inert & _MAY_BE_ZERO
     settings = {
         name: 0 if value is None or name in inert else value for name, value in settings.items()
     }
-    return settings | {"arm": config.arm, "cell": config.cell, "suite": suite}
+    return settings | names
 
 
 def from_wandb(config: dict[str, Any]) -> TrainConfig:
@@ -34,6 +43,11 @@ def from_wandb(config: dict[str, Any]) -> TrainConfig:
     Raises:
         ConfigError: there is no `norm` in it, or a setting is not valid.
     """
+    own: dict[str, Any] = {}
+    if config.get(TRIAL):
+        names = str(config.get(_OWN) or "").split()
+        own = {TRIAL: config[TRIAL], **{n: config[n] for n in names if n in config}}
+        config = {n: v for n, v in config.items() if n in (*ARM_SETTINGS, "seed", "device")}
     settings = {
         name: value
         for name, value in config.items()
@@ -44,4 +58,4 @@ def from_wandb(config: dict[str, Any]) -> TrainConfig:
     for replaced, name in EXCLUSIVE:
         if settings.get(name) is not None:
             settings.pop(replaced, None)
-    return TrainConfig.from_mapping(settings)
+    return make_config([settings | own])

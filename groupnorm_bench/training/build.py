@@ -59,7 +59,7 @@ def build_network(config: TrainConfig) -> Network:
     """Build what `build_model` does, and tell where its norm layers are."""
     if not config.model_spec.norm_channels:
         check_model(config)
-    with _seeded(weights_seed(config.seed)):
+    with seeded(weights_seed(config.seed)):
         network = _assemble(config)
     if config.model == "cnn":  # for the loops; torch's GroupNorm on a CPU is slow in this layout
         network.model.to(memory_format=torch.channels_last)
@@ -91,7 +91,7 @@ def _survey(config: TrainConfig, num_images: int) -> Survey:
     from groupnorm_bench.models.sites import survey  # its counter is not for every training
 
     data = images_of(config)
-    with _seeded(weights_seed(config.seed)):
+    with seeded(weights_seed(config.seed)):
         network = _assemble(config)
         images = torch.zeros(num_images, *data.image_shape)
         try:
@@ -108,13 +108,7 @@ def _survey(config: TrainConfig, num_images: int) -> Survey:
 
 def _assemble(config: TrainConfig) -> Network:
     spec, data = config.norm_spec, images_of(config)
-    norm_layer = NormLayer(
-        lambda channels: make_norm(
-            config.norm, channels, config.num_groups_for(channels), config.ghost_size
-        ),
-        fuses_activation=spec.fuses_activation,
-        standardizes_weights=spec.standardizes_weights,
-    )
+    norm_layer = norm_layer_of(config)
     try:
         model = config.model_spec.build(norm_layer, data.image_shape, data.num_classes)
     except ConfigError as error:
@@ -131,6 +125,18 @@ def _assemble(config: TrainConfig) -> Network:
     except ConfigError as error:
         raise ConfigError(f"model={config.model!r}: {error}") from error.__cause__
     return Network(model, sites, build_notes(config, sites))
+
+
+def norm_layer_of(config: TrainConfig) -> NormLayer:
+    """Return the factory of a config's norms."""
+    spec = config.norm_spec
+    return NormLayer(
+        lambda channels: make_norm(
+            config.norm, channels, config.num_groups_for(channels), config.ghost_size
+        ),
+        fuses_activation=spec.fuses_activation,
+        standardizes_weights=spec.standardizes_weights,
+    )
 
 
 def build_notes(config: TrainConfig, sites: Sequence[NormSite]) -> tuple[str, ...]:
@@ -200,7 +206,7 @@ def _check_groups(config: TrainConfig, channels: Mapping[str, int]) -> None:
 
 
 @contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Seed what a network may draw its weights from, and leave all as it was afterwards."""
     drawn = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from groupnorm_bench.cli.app import run
-from groupnorm_bench.settings.config import TrainConfig, read_settings
+from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.settings.layers import read_settings
 from groupnorm_bench.sweep.file.shipped import shipped_sweeps
 from groupnorm_bench.sweep.file.spec import read_spec
 from tests.support.run_folders import config_of, make_run

@@ -19,7 +19,6 @@ from groupnorm_bench.settings.config import (
     MAX_COUNT,
     MAX_SEED,
     TrainConfig,
-    read_settings,
     setting_name,
     valid_num_groups,
 )
@@ -32,6 +31,7 @@ from groupnorm_bench.settings.fields import (
     SCHEDULES,
     SETTINGS,
 )
+from groupnorm_bench.settings.layers import read_settings
 
 positive = st.integers(1, 10**6)
 rates = st.floats(1e-12, 1e6, allow_nan=False)

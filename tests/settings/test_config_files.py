@@ -10,7 +10,7 @@ import pytest
 from groupnorm_bench import TrainConfig, train
 from groupnorm_bench.datasets.load import load_dataset
 from groupnorm_bench.datasets.tensors import Split
-from groupnorm_bench.settings.config import read_settings
+from groupnorm_bench.settings.layers import read_settings
 from tests.support import ROOT
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))

@@ -17,6 +17,7 @@ from rich.text import Text
 from groupnorm_bench.metrics import METRICS, metric_spec
 from groupnorm_bench.runs import RunResult
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.settings.own_config import OwnConfig
 from groupnorm_bench.sweep.executors.protocol import Ended, Held, Progress, Said, Started, Stopped
 from groupnorm_bench.sweep.scheduler import Failed, Retried, Reused, SweepEvent
 
@@ -301,6 +302,8 @@ def _workers(board: Board) -> Table:
 
 
 def _epoch(slot: Slot) -> str:
+    if isinstance(slot.run, OwnConfig):
+        return str(slot.epoch)
     if slot.run.max_steps is not None:
         return f"{slot.step / slot.run.max_steps:.0%}"
     return f"{slot.epoch}/{slot.run.epochs}"

@@ -13,10 +13,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from groupnorm_bench.metrics import METRICS, EpochRow
+from groupnorm_bench.metrics import METRICS, EpochRow, metric_spec
 from groupnorm_bench.wording import visible
 
 _ACCURACY = METRICS["val/accuracy"]
+_OWN_NUMBERS = 4
 _BAR_ROOM = 24
 """Columns that the shortest bar and the time take."""
 
@@ -35,7 +36,7 @@ class TrainProgress:
 
     Args:
         title: what is trained, for the first line.
-        batch_size: images per step.
+        batch_size: images per step; 0 for a function of the user's own, whose steps nobody knows.
     """
 
     def __init__(self, title: str, batch_size: int, *, quiet: bool = False) -> None:
@@ -88,7 +89,7 @@ class TrainProgress:
         self._started = True
         for line in self._held:
             say(line)
-        self._progress.update(self._task, description="epoch 1", total=total_steps)
+        self._progress.update(self._task, description="epoch 1", total=total_steps or None)
 
     def on_step(self, step: int, loss: float, accuracy: float) -> None:
         """Move the bar; `loss` and `accuracy` are the epoch's running means."""
@@ -98,6 +99,9 @@ class TrainProgress:
 
     def on_epoch(self, row: EpochRow) -> None:
         """Show an epoch's validation accuracy."""
+        if not self._batch_size:
+            self._on_own_epoch(row)
+            return
         self._validated = _ACCURACY.shown(row["val/accuracy"])
         if self._live:
             self._show(int(row["step"]))
@@ -108,6 +112,16 @@ class TrainProgress:
                 f"val/loss {row['val/loss']:.4f}  val/accuracy {self._validated}  "
                 f"{row['perf/images_per_second']:,.0f} images/s"
             )
+
+    def _on_own_epoch(self, row: EpochRow) -> None:
+        """Show what a function of the user's own logged: its first few numbers."""
+        told = [(name, value) for name, value in row.items() if name != "epoch"][:_OWN_NUMBERS]
+        numbers = "  ".join(f"{name} {metric_spec(name).shown(value)}" for name, value in told)
+        if self._live:
+            description = f"epoch {row['epoch']:.0f}"
+            self._progress.update(self._task, description=description, numbers=visible(numbers))
+        elif not self._quiet:
+            say(f"epoch {row['epoch']:>3.0f}  {numbers}")
 
     def _show(self, step: int) -> None:
         speed = (self._progress.tasks[0].speed or 0.0) * self._batch_size

@@ -37,8 +37,9 @@ class Progress:
     run: TrainConfig
     slot: int
     step: int
-    accuracy: float
-    """On the epoch's training images so far; after an epoch, `val/accuracy`."""
+    accuracy: float | None
+    """On the epoch's training images so far; after an epoch, `val/accuracy`; None where a training
+    function of the user's own tells none."""
     row: EpochRow | None = None
     """The epoch's history row, after an epoch."""
 

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from groupnorm_bench.errors import ConfigError, SweepError
-from groupnorm_bench.settings.config import TrainConfig, setting_name
+from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import EXCLUSIVE, NEUTRAL
+from groupnorm_bench.settings.layers import make_config
+from groupnorm_bench.settings.own_config import TRIAL, OwnConfig
 from groupnorm_bench.settings.yamlfile import YamlFile
 from groupnorm_bench.sweep.file.distributions import Distribution, read_distribution
 
 MAX_SEEDS = 10_000
+_GROUPS = ("num_groups", "group_size")
 _NEUTRAL = TrainConfig(**NEUTRAL)
 """Checks a value by itself: with it no setting depends on another."""
 
@@ -24,7 +27,7 @@ def on_base(base: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
     Raises:
         ConfigError: a name is unknown, or the values do not fit.
     """
-    return TrainConfig.from_layers([_layer(base), settings])
+    return make_config([_layer(base), settings])
 
 
 @functools.lru_cache(maxsize=16)
@@ -42,7 +45,9 @@ class Axis:
     """Its `file:line`."""
     distribution: Distribution
     setting: str | None
-    """The TrainConfig field it sets; None where its values are dictionaries of settings."""
+    """The setting it sets; None where its values are dictionaries of settings."""
+    neutral: TrainConfig = _NEUTRAL
+    """What its values are checked on; an `OwnConfig` in a sweep of a `trial`."""
 
     def assignment(self, value: Any) -> dict[str, Any]:
         """Return the settings that `value`, one of this axis's, stands for.
@@ -52,26 +57,34 @@ class Axis:
         """
         given = value if self.setting is None else {self.setting: value}
         try:
-            config = on_base(_NEUTRAL, given)
+            config = on_base(self.neutral, given)
         except ConfigError as error:
             raise SweepError(f"{self.where} {self.label}: {error}") from error
-        names = [setting_name(key) for key in given]
-        return {name: getattr(config, name) for name in names}
+        names = [self.neutral.name_of(key) for key in given]
+        return {name: config.value(name) for name in names}
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """Names of the TrainConfig fields that it sets."""
+        """Names of the settings that it sets."""
         if self.setting is not None:
             return (self.setting,)
         try:
-            names = [setting_name(key) for value in self.distribution.values for key in value]
+            values = self.distribution.values
+            names = [self.neutral.name_of(key) for value in values for key in value]
         except ConfigError as error:
             raise SweepError(f"{self.where} {self.label}: {error}") from error
         return tuple(dict.fromkeys(names))
 
 
-def read_axes(document: YamlFile, method: str) -> tuple[tuple[Axis, ...], tuple[int, ...]]:
+def read_axes(
+    document: YamlFile, method: str, trial: str | None = None
+) -> tuple[tuple[Axis, ...], tuple[int, ...]]:
     """Return the axes in the file's order, and the seeds; (0,) where the file sweeps none.
+
+    Args:
+        document: the file.
+        method: its own.
+        trial: the training function of the user's own; with one, settings may have any names.
 
     Raises:
         SweepError: a parameter is unknown, set twice, or has a value its setting does not take.
@@ -81,7 +94,13 @@ def read_axes(document: YamlFile, method: str) -> tuple[tuple[Axis, ...], tuple[
         raise SweepError(
             f"{document.where('parameters')} has no parameters; write them under `parameters:`"
         )
-    axes = [axis for key in parameters for axis in _walk(document, ("parameters", key))]
+    neutral = _NEUTRAL if trial is None else OwnConfig(trial=trial, norm=NEUTRAL["norm"])
+    axes = [
+        axis
+        for key in parameters
+        if key != TRIAL
+        for axis in _walk(document, ("parameters", key), neutral)
+    ]
     seeds: tuple[int, ...] = (0,)
     setters: dict[str, Axis] = {}
     for axis in axes:
@@ -100,7 +119,7 @@ def read_axes(document: YamlFile, method: str) -> tuple[tuple[Axis, ...], tuple[
             )
         else:
             _check_axis(axis, method)
-    for one, other in EXCLUSIVE:
+    for one, other in EXCLUSIVE if trial is None else (_GROUPS,):
         if one in setters and other in setters and setters[one] is not setters[other]:
             raise SweepError(
                 f"{setters[other].where} {one} and {other} exclude each other; keep one of them"
@@ -108,7 +127,7 @@ def read_axes(document: YamlFile, method: str) -> tuple[tuple[Axis, ...], tuple[
     return tuple(axis for axis in axes if axis.setting != "seed"), seeds
 
 
-def _walk(document: YamlFile, keys: tuple[str, ...]) -> list[Axis]:
+def _walk(document: YamlFile, keys: tuple[str, ...], neutral: TrainConfig) -> list[Axis]:
     """Return the axes at and below one entry of `parameters`."""
     given: Any = document.data
     for key in keys:
@@ -132,11 +151,18 @@ def _walk(document: YamlFile, keys: tuple[str, ...]) -> list[Axis]:
                 f"{document.where(*keys, 'parameters')} {label}: has no parameters; write them "
                 "under `parameters:`"
             )
-        return [axis for key in inner for axis in _walk(document, (*keys, "parameters", key))]
-    return [_axis(document, keys, label, given)]
+        below = [(*keys, "parameters", key) for key in inner]
+        return [axis for keys in below for axis in _walk(document, keys, neutral)]
+    return [_axis(document, keys, label, given, neutral)]
 
 
-def _axis(document: YamlFile, keys: tuple[str, ...], label: str, given: Mapping[str, Any]) -> Axis:
+def _axis(
+    document: YamlFile,
+    keys: tuple[str, ...],
+    label: str,
+    given: Mapping[str, Any],
+    neutral: TrainConfig,
+) -> Axis:
     def where(*inner: str) -> str:
         return document.where(*keys, *inner)
 
@@ -153,17 +179,17 @@ def _axis(document: YamlFile, keys: tuple[str, ...], label: str, given: Mapping[
             raise SweepError(
                 f"{at} {label}: is a setting and takes no dictionaries; call the parameter 'arm'"
             )
-        return Axis(label=label, where=at, distribution=distribution, setting=None)
+        return Axis(label=label, where=at, distribution=distribution, setting=None, neutral=neutral)
     try:
-        setting = setting_name(keys[-1])
+        setting = neutral.name_of(keys[-1])
     except ConfigError as error:
         raise SweepError(f"{where()} {error}") from error
-    return Axis(label=label, where=at, distribution=distribution, setting=setting)
+    return Axis(label=label, where=at, distribution=distribution, setting=setting, neutral=neutral)
 
 
 def _is_setting(name: str) -> bool:
     try:
-        setting_name(name)
+        TrainConfig.name_of(name)
     except ConfigError:
         return False
     return True

@@ -56,7 +56,7 @@ def _winners(base: TrainConfig, given: Collection[str]) -> dict[str, str]:
     winners = {name: name for name in given}
     for pair in EXCLUSIVE:
         for name, other in (pair, pair[::-1]):
-            if name in given and other not in given and getattr(base, name) is not None:
+            if name in given and other not in given and base.value(name) is not None:
                 winners[other] = name
     return winners
 
@@ -69,7 +69,7 @@ def _constant_beaten(
     Raises:
         ConfigError: the file sweeps it.
     """
-    typed = f"{winner}={setting_value(getattr(base, winner))}"
+    typed = f"{winner}={setting_value(base.value(winner))}"
     values = [axis.assignment(value).get(name) for value in axis.distribution.values]
     if not values or any(value != values[0] for value in values):
         rival = "" if winner == name else f" excludes {name}, which"

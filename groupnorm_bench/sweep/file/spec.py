@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from groupnorm_bench.compare.question import Question
-from groupnorm_bench.errors import ConfigError, SweepError, nearest
+from groupnorm_bench.errors import CompareError, ConfigError, SweepError, nearest
 from groupnorm_bench.metrics import METRICS, metric_spec
 from groupnorm_bench.settings.config import MAX_COUNT, setting_name
+from groupnorm_bench.settings.own_config import TRIAL, OwnConfig
 from groupnorm_bench.settings.yamlfile import YamlFile, read_yaml
 from groupnorm_bench.sweep.file.axes import Axis, read_axes
 from groupnorm_bench.sweep.file.distributions import as_number, with_numbers
@@ -34,7 +35,7 @@ SUMMARY_METRICS = tuple(
 """Metrics known at the end only; those of the test set are not among them: they choose nothing."""
 _KEYS = (
     *("method", "metric", "parameters", "early_terminate", "run_cap", "name", "description"),
-    *("project", "entity", "program", "command", "kind", "apiVersion"),
+    *("project", "entity", "program", "command", "kind", "apiVersion", TRIAL),
 )
 _UNSUPPORTED = {
     "question": "W&B warns of it; write it into a file beside this one, NAME.question.yaml",
@@ -101,6 +102,8 @@ class SweepSpec:
     """From the file beside it; None where there is none."""
     raw: Mapping[str, Any]
     """The file as YAML reads it, text that is a number as that number: what W&B is sent."""
+    trial: str | None = None
+    """The training function of the user's own that does its runs; None: gnbench trains."""
     tunes: str = ""
     """The sweep whose settings these runs tune; they are never reported. Empty: none."""
     notes: tuple[str, ...] = ()
@@ -108,12 +111,16 @@ class SweepSpec:
 
     @property
     def settings(self) -> frozenset[str]:
-        """Names of the TrainConfig fields that the sweep sets."""
+        """Names of the settings that the sweep sets."""
         return frozenset(name for axis in self.axes for name in axis.settings)
 
 
-def read_spec(path: Path) -> SweepSpec:
+def read_spec(path: Path, trial: str | None = None) -> SweepSpec:
     """Read a sweep file.
+
+    Args:
+        path: the file.
+        trial: the training function that was typed beside it; it wins over the file's.
 
     Raises:
         SweepError: it is not readable, not YAML, or has a key or a value that W&B would refuse or
@@ -126,34 +133,88 @@ def read_spec(path: Path) -> SweepSpec:
     data = document.data
     _check_keys(document)
     method = _method(document)
-    axes, seeds = read_axes(document, method)
-    metric = _metric(document)
+    trial = _trial(document, trial)
+    axes, seeds = read_axes(document, method, trial)
+    metric = _metric(document, trial)
     return SweepSpec(
         path=path,
         method=method,
         axes=axes,
         seeds=seeds,
         metric=metric,
-        early_terminate=_early_terminate(document, metric),
+        early_terminate=_early_terminate(document, metric, trial),
         run_cap=_run_cap(document),
         name=(data.get("name") or printable(path.stem)).strip(),
         description=data.get("description"),
         project=data.get("project"),
         entity=data.get("entity"),
-        raw=_as_sent(data),
+        raw=_as_sent(data, trial),
+        trial=trial,
         notes=_for_agents_alone(document),
-        question=read_question(path),
+        question=_in_its_metric(read_question(path), metric) if trial else read_question(path),
     )
 
 
-def _as_sent(data: Mapping[str, Any]) -> dict[str, Any]:
+def _in_its_metric(question: Question | None, metric: Metric | None) -> Question | None:
+    """Return what the sweep of a trial of the user's own asks: by its own metric, and its goal."""
+    if metric is None:
+        return question
+    question = question or Question()
+    if question.metric == Question().metric:
+        question = question.replace(metric=metric.name)
+    if question.metric != metric.name or question.goal is not None:
+        return question
+    try:
+        return question.replace(goal=metric.goal)
+    except CompareError as error:
+        raise SweepError(str(error)) from error
+
+
+def _trial(document: YamlFile, typed: str | None) -> str | None:
+    """Return the training function of the user's own that a sweep is of, if it is of one.
+
+    Raises:
+        SweepError: the file names two, or something else.
+    """
+    at = [keys for keys in ((TRIAL,), ("parameters", TRIAL)) if _holds(document.data, keys)]
+    if not at:
+        return typed
+    where = document.where(*at[-1])
+    if len(at) > 1:
+        raise SweepError(f"{where} trial is there twice; keep one")
+    told = document.data[TRIAL] if at[0] == (TRIAL,) else document.data["parameters"][TRIAL]
+    if isinstance(told, dict):
+        values = told.get("values", [told.get("value")])
+        told = values[0] if isinstance(values, list) and len(values) == 1 else None
+    if not isinstance(told, str):
+        raise SweepError(
+            f"{where} trial is one function; write `trial: {{value: package.module:function}}`"
+        )
+    try:
+        return typed or OwnConfig(trial=told).trial
+    except ConfigError as error:
+        raise SweepError(f"{where} {error}") from error
+
+
+def _holds(data: Mapping[str, Any], keys: tuple[str, ...]) -> bool:
+    inner: Any = data
+    for key in keys:
+        if not isinstance(inner, dict) or key not in inner:
+            return False
+        inner = inner[key]
+    return True
+
+
+def _as_sent(data: Mapping[str, Any], trial: str | None) -> dict[str, Any]:
     def entry(given: Mapping[str, Any]) -> dict[str, Any]:
         if "parameters" not in given:
             return with_numbers(given)
         inner = {name: entry(value) for name, value in given["parameters"].items()}
         return {**given, "parameters": inner}
 
-    sent = entry(data)
+    sent = entry({key: value for key, value in data.items() if key != TRIAL})
+    if trial is not None:
+        sent["parameters"] = {**sent["parameters"], TRIAL: {"value": trial}}
     for key in ("metric", "early_terminate"):
         if key in sent:
             sent[key] = {name: as_number(value) for name, value in sent[key].items()}
@@ -246,8 +307,13 @@ def _method(document: YamlFile) -> Method:
     return cast("Method", method)
 
 
-def _metric(document: YamlFile) -> Metric | None:
+def _metric(document: YamlFile, trial: str | None) -> Metric | None:
     if "metric" not in document.data:
+        if trial is not None:
+            raise SweepError(
+                f"{document.path} has a trial and no metric; write `metric: {{name: dice, goal: "
+                "maximize}}`, by a name that it returns"
+            )
         if document.data.get("method") == "bayes":
             raise SweepError(
                 f"{document.path} has method bayes and no metric; write "
@@ -264,7 +330,7 @@ def _metric(document: YamlFile) -> Metric | None:
             f"once after every choice; use {name.replace('test/', 'val/')!r}"
         )
     known = (*EPOCH_METRICS, *SUMMARY_METRICS)
-    if name not in known:
+    if name not in known and trial is None:
         raise SweepError(f"{where('name')} metric name={name!r} is unknown{nearest(name, known)}")
     goal = given.get("goal", "minimize")
     if goal not in ("minimize", "maximize"):
@@ -272,7 +338,7 @@ def _metric(document: YamlFile) -> Metric | None:
             f"{where('goal')} metric goal={goal!r} is unknown"
             f"{nearest(str(goal), ('minimize', 'maximize'))}"
         )
-    if "goal" not in given and metric_spec(name).larger_is_better:
+    if "goal" not in given and (metric_spec(name).larger_is_better or name not in known):
         raise SweepError(
             f"{where()} metric {name} has no goal, which to W&B means minimize; write "
             "`goal: maximize`"
@@ -307,7 +373,9 @@ def _mapping(document: YamlFile, key: str, allowed: tuple[str, ...]) -> tuple[di
     return {inner: as_number(value) for inner, value in given.items()}, where
 
 
-def _early_terminate(document: YamlFile, metric: Metric | None) -> Hyperband | None:
+def _early_terminate(
+    document: YamlFile, metric: Metric | None, trial: str | None
+) -> Hyperband | None:
     if "early_terminate" not in document.data:
         return None
     keys = ("type", "min_iter", "max_iter", "s", "eta", "strict")
@@ -321,7 +389,7 @@ def _early_terminate(document: YamlFile, metric: Metric | None) -> Hyperband | N
             f"{where()} early_terminate needs a metric; write "
             "`metric: {name: val/accuracy, goal: maximize}`"
         )
-    if metric.name not in EPOCH_METRICS:
+    if metric.name not in EPOCH_METRICS and trial is None:
         raise SweepError(
             f"{where()} early_terminate goes by epochs, but metric {metric.name} is known only at "
             f"the end; use one of {', '.join(EPOCH_METRICS)}"

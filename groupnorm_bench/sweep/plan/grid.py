@@ -19,9 +19,12 @@ from typing import Any
 from groupnorm_bench.errors import ConfigError, SweepError
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import ARM_SETTINGS, LINKS, NEUTRAL, PLAIN
+from groupnorm_bench.settings.own_config import OwnConfig
 from groupnorm_bench.sweep.file.axes import Axis, on_base
 
 MAX_BLOCK = 100_000
+_NOT_OWN = (*ARM_SETTINGS, "device")
+"""What means the same in a training function of the user's own as everywhere."""
 
 Assignment = dict[str, Any]
 
@@ -95,8 +98,9 @@ class Grid:
         self.blocks = [_block(group, base, swept) for group in groups]
         self.points = math.prod(block.points for block in self.blocks)
         self.size = math.prod(block.size for block in self.blocks)
-        self._check_smallest_batch(groups)
-        self._check_models(groups)
+        if not isinstance(base, OwnConfig):
+            self._check_smallest_batch(groups)
+            self._check_models(groups)
 
     def run(self, position: int, seed: int) -> TrainConfig:
         """Build the run of the cell at `position`, 0 to `size` - 1, with this seed."""
@@ -196,7 +200,8 @@ def _joined(axes: Sequence[Axis]) -> list[list[Axis]]:
 
 def _block(group: Sequence[Axis], base: TrainConfig, swept: set[str]) -> Line | Combinations:
     [axis] = group if len(group) == 1 else [None]
-    if axis is not None and axis.setting in PLAIN:
+    is_own = isinstance(base, OwnConfig) and axis is not None and axis.setting not in _NOT_OWN
+    if axis is not None and (axis.setting in PLAIN or (is_own and axis.setting is not None)):
         return _line(axis)
     return _combinations(group, _without(base, swept - set(_settings(group))))
 
@@ -257,7 +262,7 @@ def _why(first: Assignment, second: Assignment, config: TrainConfig) -> str:
     if differing == ["device"]:
         return "device is recorded, and no part of a cell"
     gates = [link[0] for link in LINKS if set(link[1:]) & set(differing)]
-    gate = ", ".join(f"{name}={getattr(config, name)}" for name in gates)
+    gate = ", ".join(f"{name}={config.value(name)}" for name in gates)
     return f"{gate} does not read {', '.join(differing)}"
 
 

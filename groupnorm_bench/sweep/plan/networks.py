@@ -41,6 +41,21 @@ def check_networks(spec: SweepSpec, base: TrainConfig) -> None:
         seen.add(key)
 
 
+def check_trial(spec: SweepSpec) -> None:
+    """Import the training function of the user's own that a plan is of.
+
+    Raises:
+        SweepError: it cannot be, or it takes no run.
+    """
+    from groupnorm_bench.trial.own import load_trial
+
+    assert spec.trial is not None
+    try:
+        load_trial(spec.trial)
+    except ConfigError as error:
+        raise SweepError(f"{spec.path}: {error}") from error
+
+
 def _networks(spec: SweepSpec, axes: list[Axis], base: TrainConfig) -> Iterator[TrainConfig]:
     if "batch_size" in spec.settings:
         base = base.replace(batch_size=NEUTRAL["batch_size"])

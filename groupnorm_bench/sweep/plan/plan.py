@@ -15,10 +15,11 @@ from typing import Any, Protocol, overload
 from groupnorm_bench.errors import ConfigError, SweepError
 from groupnorm_bench.runs import SETTLED, FoundRun
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.settings.own_config import OwnConfig
 from groupnorm_bench.sweep.file.axes import seeds_from_count
 from groupnorm_bench.sweep.file.spec import SweepSpec
 from groupnorm_bench.sweep.plan.grid import Grid
-from groupnorm_bench.sweep.plan.networks import check_networks
+from groupnorm_bench.sweep.plan.networks import check_networks, check_trial
 from groupnorm_bench.sweep.plan.space import choose_cell, resolved, shares_of
 
 LARGE = 1_000
@@ -199,14 +200,20 @@ def build_plan(
         SweepError: a point of it is not valid, or it has no end.
     """
     base = TrainConfig() if base is None else base
-    if "dataset" not in spec.settings:  # else nothing reads the base's, and asking may take seconds
+    if spec.trial is not None:
+        if not isinstance(base, OwnConfig):
+            base = OwnConfig(trial=spec.trial)
+    elif (
+        "dataset" not in spec.settings
+    ):  # else nothing reads the base's, and asking may take seconds
         base = base.replace(dataset=resolve_dataset(base.dataset))
     repeats = spec.seeds if seeds is None else seeds_from_count(seeds)
     cap = spec.run_cap if run_cap is None else run_cap
     if cap is not None and cap < 1:
         raise SweepError(f"run_cap={cap} is not a number of runs; use 1 or more")
-    axes = tuple(resolved(axis, resolve_dataset) for axis in spec.axes)
-    spec = dataclasses.replace(spec, axes=axes)
+    if spec.trial is None:
+        axes = tuple(resolved(axis, resolve_dataset) for axis in spec.axes)
+        spec = dataclasses.replace(spec, axes=axes)
     shape = _SHAPES[spec.method](spec, base, repeats, cap, search_seed)
     shape["notes"] = (*spec.notes, *shape.get("notes", ()))
     plan = Plan(
@@ -220,7 +227,7 @@ def build_plan(
     )
     plan = with_found(plan, found, retry_failed)
     if plan.num_todo:  # a result is read without the module of its norm
-        check_networks(spec, base)
+        check_trial(spec) if spec.trial is not None else check_networks(spec, base)
     return plan
 
 

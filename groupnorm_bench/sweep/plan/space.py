@@ -8,7 +8,8 @@ from typing import Any
 
 from groupnorm_bench.errors import ConfigError
 from groupnorm_bench.settings.config import TrainConfig
-from groupnorm_bench.settings.fields import LINKS, NEUTRAL, read_under_gates
+from groupnorm_bench.settings.fields import ARM_SETTINGS, LINKS, NEUTRAL, read_under_gates
+from groupnorm_bench.settings.own_config import OwnConfig
 from groupnorm_bench.sweep.file.axes import Axis, on_base
 
 _GATES = frozenset(link[0] for link in LINKS)
@@ -47,6 +48,8 @@ def choose_cell(
     for axis in gates:
         settings.update(axis.assignment(axis.distribution.quantile(share(axis))))
     live = _live(settings, base)
+    if isinstance(base, OwnConfig):  # what its function does with them, nobody knows
+        live |= {name for axis in axes for name in axis.settings if name not in ARM_SETTINGS}
     for axis in axes:
         if axis not in gates and live & set(axis.settings):
             settings.update(axis.assignment(axis.distribution.quantile(share(axis))))

@@ -18,6 +18,7 @@ from groupnorm_bench.datasets.tensors import Dataset, Split
 from groupnorm_bench.errors import CheckpointError
 from groupnorm_bench.runs import RunResult
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.settings.own_config import OwnConfig
 from groupnorm_bench.tracking.login import resolve_mode
 from groupnorm_bench.tracking.options import Mode, TrackingOptions
 from groupnorm_bench.training.hooks import Hooks
@@ -40,7 +41,9 @@ def run_shared_trial(
     A checkpoint that cannot be continued is set aside and the run starts again: nobody is there
     to be asked.
     """
-    dataset = shared_dataset(config.dataset, data_dir, shared_dir)
+    dataset = None
+    if not isinstance(config, OwnConfig):
+        dataset = shared_dataset(config.dataset, data_dir, shared_dir)
     mode = _mode(tracking.mode, hooks.say)
     arguments: dict[str, Any] = {
         "runs_dir": runs_dir,

@@ -191,6 +191,7 @@ class _Messages:
     def hooks(self) -> Hooks:
         return Hooks(
             say=self.say,
+            on_start=self.on_start,
             on_step=self.on_step,
             on_epoch=self.on_epoch,
             should_stop=lambda: self._link.stopping,
@@ -200,6 +201,9 @@ class _Messages:
     def say(self, text: str) -> None:
         self._link.say(Said(self._run, self._setup.slot, text))
 
+    def on_start(self, total_steps: int) -> None:
+        self.stepped = True
+
     def on_step(self, step: int, loss: float, accuracy: float) -> None:
         self.stepped = True
         now = time.monotonic()
@@ -208,8 +212,8 @@ class _Messages:
             self._link.say(Progress(self._run, self._setup.slot, step, accuracy))
 
     def on_epoch(self, row: EpochRow) -> None:
-        accuracy = row["val/accuracy"]
-        self._link.say(Progress(self._run, self._setup.slot, int(row["step"]), accuracy, row))
+        step, accuracy = int(row.get("step", row["epoch"])), row.get("val/accuracy")
+        self._link.say(Progress(self._run, self._setup.slot, step, accuracy, row))
 
     def should_prune(self, row: EpochRow) -> bool:
         """Ask the parent, which knows how the other runs fare."""

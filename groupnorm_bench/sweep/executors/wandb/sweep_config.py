@@ -14,6 +14,7 @@ from typing import Any
 from groupnorm_bench.errors import SweepError
 from groupnorm_bench.settings.config import TrainConfig, without_new_defaults
 from groupnorm_bench.settings.fields import ARM_SETTINGS, EXCLUSIVE, SETTINGS
+from groupnorm_bench.settings.own_config import OwnConfig
 from groupnorm_bench.sweep.file.spec import SweepSpec
 
 VARIANT = "variant"
@@ -48,8 +49,8 @@ def compile_search(spec: SweepSpec, base: TrainConfig, run_cap: int | None) -> d
     swept = spec.settings | {replaced for replaced, name in EXCLUSIVE if name in spec.settings}
     constants = {
         name: {"value": value}
-        for name, value in without_new_defaults(base.to_dict()).items()
-        if name not in swept and SETTINGS[name].in_cell and _is_sent(name, base, swept)
+        for name, value in _constants(base).items()
+        if name not in swept and _is_sent(name, base, swept)
     }
     config["parameters"] = constants | given["parameters"]
     if run_cap is not None:
@@ -57,12 +58,22 @@ def compile_search(spec: SweepSpec, base: TrainConfig, run_cap: int | None) -> d
     return config
 
 
+def _constants(base: TrainConfig) -> dict[str, Any]:
+    """Return what of a search's base could make a cell."""
+    told = base.to_dict()
+    told = told if isinstance(base, OwnConfig) else without_new_defaults(told)
+    return {n: v for n, v in told.items() if n not in SETTINGS or SETTINGS[n].in_cell}
+
+
 def _is_sent(name: str, base: TrainConfig, swept: Collection[str]) -> bool:
     """Return whether a setting that the file does not name matters to some run of its search."""
-    if getattr(base, name) is None:
+    value = base.value(name)
+    if value is None:
         return False
+    if isinstance(base, OwnConfig) and name not in ARM_SETTINGS:
+        return True
     if SETTINGS[name].gate in swept:  # some runs read it, and W&B shows it for all of them
-        return getattr(base, name) != getattr(TrainConfig(), name)
+        return value != getattr(TrainConfig(), name)
     return name not in base.inert
 
 
@@ -98,7 +109,7 @@ def live_settings(run: TrainConfig) -> dict[str, Any]:
     What is not set is left out: W&B has no place for a missing value.
     """
     recorded = {name: getattr(run, name) for name, spec in SETTINGS.items() if not spec.in_cell}
-    settings = without_new_defaults(run.cell_settings | recorded)
+    settings = run.hashed_settings | recorded
     return {name: value for name, value in settings.items() if value is not None}
 
 
