@@ -1,4 +1,5 @@
-"""Results that exist: a table of another program, as CSV, TSV, JSON lines or Parquet.
+"""Results that exist: a table of another program, as CSV, TSV, JSON lines or Parquet, or its runs
+on W&B, by config and summary.
 
 Which columns are the arm, the seed, the metric and the settings is told, or guessed where their
 names are plain; the guess is shown.
@@ -13,13 +14,14 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from groupnorm_bench.compare.rows import RunRow, RunTable
+from groupnorm_bench.compare.where import Lookup, parse_where
 from groupnorm_bench.errors import CompareError, nearest
 from groupnorm_bench.files import read_bounded
 from groupnorm_bench.metrics import PERCENT, metric_spec
-from groupnorm_bench.runs import RunResult
+from groupnorm_bench.runs import RunResult, Status
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.wording import printable
 
@@ -101,12 +103,25 @@ class ForeignRow(RunRow):
         return own.get(name, self.result.summary.get(name))
 
 
-def read_results(path: Path, columns: Columns | None = None) -> RunTable:
+class Line(NamedTuple):
+    """A run as another program told it."""
+
+    place: str
+    """For messages: a file and line, or a run of W&B's by name."""
+    values: Mapping[str, Any]
+    leave_out: str = "remove the row"
+    """How the run is left out, for messages."""
+    status: Status = "finished"
+    url: str | None = None
+
+
+def read_results(path: Path, columns: Columns | None = None, where: str | None = None) -> RunTable:
     """Read a table of results.
 
     Args:
         path: CSV, TSV, JSON lines or Parquet, by its suffix; a head of names, then a row a run.
         columns: which column is what; see `Columns`.
+        where: a filter by any column, applied before a row is looked at.
 
     Returns:
         the runs, with a line on what was guessed among its `problems`, and its `metric`. A metric
@@ -116,12 +131,34 @@ def read_results(path: Path, columns: Columns | None = None) -> RunTable:
         CompareError: the file cannot be read; a column is not there, or not told by its name; a
             value is missing, of another kind, or a run is there twice. With the row.
     """
-    columns = columns or Columns()
-    rows = _rows_of(path)
-    names = list(dict.fromkeys(name for _, row in rows for name in row))
-    if not rows:
+    lines = [Line(f"{path}:{number}", row) for number, row in _rows_of(path)]
+    if not lines:
         raise CompareError(f"{path} holds no rows; write a head of names, then a row a run")
+    return table_of_lines(str(path), lines, columns, where)
+
+
+def table_of_lines(
+    path: str, lines: Sequence[Line], columns: Columns | None = None, where: str | None = None
+) -> RunTable:
+    """Return runs that another program told of, as `read_results` does.
+
+    Args:
+        path: where they were, for messages.
+        lines: at least one.
+        columns: which name is what.
+        where: a filter by any name of the lines.
+
+    Raises:
+        CompareError: see `read_results`.
+    """
+    columns = columns or Columns()
+    names = list(dict.fromkeys(name for line in lines for name in line.values))
     arm = columns.arm or (_guess(path, names, _ARMS, "arm"),)
+    if where is not None:
+        lines = _filtered(lines, names, arm, where)
+    rows = [line.values for line in lines if line.status == "finished"]
+    if not rows:
+        raise CompareError(f"{path} has no finished run; there is nothing to compare")
     seed = columns.seed or _guess(path, names, _SEEDS, "seed")
     metric = columns.metric or _guess_metric(path, names, rows, (*arm, seed))
     setting = columns.setting
@@ -130,27 +167,33 @@ def read_results(path: Path, columns: Columns | None = None) -> RunTable:
     for name in (*arm, seed, metric, *setting):
         if name not in names:
             raise CompareError(f"{path} has no column {name!r}{nearest(name, names)}")
-    numeric = {name for name in setting if all(_is_number(row.get(name)) for _, row in rows)}
+    numeric = {name for name in setting if all(_is_number(row.get(name)) for row in rows)}
     found: list[RunRow] = []
+    problems: list[str] = []
     arms: dict[str, int] = {}
-    for where, row in rows:
-        place = f"{path}:{where}"
-        parts = [_text(place, row, name) for name in arm]
-        told = parts[0] if len(arm) == 1 else ", ".join(map("=".join, zip(arm, parts, strict=True)))
-        score = _score(place, row, metric)
+    for line in lines:
+        missing = [name for name in (*arm, seed, *setting) if _is_missing(line, name)]
+        if missing and line.status != "finished":
+            problems.append(f"{line.place}: {line.status}, and has no {missing[0]}; skipped")
+            continue
+        told = _arm_of(line, arm)
+        status, summary = _outcome(line, metric)
         found.append(
             ForeignRow(
                 result=RunResult(
                     config=_NO_CONFIG,
-                    status="diverged" if math.isnan(score) else "finished",
-                    summary={} if math.isnan(score) else {metric: score},
+                    status=status,
+                    summary=summary,
+                    wandb={} if line.url is None else {"url": line.url},
                 ),
-                source=place,
+                source=line.place,
                 armed=arm,
                 told_arm=told,
-                told_seed=_seed(place, row, seed),
+                told_seed=_seed(line, seed),
                 told_setting={
-                    name: float(row[name]) if name in numeric else _text(place, row, name)
+                    name: float(line.values[name])
+                    if name in numeric and _is_number(line.values[name])
+                    else _text(line, name)
                     for name in setting
                 },
                 position=arms.setdefault(told, len(arms)),
@@ -159,9 +202,42 @@ def read_results(path: Path, columns: Columns | None = None) -> RunTable:
     rest = [name for name in names if name not in (*arm, seed, metric, *setting)]
     return RunTable(
         rows=tuple(_as_fractions(found, metric)),
-        problems=(_told(path, columns, arm, seed, metric, setting, rest),),
+        problems=(*problems, _told(path, columns, arm, seed, metric, setting, rest)),
         metric=metric,
     )
+
+
+def _filtered(
+    lines: Sequence[Line], names: Sequence[str], arm: Sequence[str], where: str
+) -> list[Line]:
+    """Return the lines that a filter holds for; text that is a number counts as one."""
+    keeps = parse_where(where, {*names, "arm"})
+
+    def reader(line: Line) -> Lookup:
+        def told(name: str) -> Any:
+            if name == "arm" and "arm" not in names:
+                return _arm_of(line, arm)
+            value = line.values.get(name)
+            return float(value) if value is not None and _is_number(value) else value
+
+        return told
+
+    kept = [line for line in lines if keeps(reader(line))]
+    if not kept:
+        raise CompareError(f"where={where!r} leaves no run of {len(lines)}; loosen it")
+    return kept
+
+
+def _arm_of(line: Line, arm: Sequence[str]) -> str:
+    parts = [_text(line, name) for name in arm]
+    return parts[0] if len(arm) == 1 else ", ".join(map("=".join, zip(arm, parts, strict=True)))
+
+
+def _outcome(line: Line, metric: str) -> tuple[Status, dict[str, Any]]:
+    if line.status != "finished":
+        return line.status, {}
+    score = _score(line, metric)
+    return ("diverged", {}) if math.isnan(score) else ("finished", {metric: score})
 
 
 _NO_CONFIG = TrainConfig()
@@ -230,7 +306,7 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
         raise CompareError(f"{path} cannot be read as Parquet: {why}") from error
 
 
-def _guess(path: Path, names: Sequence[str], known: Iterable[str], what: str) -> str:
+def _guess(path: str, names: Sequence[str], known: Iterable[str], what: str) -> str:
     by_name = {name.lower(): name for name in reversed(names)}
     found = next((by_name[name] for name in known if name in by_name), None)
     if found is None:
@@ -239,9 +315,9 @@ def _guess(path: Path, names: Sequence[str], known: Iterable[str], what: str) ->
 
 
 def _guess_metric(
-    path: Path,
+    path: str,
     names: Sequence[str],
-    rows: Sequence[tuple[int, Mapping[str, Any]]],
+    rows: Sequence[Mapping[str, Any]],
     taken: Sequence[str],
 ) -> str:
     by_name = {name.lower(): name for name in reversed(names) if name not in taken}
@@ -249,7 +325,7 @@ def _guess_metric(
     if known is not None:
         return known
     rest = [n for n in names if n not in taken and n.lower() not in _SETTINGS]
-    numbers = [n for n in rest if all(_is_number(row.get(n)) for _, row in rows)]
+    numbers = [n for n in rest if all(_is_number(row.get(n)) for row in rows)]
     if len(numbers) != 1:
         raise CompareError(f"{path}: which column is the metric? --metric one of {_listed(names)}")
     return numbers[0]
@@ -261,7 +337,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _told(
-    path: Path,
+    path: str,
     columns: Columns,
     arm: tuple[str, ...],
     seed: str,
@@ -288,27 +364,34 @@ def _is_number(value: Any) -> bool:
     return True
 
 
-def _text(place: str, row: Mapping[str, Any], name: str) -> str:
-    value = row.get(name)
-    if value is None or value == "":
-        raise CompareError(f"{place} has no {name}; fill it in, or remove the row")
-    return printable(str(value), 80)
+def _is_missing(line: Line, name: str) -> bool:
+    return line.values.get(name) in (None, "")
 
 
-def _score(place: str, row: Mapping[str, Any], name: str) -> float:
-    value = row.get(name)
-    if value is None or value == "":
-        raise CompareError(f"{place} has no {name}; remove the row, or write nan for a lost run")
+def _text(line: Line, name: str) -> str:
+    if _is_missing(line, name):
+        raise CompareError(f"{line.place} has no {name}; fill it in, or {line.leave_out}")
+    return printable(str(line.values[name]), 80)
+
+
+def _score(line: Line, name: str) -> float:
+    if _is_missing(line, name):
+        raise CompareError(
+            f"{line.place} has no {name}; {line.leave_out}, or write nan for a lost run"
+        )
+    value = line.values[name]
     if not _is_number(value) or math.isinf(float(value)):
-        raise CompareError(f"{place} {name}={printable(repr(value), 60)} is not a number")
+        raise CompareError(f"{line.place} {name}={printable(repr(value), 60)} is not a number")
     return float(value)
 
 
-def _seed(place: str, row: Mapping[str, Any], name: str) -> int:
-    value = row.get(name)
+def _seed(line: Line, name: str) -> int:
+    value = line.values.get(name)
     number = float(value) if value is not None and _is_number(value) else math.nan
     if not (number.is_integer() and abs(number) < 2**53):
-        raise CompareError(f"{place} {name}={printable(repr(value), 60)} is not a whole number")
+        raise CompareError(
+            f"{line.place} {name}={printable(repr(value), 60)} is not a whole number"
+        )
     return int(number)
 
 

@@ -7,11 +7,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from groupnorm_bench.compare.foreign import SUFFIXES, Columns, read_results
+from groupnorm_bench.compare.foreign import SUFFIXES, Columns, Line, read_results, table_of_lines
 from groupnorm_bench.compare.packed import packed_rows
 from groupnorm_bench.compare.rows import RunRow, RunTable
 from groupnorm_bench.errors import CompareError, TrackingError, nearest
-from groupnorm_bench.runs import find_runs, is_pack
+from groupnorm_bench.runs import Status, find_runs, is_pack
 from groupnorm_bench.settings.fields import SETTINGS
 from groupnorm_bench.wording import printable
 
@@ -26,7 +26,7 @@ def load_runs(
 ) -> RunTable:
     """Read runs from folders (of runs, or of one run) and from W&B, merged into one table.
 
-    Or from one table that another program left: see `compare.foreign.read_results`.
+    Or from one table that another program left, or its W&B project: see `compare.foreign`.
 
     A folder reached twice counts once. Runs in every status are kept: see `RunTable.finished`.
     A notebook shows the table; `.to_pandas()` has a row for each run.
@@ -47,14 +47,15 @@ def load_runs(
     tables = [Path(source) for source in sources if Path(source).suffix.lower() in SUFFIXES]
     if tables and not any(path.is_dir() for path in tables):
         return _one_table(tables, sources, where, columns)
-    if columns.seed is not None or columns.setting is not None:
-        raise CompareError("--seed and --setting name columns of a table; runs have theirs")
     rows: dict[str, RunRow] = {}
     every: list[RunRow] = []
     problems: list[str] = []
     for source in sources:
         if not Path(source).exists() and _WANDB_PATH.fullmatch(str(source)):
-            found, bad = _wandb_rows(str(source))
+            found, bad, lines = _wandb_rows(str(source))
+            if lines and not found and len(sources) == 1:
+                return _checked(table_of_lines(str(source), lines, columns, where))
+            bad += [f"{line.place}: gnbench did not make it; skipped" for line in lines]
         else:
             found, bad = _rows_here(Path(source))
         problems += bad
@@ -64,6 +65,8 @@ def load_runs(
         for row in found:
             key = str(row.folder.path.resolve()) if row.folder else row.source
             rows.setdefault(key, row)
+    if columns.seed is not None or columns.setting is not None:
+        raise CompareError("--seed and --setting name columns of a table; runs have theirs")
     told = dict.fromkeys(printable(problem) for problem in problems)
     table = RunTable(rows=tuple(every or rows.values()), problems=tuple(told))
     if not table.rows:
@@ -112,21 +115,42 @@ def _one_table(
 ) -> RunTable:
     if len(sources) > 1:
         raise CompareError(f"{tables[0]} is a table of results; give it alone")
-    table = read_results(tables[0], columns)
-    if where is not None:
-        table = table.where(where)
+    return _checked(read_results(tables[0], columns, where))
+
+
+def _checked(table: RunTable) -> RunTable:
     refuse_duplicates(table.rows)
     return table
 
 
-def _wandb_rows(path: str) -> tuple[list[RunRow], list[str]]:
-    from groupnorm_bench.tracking.readback import read_wandb
+def _wandb_rows(path: str) -> tuple[list[RunRow], list[str], list[Line]]:
+    """Return our runs, a line for each that could not be read, and those of other programs."""
+    from groupnorm_bench.tracking.readback import read_project
 
     try:
-        results, problems = read_wandb(path)
+        results, problems, others = read_project(path)
     except TrackingError as error:
         raise TrackingError(f"{path} is no folder here; as a W&B path: {error}") from error
-    return [RunRow(result=r, source=str(r.wandb["url"])) for r in results], problems
+    rows = [RunRow(result=r, source=str(r.wandb["url"])) for r in results]
+    lines = [
+        Line(
+            place=f"run {printable(run.name, 60)} ({run.path})",
+            values={"name": run.name, "state": run.state} | dict(run.values),
+            leave_out=f"leave it out: --where 'name!=\"{printable(run.name, 60)}\"'",
+            status=_STATUSES.get(run.state, "failed"),
+            url=run.url,
+        )
+        for run in others
+    ]
+    return rows, problems, lines
+
+
+_STATUSES: dict[str, Status] = {
+    "finished": "finished",
+    "running": "interrupted",
+    "pending": "interrupted",
+}
+"""Of W&B's states; one of another name failed, as `crashed` and `killed` did."""
 
 
 def refuse_duplicates(rows: Sequence[RunRow]) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from groupnorm_bench.errors import ConfigError, TrackingError
 from groupnorm_bench.runs import RunResult, Status
 from groupnorm_bench.tracking.bounded import open_api
 from groupnorm_bench.tracking.login import require_login
-from groupnorm_bench.tracking.wire import from_wandb
+from groupnorm_bench.tracking.wire import from_wandb, is_ours
 
 if TYPE_CHECKING:
     import wandb
@@ -31,15 +33,43 @@ def split_path(path: str) -> tuple[str, str, str | None]:
     return parts[0], parts[1], parts[2] if len(parts) == 3 else None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OtherRun:
+    """A W&B run that gnbench did not make."""
+
+    name: str
+    path: str
+    """`ENTITY/PROJECT/ID`."""
+    url: str
+    state: str
+    values: Mapping[str, Any]
+    """Its config and its summary, flat: `model.norm`; what both have is the config's."""
+
+
 def read_wandb(path: str) -> tuple[list[RunResult], list[str]]:
-    """Read the runs of a W&B project or sweep, with their full history.
+    """Read the runs of a W&B project or sweep that gnbench made, with their full history.
+
+    Returns:
+        the runs, and a line for each that gnbench did not make; see `read_project`.
+
+    Raises:
+        TrackingError: see there.
+    """
+    results, problems, others = read_project(path)
+    skipped = [f"{run.path}: gnbench did not make it; skipped" for run in others]
+    return results, [*problems, *skipped]
+
+
+def read_project(path: str) -> tuple[list[RunResult], list[str], list[OtherRun]]:
+    """Read the runs of a W&B project or sweep.
 
     Args:
         path: `ENTITY/PROJECT` or `ENTITY/PROJECT/SWEEP`.
 
     Returns:
-        the runs, oldest first, and a line for each that gnbench did not make. `wandb` holds
-        id, entity, project, url and sweep_id of each.
+        the runs of gnbench, oldest first, with their full history, `wandb` holding id, entity,
+        project, url and sweep_id of each; a line for each of them that cannot be read; and the
+        runs that gnbench did not make.
 
     Raises:
         TrackingError: W&B refused, could not be reached, or has no such project or sweep.
@@ -48,16 +78,38 @@ def read_wandb(path: str) -> tuple[list[RunResult], list[str]]:
     require_login()
     results: list[RunResult] = []
     problems: list[str] = []
+    others: list[OtherRun] = []
     with open_api() as api:
         if sweep is not None:
             api.sweep(f"{entity}/{project}/{sweep}")  # raises where there is none
         filters = {"sweep": sweep} if sweep else {}
         for run in api.runs(f"{entity}/{project}", filters=filters, lazy=False):
+            at = f"{entity}/{project}/{run.id}"
+            if not is_ours(run.config):
+                others.append(_other(run, at))
+                continue
             try:
                 results.append(to_result(run))
             except ConfigError as error:
-                problems.append(f"{entity}/{project}/{run.id}: {error}; skipped")
-    return results, problems
+                problems.append(f"{at}: {error}; skipped")
+    return results, problems, others
+
+
+def _other(run: wandb.apis.public.Run, at: str) -> OtherRun:
+    summary = dict(_flat({k: v for k, v in dict(run.summary).items() if not k.startswith("_")}))
+    config = dict(_flat({k: v for k, v in run.config.items() if not k.startswith("_")}))
+    return OtherRun(
+        name=run.name or run.id, path=at, url=run.url, state=run.state, values=summary | config
+    )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the numbers and words in a nest of mappings, by dotted names."""
+    for key, value in values.items():
+        if hasattr(value, "items"):  # a part of a summary is no Mapping to Python
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, str | int | float):
+            yield f"{prefix}{key}", value
 
 
 def to_result(run: wandb.apis.public.Run) -> RunResult:

@@ -37,6 +37,11 @@ def to_wandb(config: TrainConfig, suite: str) -> dict[str, Any]:
     return settings | names
 
 
+def is_ours(config: dict[str, Any]) -> bool:
+    """Return whether gnbench wrote a W&B config: others may call a setting `norm`, too."""
+    return {"norm", "arm", "cell"} <= config.keys()
+
+
 def from_wandb(config: dict[str, Any]) -> TrainConfig:
     """Return the settings in a W&B config: the inverse of `to_wandb`.
 
