@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +11,8 @@ import typer
 
 from groupnorm_bench.cli import completing
 from groupnorm_bench.cli.app import app
-from groupnorm_bench.errors import SweepError
-from groupnorm_bench.sweep.file.shipped import find_sweep, shipped_sweeps
+from groupnorm_bench.errors import SweepError, nearest
+from groupnorm_bench.sweep.file.shipped import shipped_sweeps
 from groupnorm_bench.wording import printable
 
 
@@ -32,21 +33,28 @@ def init_command(
 ) -> None:
     """Write a copy of one of our sweep files, with its comments, to be edited; never over a file
     that is there."""
-    copy = Path(f"{name}.yaml") if file is None else file
-    if copy.exists():
-        raise SweepError(f"{copy} is there already; name another file: gnbench init {name} FILE")
-    source = find_sweep(name)
+    sweeps = shipped_sweeps()
+    if name not in sweeps:
+        raise SweepError(
+            f"name={printable(name, limit=60)!r} is no sweep of ours{nearest(name, sweeps)}"
+        )
+    source, copy = sweeps[name], Path(f"{name}.yaml") if file is None else file
     pairs = [(source, copy)]
     question = source.with_name(f"{source.stem}.question.yaml")
     if question.exists():
         pairs.append((question, copy.with_name(f"{copy.stem}.question.yaml")))
+    for _, target in pairs:
+        if os.path.lexists(target):
+            raise SweepError(
+                f"{target} is there already; name another file: gnbench init {name} FILE"
+            )
+    shown = printable(str(copy))
     try:
         for original, target in pairs:
             text = original.read_text(encoding="utf-8")
-            typed = text.replace(f"sweeps/{source.name}", str(target))
+            typed = text.replace(f"sweeps/{source.name}", printable(str(target)))
             with target.open("x", encoding="utf-8") as written:
                 written.write(typed)
     except OSError as error:
         raise SweepError(f"{copy} cannot be written: {error.strerror}; name another") from error
-    shown = printable(str(copy))
     typer.echo(f"{shown}\nnext: gnbench sweep {shlex.quote(shown)} --dry-run")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ def test_save_writes_a_file_that_is_the_same_sweep(capsys):
         ("sweep --norm none,batch --seeds 0", "error: seeds=0 is too small"),
         ("sweep norm --save s.yaml", "error: --save writes the sweep of typed lists"),
         ("train --norm none,batch", "error: norm='none,batch' is unknown"),
-        ("init nrom", "error: nrom is no file here, and no sweep of that name comes with gnbench"),
+        ("init nrom", "error: name='nrom' is no sweep of ours; did you mean 'norm'?"),
         ("show none", "error: runs/none holds no run"),
         ("status --runs --json", "error: --runs lists runs once"),
     ],
@@ -79,6 +80,16 @@ def test_init_writes_an_editable_copy(name, capsys):
     assert f"sweeps/{name}.yaml" not in text
     assert run(["init", name, "mine.yaml"]) == 2
     assert Path("mine.yaml").read_text() == text
+
+
+def test_init_copies_ours_whatever_lies_here_and_both_its_files_or_none(capsys):
+    os.mkfifo("norm")
+    assert run(["init", "norm", "a\udcff.yaml"]) == 0
+    Path("smoke").touch()
+    Path("quick.question.yaml").symlink_to("nowhere")
+    assert run(["init", "quick"]) == 2
+    assert "quick.question.yaml is there already" in capsys.readouterr().err
+    assert not Path("quick.yaml").exists()
 
 
 def test_show_finds_a_run_by_folder_name_and_beginning(capsys):

@@ -1,6 +1,6 @@
 """The crash campaign: a fault at each call that changes the runs folder, then the command again.
 
-    python -m tests.reliability.campaign train|sweep|sync [--all] [--only SCENE:KILL@17]
+    python -m tests.reliability.campaign train|sweep|sync [--all | --rounds 2 | --only NAME]
 
 A scene is a runs folder as a command may find it, and the command. It is run once in peace, which
 tells how many calls there are and what should come out; then once for each fault at each call.
@@ -34,6 +34,8 @@ from tests.reliability.faults import DEATHS, ERRORS, Fault
 from tests.reliability.zygote import HUNG, Done, Zygote
 from tests.support.wandb_server import API_KEY, WandbServer
 
+SECONDS = 240
+"""By the clock, after which a command hangs: a sync may take a minute where others work, too."""
 TIMES = ("perf/", "train_seconds", "images_per_second", "peak_memory_mb", "seconds")
 SETTLED = ("finished", "diverged", "pruned")
 SETTINGS = ("--dataset", "mnist-5k", "--train-limit", "64", "--batch_size", "32", "--epochs", "2")
@@ -195,14 +197,24 @@ class Reference:
     checkpoints: Counter[str]
 
     def faults(self) -> list[Fault]:
-        """Return every fault at every call; a write can be torn, the others cannot."""
-        found = []
+        """Return every fault at every call, in rounds: each has one at every call that has so many.
+
+        The first has a death at each call, the second an error, the third a death again. A write
+        can be torn, the others cannot.
+        """
+        chance = random.Random(self.scene.name)
+        rounds: dict[int, list[Fault]] = {}
         for call in self.calls:
-            deaths = [kind for kind in DEATHS if kind != "TORN" or call.name == "write"]
-            found += [Fault(kind, call.number) for kind in deaths]
-            for kind, stays in itertools.product(ERRORS, (False, True)):
-                found.append(Fault(kind, call.number, stays))
-        return found
+            deaths = [Fault(k, call.number) for k in DEATHS if k != "TORN" or call.name == "write"]
+            kinds = itertools.product(ERRORS, (False, True))
+            errors = [Fault(kind, call.number, stays) for kind, stays in kinds]
+            for drawn in (deaths, errors):
+                chance.shuffle(drawn)
+            pairs = itertools.zip_longest(deaths, errors)
+            alternating = (fault for pair in pairs for fault in pair if fault)
+            for number, fault in enumerate(alternating):
+                rounds.setdefault(number, []).append(fault)
+        return [fault for number in sorted(rounds) for fault in rounds[number]]
 
 
 def prepare(scene: Scene, zygote: Zygote, folder: Path) -> Reference:
@@ -218,17 +230,22 @@ def prepare(scene: Scene, zygote: Zygote, folder: Path) -> Reference:
         fault = None
         if scene.cut and number == len(scene.before) - 1:
             fault = _cut(scene, command, zygote, place)
-        done = zygote.run(command, cwd=place.path, env=place.environment(fault))
+        done = _run(zygote, command, place, fault)
         assert done.code == (-9 if fault else 0), done.err
     template = folder / f"{scene.name}.template"
     shutil.copytree(place.path, template, symlinks=True)
     with served(scene, place):
-        done = zygote.run(scene.command, cwd=place.path, env=place.environment())
+        done = _run(zygote, scene.command, place)
         assert done.code == 0, done.err
         assert not (lacking := lacking_on_server(place)), lacking
     counted = faults.calls(place.path)
     assert [call.number for call in counted] == list(range(1, len(counted) + 1))
     return Reference(scene, template, counted, essence(place), place.tree(), place.checkpoints())
+
+
+def _run(zygote: Zygote, command: Sequence[str], place: Place, fault: Fault | None = None) -> Done:
+    env = place.environment(fault)
+    return zygote.run(command, cwd=place.path, env=env, seconds=SECONDS)
 
 
 @contextlib.contextmanager
@@ -278,7 +295,7 @@ def _cut(scene: Scene, command: Sequence[str], zygote: Zygote, place: Place) -> 
     """Return the fault that leaves the folder as `scene` has it, found on a copy of it."""
     trial = Place(place.path.with_suffix(".trial"))
     shutil.copytree(place.path, trial.path, symlinks=True)
-    zygote.run(command, cwd=trial.path, env=trial.environment())
+    _run(zygote, command, trial)
     found = [call.number for call in faults.calls(trial.path) if scene.cut in str(call.path)]
     shutil.rmtree(trial.path)
     opened = [n for n in found if n - 1 not in found]  # a file's open, write, fsync in a row
@@ -315,12 +332,12 @@ def play(reference: Reference, fault: Fault, zygote: Zygote, folder: Path) -> Ca
     shutil.copytree(reference.template, folder, symlinks=True)
     before = place.settled()
     with served(scene, place):
-        done = zygote.run(scene.command, cwd=folder, env=place.environment(fault))
+        done = _run(zygote, scene.command, place, fault)
         if not wait_for_processes(done.session):
             case.left.append("processes outlive the command")
         _judge_fault(case, reference, place, done, before)
         kept, epochs = place.settled(), place.epochs()
-        done = zygote.run(scene.command, cwd=folder, env=place.environment())
+        done = _run(zygote, scene.command, place)
         _judge_repeat(case, reference, place, done, kept, epochs)
         case.lost += lacking_on_server(place)
         case.twice += double_on_server(place)
@@ -425,14 +442,19 @@ def wait_for_processes(session: int, seconds: float = 15) -> bool:
 
 
 def chosen(
-    references: Sequence[Reference], sample: int | None, only: str | None, seed: int = 0
+    references: Sequence[Reference],
+    sample: int | None = None,
+    only: str | None = None,
+    rounds: int | None = None,
 ) -> list[tuple[Reference, Fault]]:
-    """Return the cases to play: all, `sample` of them drawn with `seed`, or the one named."""
+    """Return the cases to play: all, some rounds of them, `sample` of them, or the one named."""
+    if rounds is not None:
+        return [(r, f) for r in references for f in r.faults()[: rounds * len(r.calls)]]
     cases = [(reference, fault) for reference in references for fault in reference.faults()]
     if only is not None:
         return [(r, f) for r, f in cases if f"{r.scene.name}:{f}" == only]
     if sample is not None and sample < len(cases):
-        return random.Random(seed).sample(cases, sample)
+        return random.Random(0).sample(cases, sample)
     return cases
 
 
@@ -441,6 +463,7 @@ def run_campaign(
     *,
     sample: int | None = None,
     only: str | None = None,
+    rounds: int | None = None,
     jobs: int = 2,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[list[Case], list[Reference]]:
@@ -451,7 +474,7 @@ def run_campaign(
         references = [prepare(scene, zygotes[0], folder) for scene in SCENES[what]]
         for reference in references:
             say(f"{what} {reference.scene.name}: {len(reference.calls)} calls")
-        cases = chosen(references, sample, only)
+        cases = chosen(references, sample, only, rounds)
         done = list(_play_all(cases, zygotes, folder, say))
     return done, references
 
@@ -511,8 +534,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=sorted(SCENES))
     parser.add_argument("--all", action="store_true", help="every fault at every call")
+    parser.add_argument("--rounds", type=int, help="so many faults at every call")
     parser.add_argument("--sample", type=int, default=30, help="faults drawn (default 30)")
-    parser.add_argument("--only", help="one case, as a line of the output names it")
+    parser.add_argument("--only", help="one case, as `fresh:KILL@17`")
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     started = time.monotonic()
@@ -520,6 +544,7 @@ def main() -> None:
         options.what,
         sample=None if options.all else options.sample,
         only=options.only,
+        rounds=options.rounds,
         jobs=options.jobs,
         say=lambda line: print(line, flush=True),
     )
