@@ -15,6 +15,7 @@ import secrets
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from groupnorm_bench.errors import RunFolderError
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)-[a-z0-9_]{8}")
 """`.result.json-1a2b3c4d`; those of version 0.1.0, which had underscores too, are meant as well."""
+_READER_SECONDS = 5.0
+"""How long a pipe is waited on: `gnbench report --out PIPE & cat PIPE` starts both at once."""
 _NO_LINK = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 
 
@@ -109,13 +112,32 @@ def write_asked(path: Path, content: bytes, option: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_symlink() or (path.exists() and not path.is_file()):
-            path.write_bytes(content)
+            _write_in_place(path, content)
             return
     except OSError as error:
         raise RunFolderError(
             f"{option}={str(path)!r} cannot be written: {error.strerror}; choose another --{option}"
         ) from error
     write_atomic(path, content, option)
+
+
+def _write_in_place(path: Path, content: bytes) -> None:
+    """Write into what a path leads to; a pipe that nobody reads for five seconds is an error."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC
+    deadline = time.monotonic() + _READER_SECONDS
+    while True:
+        try:
+            handle = os.open(path, flags, 0o666)
+            break
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            if time.monotonic() > deadline:
+                raise OSError(errno.ENXIO, "nobody reads from this pipe") from error
+        time.sleep(0.02)
+    os.set_blocking(handle, True)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
 
 
 class _SweptAwayError(Exception):

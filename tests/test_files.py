@@ -36,6 +36,20 @@ def make_device(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
+def test_a_pipe_that_is_named_is_written_to_its_reader_and_awaits_none_for_ever(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(RunFolderError, match="nobody reads from this pipe; choose another --out"):
+        write_asked(pipe, b"x", "out")
+    with (
+        (tmp_path / "copy").open("wb") as copy,
+        subprocess.Popen(["cat", str(pipe)], stdout=copy) as reader,
+    ):
+        write_asked(pipe, b"line\n" * 50_000, "out")
+        assert reader.wait(60) == 0
+    assert (tmp_path / "copy").read_bytes() == b"line\n" * 50_000
+
+
 @pytest.mark.parametrize("make", [make_pipe, make_socket, make_device, Path.mkdir])
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR | os.O_CREAT])
 def test_what_is_no_file_is_refused_at_once(tmp_path, monkeypatch, make, flags):
