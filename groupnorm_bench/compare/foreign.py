@@ -103,7 +103,7 @@ class ForeignRow(RunRow):
         return own.get(name, self.result.summary.get(name))
 
 
-class Line(NamedTuple):
+class ToldRun(NamedTuple):
     """A run as another program told it."""
 
     place: str
@@ -131,14 +131,14 @@ def read_results(path: Path, columns: Columns | None = None, where: str | None =
         CompareError: the file cannot be read; a column is not there, or not told by its name; a
             value is missing, of another kind, or a run is there twice. With the row.
     """
-    lines = [Line(f"{path}:{number}", row) for number, row in _rows_of(path)]
+    lines = [ToldRun(f"{path}:{number}", row) for number, row in _rows_of(path)]
     if not lines:
         raise CompareError(f"{path} holds no rows; write a head of names, then a row a run")
     return table_of_lines(str(path), lines, columns, where)
 
 
 def table_of_lines(
-    path: str, lines: Sequence[Line], columns: Columns | None = None, where: str | None = None
+    path: str, lines: Sequence[ToldRun], columns: Columns | None = None, where: str | None = None
 ) -> RunTable:
     """Return runs that another program told of, as `read_results` does.
 
@@ -208,12 +208,12 @@ def table_of_lines(
 
 
 def _filtered(
-    lines: Sequence[Line], names: Sequence[str], arm: Sequence[str], where: str
-) -> list[Line]:
+    lines: Sequence[ToldRun], names: Sequence[str], arm: Sequence[str], where: str
+) -> list[ToldRun]:
     """Return the lines that a filter holds for; text that is a number counts as one."""
     keeps = parse_where(where, {*names, "arm"})
 
-    def reader(line: Line) -> Lookup:
+    def reader(line: ToldRun) -> Lookup:
         def told(name: str) -> Any:
             if name == "arm" and "arm" not in names:
                 return _arm_of(line, arm)
@@ -228,12 +228,12 @@ def _filtered(
     return kept
 
 
-def _arm_of(line: Line, arm: Sequence[str]) -> str:
+def _arm_of(line: ToldRun, arm: Sequence[str]) -> str:
     parts = [_text(line, name) for name in arm]
     return parts[0] if len(arm) == 1 else ", ".join(map("=".join, zip(arm, parts, strict=True)))
 
 
-def _outcome(line: Line, metric: str) -> tuple[Status, dict[str, Any]]:
+def _outcome(line: ToldRun, metric: str) -> tuple[Status, dict[str, Any]]:
     if line.status != "finished":
         return line.status, {}
     score = _score(line, metric)
@@ -364,17 +364,17 @@ def _is_number(value: Any) -> bool:
     return True
 
 
-def _is_missing(line: Line, name: str) -> bool:
+def _is_missing(line: ToldRun, name: str) -> bool:
     return line.values.get(name) in (None, "")
 
 
-def _text(line: Line, name: str) -> str:
+def _text(line: ToldRun, name: str) -> str:
     if _is_missing(line, name):
         raise CompareError(f"{line.place} has no {name}; fill it in, or {line.leave_out}")
     return printable(str(line.values[name]), 80)
 
 
-def _score(line: Line, name: str) -> float:
+def _score(line: ToldRun, name: str) -> float:
     if _is_missing(line, name):
         raise CompareError(
             f"{line.place} has no {name}; {line.leave_out}, or write nan for a lost run"
@@ -385,7 +385,7 @@ def _score(line: Line, name: str) -> float:
     return float(value)
 
 
-def _seed(line: Line, name: str) -> int:
+def _seed(line: ToldRun, name: str) -> int:
     value = line.values.get(name)
     number = float(value) if value is not None and _is_number(value) else math.nan
     if not (number.is_integer() and abs(number) < 2**53):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from groupnorm_bench.compare.foreign import SUFFIXES, Columns, Line, read_results, table_of_lines
+from groupnorm_bench.compare.foreign import SUFFIXES, Columns, ToldRun, read_results, table_of_lines
 from groupnorm_bench.compare.packed import packed_rows
 from groupnorm_bench.compare.rows import RunRow, RunTable
 from groupnorm_bench.errors import CompareError, TrackingError, nearest
@@ -123,7 +123,7 @@ def _checked(table: RunTable) -> RunTable:
     return table
 
 
-def _wandb_rows(path: str) -> tuple[list[RunRow], list[str], list[Line]]:
+def _wandb_rows(path: str) -> tuple[list[RunRow], list[str], list[ToldRun]]:
     """Return our runs, a line for each that could not be read, and those of other programs."""
     from groupnorm_bench.tracking.readback import read_project
 
@@ -133,7 +133,7 @@ def _wandb_rows(path: str) -> tuple[list[RunRow], list[str], list[Line]]:
         raise TrackingError(f"{path} is no folder here; as a W&B path: {error}") from error
     rows = [RunRow(result=r, source=str(r.wandb["url"])) for r in results]
     lines = [
-        Line(
+        ToldRun(
             place=f"run {printable(run.name, 60)} ({run.path})",
             values={"name": run.name, "state": run.state} | dict(run.values),
             leave_out=f"leave it out: --where 'name!=\"{printable(run.name, 60)}\"'",
