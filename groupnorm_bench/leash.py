@@ -21,6 +21,7 @@ from typing import Self
 GRACE_SECONDS = 30.0
 """How long processes have to save their work, from SIGTERM to SIGKILL."""
 _ALL_IS_WELL = b"done"
+_APART = "--apart"
 
 
 class Leash:
@@ -29,10 +30,11 @@ class Leash:
     Args:
         folder: removed where this process is killed.
         processes: their ids.
+        apart: no child of ours, for whoever ends us may end our children as well.
     """
 
-    def __init__(self, folder: Path, processes: list[int]) -> None:
-        self._arguments = [str(folder), *map(str, processes)]
+    def __init__(self, folder: Path, processes: list[int], *, apart: bool = False) -> None:
+        self._arguments = [_APART] * apart + [str(folder), *map(str, processes)]
 
     def __enter__(self) -> Self:
         self._child = subprocess.Popen(
@@ -76,4 +78,9 @@ def main(folder: str, processes: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], list(map(int, sys.argv[2:])))
+    arguments = sys.argv[1:]
+    if arguments[0] == _APART:
+        del arguments[0]
+        if os.fork():
+            os._exit(0)
+    main(arguments[0], list(map(int, arguments[1:])))

@@ -17,7 +17,7 @@ from pathlib import Path
 from groupnorm_bench.leash import Leash
 command = [sys.executable, "-c", {child!r}]
 child = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-with Leash(Path(sys.argv[1]), [child.pid]):
+with Leash(Path(sys.argv[1]), [child.pid], apart={apart}):
     print(child.pid, flush=True)
     sys.stdin.read()
 """
@@ -25,13 +25,13 @@ SLEEPER = "import time; time.sleep(600)"
 """Ends by SIGTERM."""
 
 
-@pytest.fixture
-def parent(tmp_path: Path):
+@pytest.fixture(params=[False, True], ids=["a child", "apart"])
+def parent(request: pytest.FixtureRequest, tmp_path: Path):
     """A process with a leash on a child and on a folder; and the child's id."""
     scratch = tmp_path / "scratch"
     (scratch / "deep").mkdir(parents=True)
     process = subprocess.Popen(
-        [sys.executable, "-c", PARENT.format(child=SLEEPER), str(scratch)],
+        [sys.executable, "-c", PARENT.format(child=SLEEPER, apart=request.param), str(scratch)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

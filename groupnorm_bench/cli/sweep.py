@@ -73,6 +73,17 @@ TrialTimeout = Annotated[
     float | None,
     typer.Option("--trial-timeout", min=0.1, help="Seconds after which a run counts as hung."),
 ]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="The Ray cluster, or auto; else --executor ray starts one here.",
+    ),
+]
+ShipWandbKey = Annotated[
+    bool, typer.Option("--ship-wandb-key", help="Log the cluster's nodes in to W&B as you are.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Start a very large plan without asking.")]
 SweepProject = Annotated[
     str | None,
@@ -114,6 +125,8 @@ def sweep_command(
     retry_failed: RetryFailed = False,
     max_failures: MaxFailures = 5,
     trial_timeout: TrialTimeout = None,
+    ray_address: RayAddress = None,
+    ship_wandb_key: ShipWandbKey = False,
     until_decided: UntilDecided = False,
     max_seeds: MaxSeeds = None,
     wandb: WandbMode = "auto",
@@ -143,6 +156,8 @@ def sweep_command(
         retry_failed=retry_failed,
         max_failures=max_failures,
         trial_timeout=trial_timeout,
+        ray_address=ray_address,
+        ship_wandb_key=ship_wandb_key,
         wandb=cast("Mode", wandb),
         project=project,
         entity=entity,

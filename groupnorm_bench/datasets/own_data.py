@@ -48,6 +48,8 @@ _VERSION = 1
 """Of what the cache holds."""
 
 _known: dict[str, dict[str, Any]] = {}
+_adopted: dict[str, dict[str, Any]] = {}
+"""What another process knew of data whose files may not be here."""
 _held: dict[str, Arrays] = {}
 """What was read to be described, for who loads it next; one data set at most."""
 
@@ -81,6 +83,20 @@ def own_spec(name: str) -> DatasetSpec:
     )
 
 
+def facts_of(name: str) -> dict[str, Any]:
+    """Return all that is known of data, in plain values, for `adopt` in another process.
+
+    Raises:
+        DataError: see `resolve_own`.
+    """
+    return dict(_facts(name))
+
+
+def adopt(name: str, facts: dict[str, Any]) -> None:
+    """Take what is known of data from another process, which holds their files."""
+    _adopted[name] = facts
+
+
 def _load(name: str) -> Arrays:
     plain, bound = split_name(name)
     held = _held.pop(plain, None)
@@ -102,6 +118,8 @@ def _changed(plain: str, bound: str, found: str) -> DataError:
 
 def _facts(name: str) -> dict[str, Any]:
     """Return what the cache knows of the data, read anew if they changed or are new."""
+    if name in _adopted:
+        return _adopted[name]
     plain, bound = split_name(name)
     key = _key(plain, bound)
     facts = _known.get(key) or _recalled(key)

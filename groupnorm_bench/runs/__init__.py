@@ -1,7 +1,12 @@
 """A run on disk, the only source of truth: sweeps resume from it, `compare` reads it."""
 
 from groupnorm_bench.files import write_atomic
-from groupnorm_bench.runs.environment import describe_environment, device_name, source_commit
+from groupnorm_bench.runs.environment import (
+    SENT_COMMIT,
+    describe_environment,
+    device_name,
+    source_commit,
+)
 from groupnorm_bench.runs.facts import FactColumns
 from groupnorm_bench.runs.find import FoundRun, find_runs, list_folders
 from groupnorm_bench.runs.folder import RunFolder
@@ -16,6 +21,7 @@ from groupnorm_bench.runs.pack import (
 from groupnorm_bench.runs.result import SETTLED, TRIAL_CODE, RunResult, Status, finite
 
 __all__ = [
+    "SENT_COMMIT",
     "SETTLED",
     "TRIAL_CODE",
     "FactColumns",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from datetime import UTC, datetime
@@ -10,6 +11,9 @@ from typing import Any
 
 import groupnorm_bench
 
+SENT_COMMIT = "GNBENCH_COMMIT"
+"""Variable that tells of which commit code is that came to a node without its repository."""
+
 
 def describe_environment(device: str) -> dict[str, Any]:
     """Return versions, device, threads, host and command; `device` is torch's name of it."""
@@ -17,7 +21,8 @@ def describe_environment(device: str) -> dict[str, Any]:
 
     return {
         "version": groupnorm_bench.__version__,
-        "commit": source_commit(Path(groupnorm_bench.__file__).parent.parent),
+        "commit": os.environ.get(SENT_COMMIT)
+        or source_commit(Path(groupnorm_bench.__file__).parent.parent),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from groupnorm_bench.settings.fields import SETTINGS
 from groupnorm_bench.settings.layers import with_trial
 from groupnorm_bench.settings.own_config import TRIAL, OwnConfig
 from groupnorm_bench.sweep.executors import AUTO_EXECUTOR, EXECUTORS, EngineOptions
-from groupnorm_bench.sweep.executors.local.devices import slots_for
+from groupnorm_bench.sweep.executors.local.devices import MAX_WORKERS, slots_for
 from groupnorm_bench.sweep.executors.protocol import Ended, StopAsked
 from groupnorm_bench.sweep.file.override import override
 from groupnorm_bench.sweep.file.shipped import find_sweep
@@ -37,6 +38,7 @@ from groupnorm_bench.sweep.plan.pruner import metric_value
 from groupnorm_bench.sweep.plan.sources import Source, make_source
 from groupnorm_bench.sweep.plan.tuning import describe_tuning, tuned_plan, tuning_plan
 from groupnorm_bench.sweep.scheduler import Failed, Reused, ScheduleOutcome, Scheduler, SweepEvent
+from groupnorm_bench.tracking.login import login_variables
 from groupnorm_bench.tracking.options import DEFAULT_PROJECT, Mode, Say, TrackingOptions
 from groupnorm_bench.tracking.variables import obeyed
 from groupnorm_bench.training.ahead import compile_ahead
@@ -139,6 +141,8 @@ class SweepOptions:
     retry_failed: bool = False
     max_failures: int = 5
     trial_timeout: float | None = None
+    ray_address: str | None = None
+    ship_wandb_key: bool = False
     wandb: Mode = "auto"
     project: str | None = None
     entity: str | None = None
@@ -180,8 +184,12 @@ class Session:
             raise ConfigError(
                 f"executor={options.executor!r} is unknown{nearest(options.executor, names)}"
             )
+        self._address = _ray_address(options)
+        self._auto_slots = self._address is not None and options.workers == "auto"
         self._devices, self._slots = slots_for(
-            base.device, options.workers, options.workers_per_device
+            base.device if self._address is None else "cpu",
+            str(MAX_WORKERS) if self._auto_slots else options.workers,
+            options.workers_per_device,
         )
         typed = base.trial if isinstance(base, OwnConfig) else None
         spec = spec if isinstance(spec, SweepSpec) else read_spec(spec, typed)
@@ -356,7 +364,7 @@ class Session:
 
         spec = EXECUTORS[self._executor]
         tracking = dataclasses.replace(self._tracking, suite=plan.spec.name)
-        if not spec.needs_wandb:  # an agent's runs see to it themselves
+        if not spec.needs_wandb and self._address is None:  # there, runs see to it themselves
             compile_ahead(sample_todo(plan), self._say)
         if not spec.needs_wandb and tracking.mode != "disabled":
             self._shown = LocalSweep(plan, self._options.runs, tracking, self._say)
@@ -370,8 +378,14 @@ class Session:
             devices=self._devices,
             trial_timeout=self._options.trial_timeout,
             max_failures=self._options.max_failures,
+            device=plan.base.device,
+            per_device=self._options.workers_per_device,
+            auto_slots=self._auto_slots,
+            ray_address=self._address,
+            environment=login_variables() if self._options.ship_wandb_key else (),
         )
         self._engine = spec.open(plan, options, self._say)
+        self.slots = self._engine.slots
 
     def run(
         self,
@@ -487,7 +501,8 @@ def sweep(
         options: fields of `SweepOptions`: `seeds` and `run_cap` in place of the file's,
             `search_seed`, `executor` (a name in `EXECUTORS`, or `auto`), `workers`,
             `workers_per_device`, `threads` of each worker, `retry_failed`, `max_failures` in a
-            row that end it, `trial_timeout` in seconds, `data_dir`, `wandb` (a mode), `project`
+            row that end it, `trial_timeout` in seconds, `ray_address` of a cluster and
+            `ship_wandb_key` to its nodes, `data_dir`, `wandb` (a mode), `project`
             and `entity`; `until_decided` and `max_seeds` to add seeds until each contrast is
             decided.
 
@@ -577,6 +592,25 @@ def choose_executor(
     if name == AUTO_EXECUTOR:
         name = "wandb" if mode == "online" else "local"
     return name, dataclasses.replace(tracking, mode=mode)
+
+
+def _ray_address(options: SweepOptions) -> str | None:
+    """Return the Ray cluster that is meant, as Ray's own RAY_ADDRESS too; None for none.
+
+    Raises:
+        ConfigError: an option for a cluster was given, and none is used.
+    """
+    is_ray = options.executor == "ray"
+    address = options.ray_address or (os.environ.get("RAY_ADDRESS") if is_ray else None)
+    if options.ray_address is not None and not is_ray:
+        raise ConfigError(
+            f"ray_address={options.ray_address!r} does nothing without --executor ray"
+        )
+    if options.ship_wandb_key and address is None:
+        raise ConfigError(
+            "ship_wandb_key is for the nodes of a cluster; add --executor ray --ray-address ADDRESS"
+        )
+    return address
 
 
 def _with_last(result: RunResult, metric: Metric) -> RunResult:

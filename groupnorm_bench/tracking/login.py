@@ -52,6 +52,22 @@ def require_login() -> None:
         raise TrackingError(f"W&B: not online ({problem}); check the key and the network")
 
 
+def login_variables() -> tuple[tuple[str, str], ...]:
+    """Return the environment variables that log another machine in as we are here.
+
+    Raises:
+        TrackingError: there is no key.
+    """
+    import wandb
+    from wandb.sdk.lib.wbauth import read_netrc_auth
+
+    host = wandb.setup().settings.base_url
+    key = os.environ.get("WANDB_API_KEY") or read_netrc_auth(host=host)
+    if not key:
+        raise TrackingError("ship_wandb_key: no login found; type wandb login, or leave it out")
+    return (("WANDB_API_KEY", key), ("WANDB_BASE_URL", host))
+
+
 def resolve_mode(mode: Mode, say: Say, hint: Say | None = None) -> Mode:
     """Return the mode that can be had: `auto` is online where a login is found, else offline.
 

@@ -1,7 +1,8 @@
 """Trials that keep `run_trial`'s contract with run folders and train nothing.
 
-Workers import them by name. What a run does is chosen by its seed and by files in its runs
-folder, so that a test decides from outside and a second attempt may fare better.
+Workers import them by name. What a run does is chosen by its seed and by files in the folder that
+the test gives as that of the data, wherever the run's own folder is, so that a test decides from
+outside and a second attempt may fare better.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ def row(epoch: int, seed: int) -> dict[str, float]:
     return {"epoch": epoch, "step": epoch * 10, "val/accuracy": 0.5 + epoch / 10 + seed / 1000}
 
 
-def sleeper(config, *, runs_dir, hooks, step_seconds=0.002, **_):
+def sleeper(config, *, runs_dir, data_dir, hooks, step_seconds=0.002, **_):
     """Take EPOCHS epochs of ten short steps; resume after the epochs that the folder has."""
     folder = RunFolder.of(runs_dir, config)
     with folder.claim():
         found = folder.read()
         if found is not None and found.status in SETTLED:
             return found
-        with (runs_dir / "begun.log").open("a") as log:
+        with (data_dir / "begun.log").open("a") as log:
             log.write(f"{config.name} {os.getpid()}\n")
         result = found or RunResult(config=config, status="interrupted")
         folder.write(result.replace(status="interrupted"))
@@ -59,34 +60,34 @@ def slow_sleeper(config, **keywords):
     return sleeper(config, step_seconds=0.05, **keywords)
 
 
-def _first_time(runs_dir: Path, what: str) -> bool:
-    """Return whether `what` happens for the first time in this runs folder."""
+def _first_time(data_dir: Path, what: str) -> bool:
+    """Return whether `what` happens for the first time in this test."""
     try:
-        (runs_dir / f"{what}.happened").touch(exist_ok=False)
+        (data_dir / f"{what}.happened").touch(exist_ok=False)
     except FileExistsError:
         return False
     return True
 
 
-def troubled(config, *, runs_dir, **keywords):
+def troubled(config, *, data_dir, **keywords):
     """Seeds 1 to 5 have each their own trouble; even ones always, odd ones the first time only."""
-    if config.seed == 1 and _first_time(runs_dir, "kill"):
+    if config.seed == 1 and _first_time(data_dir, "kill"):
         os.kill(os.getpid(), signal.SIGKILL)
     if config.seed == 2:
         raise ValueError("no good\nat all")
-    if config.seed == 3 and _first_time(runs_dir, "raise"):
+    if config.seed == 3 and _first_time(data_dir, "raise"):
         raise RuntimeError("only once")
     if config.seed == 4:
         print("last words", file=sys.stderr, flush=True)
         os._exit(7)
-    if config.seed == 5 and _first_time(runs_dir, "memory"):
+    if config.seed == 5 and _first_time(data_dir, "memory"):
         resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
         return bytearray(2**32)
-    return sleeper(config, runs_dir=runs_dir, **keywords)
+    return sleeper(config, data_dir=data_dir, **keywords)
 
 
-def hanging(config, *, runs_dir, **keywords):
+def hanging(config, *, data_dir, **keywords):
     """Seed 1 hangs in C, deaf to any request, the first time."""
-    if config.seed == 1 and _first_time(runs_dir, "hang"):
+    if config.seed == 1 and _first_time(data_dir, "hang"):
         time.sleep(3600)
-    return sleeper(config, runs_dir=runs_dir, **keywords)
+    return sleeper(config, data_dir=data_dir, **keywords)

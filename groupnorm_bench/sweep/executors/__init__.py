@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 AUTO_EXECUTOR = "auto"
 """W&B's agents where W&B takes our key, else our own workers."""
 
+SHARED_TRIAL = "groupnorm_bench.sweep.executors.local.shared:run_shared_trial"
+"""A training of ours, on data that its engine shares out."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineOptions:
@@ -33,7 +36,17 @@ class EngineOptions:
     trial_timeout: float | None = None
     """Seconds after which a run is taken to hang."""
     max_failures: int = 5
-    trial: str = "groupnorm_bench.sweep.executors.local.shared:run_shared_trial"
+    device: str = "auto"
+    """The runs' `device` setting, for an engine that asks a cluster for GPUs."""
+    per_device: int = 1
+    """Runs on a GPU of a cluster at a time."""
+    auto_slots: bool = False
+    """Whether `slots` is only the most, and a cluster's size tells how many there are."""
+    ray_address: str | None = None
+    """Of a Ray cluster; a Ray of our own is started if None."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables that go to a cluster's nodes, a W&B key among them where that was asked for."""
+    trial: str = SHARED_TRIAL
     """`package.module:function` that trains a run; W&B's agents type `gnbench train` instead."""
 
 
@@ -70,4 +83,5 @@ EXECUTORS: dict[str, ExecutorSpec] = {
         home="wandb.executor:open_wandb",
         needs_wandb=True,
     ),
+    "ray": ExecutorSpec(help="a Ray cluster, or a Ray of our own", home="ray.executor:RayExecutor"),
 }

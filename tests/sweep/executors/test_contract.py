@@ -26,11 +26,16 @@ from groupnorm_bench.tracking.options import TrackingOptions
 from tests.support import FAILS_LATE
 from tests.support.sweeping import ListSource, begun, make_engine, seeds, sweep
 
-STAND_INS = [name for name, spec in EXECUTORS.items() if not spec.needs_wandb]
+SLOW = {"ray": pytest.mark.slow}
+"""Engines that take seconds to start."""
+ALL = [pytest.param(name, marks=SLOW.get(name, ())) for name in EXECUTORS]
+STAND_INS = [each for each in ALL if not EXECUTORS[each.values[0]].needs_wandb]
 
 
 @pytest.fixture(params=STAND_INS)
 def engine(request: pytest.FixtureRequest):
+    if request.param == "ray":
+        request.getfixturevalue("local_ray")
     return request.param
 
 
@@ -72,11 +77,13 @@ class Trained:
         return plan, outcome, ended
 
 
-@pytest.fixture(params=EXECUTORS)
+@pytest.fixture(params=ALL)
 def trained(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
     if EXECUTORS[request.param].needs_wandb:
         request.getfixturevalue("wandb_server")
         monkeypatch.delenv("WANDB_DIR")
+    if request.param == "ray":
+        request.getfixturevalue("local_ray")
     home = request.getfixturevalue("tmp_path")
     monkeypatch.chdir(home)
     return Trained(request.param, home)

@@ -88,14 +88,30 @@ class LocalExecutor:
     def submit(self, runs: RunStream, judge: Judge, should_stop: StopAsked) -> Iterator[Event]:
         """See `Executor.submit`."""
         # No processes on the leash: workers see their pipe close, and end by themselves.
-        with scratch_folder("gnbench-sweep-") as self._scratch, Leash(self._scratch, []):
-            try:
-                yield from self._work_off(runs, judge, should_stop)
-            finally:
-                self._close()
+        with (
+            scratch_folder("gnbench-sweep-") as scratch,
+            Leash(scratch, []),
+            self.at_work(scratch),
+        ):
+            yield from self.work_off(runs, judge, should_stop)
 
-    def _work_off(self, runs: RunStream, judge: Judge, should_stop: StopAsked) -> Iterator[Event]:
+    @contextlib.contextmanager
+    def at_work(self, scratch: Path) -> Iterator[None]:
+        """While entered, workers live on from one `work_off` to the next.
+
+        Args:
+            scratch: where workers share what they do not keep, and write their logs.
+        """
+        self._scratch = scratch
+        try:
+            yield
+        finally:
+            self._close()
+
+    def work_off(self, runs: RunStream, judge: Judge, should_stop: StopAsked) -> Iterator[Event]:
+        """Train runs as `submit` does, within `at_work`."""
         more = True
+        self._looked = time.monotonic()
         while True:
             if should_stop():
                 more = False

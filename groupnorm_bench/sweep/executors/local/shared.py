@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import functools
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import groupnorm_bench.training.loop  # noqa: F401  # torch, imported while the 
 from groupnorm_bench.datasets import dataset_spec
 from groupnorm_bench.datasets.load import load_dataset
 from groupnorm_bench.datasets.naming import is_own_data, short_name
+from groupnorm_bench.datasets.own_data import adopt, facts_of
 from groupnorm_bench.datasets.tensors import Dataset, Split
 from groupnorm_bench.errors import CheckpointError
 from groupnorm_bench.runs import RunResult
@@ -79,25 +81,41 @@ def shared_dataset(name: str, data_dir: Path, shared_dir: Path) -> Dataset:
     """
     import torch
 
-    stem = short_name(name) if is_own_data(name) else name
-    path = shared_dir / f"{stem}.pt"
-    lock = os.open(shared_dir / f"{stem}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    path = shared_dir / data_file(name)
+    lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
-            _export(load_dataset(name, data_dir), path)
+            unfinished = path.with_suffix(".part")
+            unfinished.write_bytes(pack_data(name, data_dir))
+            os.replace(unfinished, path)
     finally:
         os.close(lock)
     stored = torch.load(path, mmap=True, weights_only=True)
+    if is_own_data(name):
+        adopt(name, stored["facts"])
     parts = {part: Split(*stored[part]) for part in _PARTS}
     return Dataset(name=name, spec=dataset_spec(name), **parts)
 
 
-def _export(dataset: Dataset, path: Path) -> None:
+def data_file(name: str) -> str:
+    """Return what the file of a data set is called, under `shared_dir`."""
+    return f"{short_name(name) if is_own_data(name) else name}.pt"
+
+
+def pack_data(name: str, data_dir: Path) -> bytes:
+    """Return the content of that file; of one's own data, what is known of them as well.
+
+    Raises:
+        DataError: it cannot be had.
+    """
     import torch
 
+    dataset = load_dataset(name, data_dir)
     splits = {part: getattr(dataset, part) for part in _PARTS}
-    content = {part: (s.images, s.labels) for part, s in splits.items()}
-    unfinished = path.with_suffix(".part")
-    torch.save(content, unfinished)
-    os.replace(unfinished, path)
+    content: dict[str, Any] = {part: (s.images, s.labels) for part, s in splits.items()}
+    if is_own_data(name):
+        content["facts"] = facts_of(name)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
