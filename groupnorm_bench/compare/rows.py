@@ -241,6 +241,19 @@ class RunRow:
         """Return which test images were right, shape [test images], or None if not kept."""
         return self._hits
 
+    def misreads(self) -> npt.NDArray[np.int64] | None:
+        """Return what each misread test image was taken for, -1 for the others: [test images].
+
+        None where that was not kept.
+        """
+        hits = self.hits()
+        if hits is None or self.folder is None:
+            return None
+        try:
+            return self.folder.read_misreads(len(hits))
+        except RunFolderError:
+            return None  # a figure less
+
     @cached_property
     def _hits(self) -> npt.NDArray[np.bool_] | None:
         told = self.result.summary.get("test/num_images")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -122,6 +123,8 @@ class MissedImage:
     """By arm: runs that misread it."""
     share: float
     """Mean over arms of the share of their runs that misread it, so that no arm weighs more."""
+    read_as: dict[int, int]
+    """By class: runs that took it for that, most first; empty where no run kept it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,11 +143,12 @@ def most_missed(rows: Iterable[RunRow], limit: int = 24) -> MostMissed | None:
     Where runs of several data sets are given, the one with most runs is read.
     """
     counts: dict[str, dict[str, tuple[np.ndarray[Any, Any], int]]] = {}
+    rows = list(rows)
     for row in rows:
         hits = row.hits()
         if hits is None:
             continue
-        arms = counts.setdefault(f"{row.config.dataset}:{len(hits)}", {})
+        arms = counts.setdefault(_images_of(row), {})
         missed, runs = arms.get(row.arm, (np.zeros(len(hits), dtype=np.int64), 0))
         arms[row.arm] = (missed + ~hits, runs + 1)
     if not counts:
@@ -153,6 +157,7 @@ def most_missed(rows: Iterable[RunRow], limit: int = 24) -> MostMissed | None:
     arms = counts[key]
     share = np.mean([missed / runs for missed, runs in arms.values()], axis=0)
     order = np.argsort(-share, kind="stable")[:limit]
+    taken = _taken_for([row for row in rows if _images_of(row) == key], order)
     return MostMissed(
         dataset=key.rpartition(":")[0],
         runs={arm: runs for arm, (_, runs) in arms.items()},
@@ -161,8 +166,54 @@ def most_missed(rows: Iterable[RunRow], limit: int = 24) -> MostMissed | None:
                 index=int(i),
                 missed={arm: int(missed[i]) for arm, (missed, _) in arms.items()},
                 share=float(share[i]),
+                read_as=taken[int(i)],
             )
             for i in order
             if share[i] > 0
         ],
     )
+
+
+def _images_of(row: RunRow) -> str:
+    """Return what tells test sets apart: the data set, and how many images it has."""
+    hits = row.hits()
+    return "" if hits is None else f"{row.config.dataset}:{len(hits)}"
+
+
+def _taken_for(rows: Sequence[RunRow], images: Iterable[int]) -> dict[int, dict[int, int]]:
+    """Return for each image how many runs took it for which class, most first."""
+    counts: dict[int, Counter[int]] = {int(image): Counter() for image in images}
+    for row in rows:
+        misreads = row.misreads()
+        for image, count in counts.items() if misreads is not None else ():
+            if misreads is not None and misreads[image] >= 0:
+                count[int(misreads[image])] += 1
+    return {image: dict(count.most_common()) for image, count in counts.items()}
+
+
+def confusions(
+    rows: Iterable[RunRow], labels: Sequence[int], num_classes: int
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Return by arm how often each class was taken for which, as a mean over the arm's runs.
+
+    Args:
+        rows: runs of one data set.
+        labels: the true class of each test image.
+        num_classes: how many there are.
+
+    Returns:
+        shares of the images of a class, [true class, class it was taken for], each row's sum 1;
+        no arm of which no run kept it.
+    """
+    truth = np.asarray(labels, dtype=np.int64)
+    sizes = np.maximum(np.bincount(truth, minlength=num_classes), 1)
+    found: dict[str, list[np.ndarray[Any, Any]]] = {}
+    for row in rows:
+        misreads = row.misreads()
+        if misreads is None or len(misreads) != len(truth) or misreads.max() >= num_classes:
+            continue
+        taken = np.where(misreads < 0, truth, misreads)
+        flat = np.bincount(truth * num_classes + taken, minlength=num_classes**2)
+        matrix = flat.reshape(num_classes, num_classes) / sizes[:, None]
+        found.setdefault(row.arm, []).append(matrix)
+    return {arm: np.mean(matrices, axis=0) for arm, matrices in found.items()}

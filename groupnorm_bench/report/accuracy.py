@@ -32,6 +32,8 @@ from groupnorm_bench.settings.config import AUTO_GROUPS
 MAX_ROWS_OF_ONE_FOREST = 32
 BESIDE = 0.12
 """Norms with the same number of groups stand this share of a place apart."""
+MOST_NAMES = 40
+"""Marks that can be named and still be read."""
 MAX_LINEAR_SPREAD = 10
 """Times that lie further apart than this factor are drawn on a logarithmic axis."""
 TWO_DOUBLINGS = 4
@@ -234,9 +236,9 @@ def by_groups(rows: Sequence[RunRow], metric: str) -> Figure:
         key="groups",
         title="Accuracy against number of groups",
         caption=(
-            "GroupNorm with one group is LayerNorm, with a group per channel InstanceNorm (its "
-            "learned scale aside), so both stand at the ends; dashed lines are the arms without "
-            f"groups.{_reach_of_groups(rows)} Mean over seeds with its 95% interval."
+            "GroupNorm with one group is LayerNorm (LN), with a group per channel InstanceNorm "
+            "(IN, its learned scale aside), so both stand at the ends; dashed lines are the arms "
+            f"without groups.{_reach_of_groups(rows)} Mean over seeds with its 95% interval."
         ),
     )
     grouped = [row for row in rows if _counts_groups(row)]
@@ -251,9 +253,7 @@ def by_groups(rows: Sequence[RunRow], metric: str) -> Figure:
     views, table = [], []
     for piece in shown:
         series = _group_series(piece, metric, places)
-        axis = ChartAxis(
-            title="number of groups (LN, IN: Layer- and InstanceNorm)", ticks=_group_ticks(places)
-        )
+        axis = ChartAxis(title="number of groups", ticks=_group_ticks(places))
         panel = Panel(x=axis, y=metric_axis(metric), series=series)
         views.append(FigureView(label=piece.label, panels=[panel]))
         for arm, members in piece.by_arm().items():
@@ -320,13 +320,19 @@ def _group_series(piece: Slice, metric: str, places: dict[Any, float]) -> list[S
 
 def by_seconds(rows: Sequence[RunRow], metric: str) -> Figure:
     """Return the metric against training time, one mark per cell: what accuracy costs."""
+    is_named = (
+        len({row.config.batch_size for row in rows}) > 1
+        and len({row.cell for row in rows}) <= MOST_NAMES
+    )
+    names = " The number beside a mark is its batch size." if is_named else ""
     base = Figure(
         key="seconds",
         title="Accuracy against training time",
         caption=(
             "One mark per cell: mean accuracy and mean seconds of training over its seeds, with "
-            "the 95% interval of the accuracy. Up and to the left is better. Times of different "
-            "devices do not compare; they are different views."
+            "the 95% interval of the accuracy. Up and to the left is better."
+            f"{names} Times of "
+            "different devices do not compare; they are different views."
         ),
     )
     machines: dict[str, list[RunRow]] = {}
@@ -336,11 +342,13 @@ def by_seconds(rows: Sequence[RunRow], metric: str) -> Figure:
         machines.setdefault(f"{row.config.dataset} on {machine}", []).append(row)
     views, table = [], []
     for label, members in machines.items():
-        series, numbers = _cost_series(members, metric)
+        series, numbers = _cost_series(members, metric, is_named=is_named)
         if series:
             panel = Panel(
                 x=ChartAxis(
-                    title="training time (seconds)", log=_spread(series) > MAX_LINEAR_SPREAD
+                    title="training time (seconds)",
+                    log=_spread(series) > MAX_LINEAR_SPREAD,
+                    from_zero=True,  # half a second more is to look like half a second
                 ),
                 y=metric_axis(metric),
                 series=series,
@@ -358,21 +366,28 @@ def _spread(series: Sequence[Series]) -> float:
     return max(places) / min(places)
 
 
-def _cost_series(rows: Sequence[RunRow], metric: str) -> tuple[list[Series], list[list[Any]]]:
+def _cost_series(
+    rows: Sequence[RunRow], metric: str, *, is_named: bool
+) -> tuple[list[Series], list[list[Any]]]:
     by_arm: dict[str, dict[str, list[RunRow]]] = {}
     for row in sorted(rows, key=lambda row: row.order):
         by_arm.setdefault(row.arm, {}).setdefault(row.cell, []).append(row)
     series, numbers = [], []
     for arm, cells in by_arm.items():
-        marks = []
+        marks, names = [], []
         for cell, members in cells.items():
             seconds, value = (estimate_metric(members, m) for m in ("train_seconds", metric))
             if seconds and value and seconds.mean > 0:
                 marks.append((seconds.mean, value, cell))
+                names.append(str(members[0].config.batch_size))
                 numbers.append(
                     [arm, cell, value.n, seconds.mean, value.mean, value.low, value.high]
                 )
         if marks:
             any_row = next(iter(cells.values()))[0]
-            series.append(estimate_series(arm, any_row, marks, metric, "points"))
+            series.append(
+                estimate_series(
+                    arm, any_row, marks, metric, "points", names=names if is_named else None
+                )
+            )
     return series, numbers

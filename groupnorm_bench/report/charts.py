@@ -38,6 +38,8 @@ class Series:
     """low..high belong to x, not to y."""
     text: Sequence[str] | None = None
     """What a pointer over each mark reads; plain text."""
+    names: Sequence[str] | None = None
+    """Words beside the marks, where colour and shape do not tell all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,6 +169,7 @@ def estimate_series(
     marks: Sequence[tuple[float, Estimate, str]],
     metric: str,
     kind: Drawn = "line",
+    names: Sequence[str] | None = None,
 ) -> Series:
     """Return an arm's estimates of a metric, with intervals, each at its x and with its name."""
     spec = metric_spec(metric)
@@ -180,6 +183,7 @@ def estimate_series(
         low=[e.low for _, e, _ in marks],
         high=[e.high for _, e, _ in marks],
         text=[f"{arm} at {name}: {estimate_text(e, spec)}" for _, e, name in marks],
+        names=names,
     )
 
 

@@ -24,6 +24,8 @@ BAR_OPACITY = 0.6
 """Of bars, so that the interval over one is seen."""
 TOOLBAR = 34
 """CSS pixels kept free above the marks, for the title and Plotly's toolbar."""
+MARK = 10
+"""CSS pixels of a mark, so that its shape is seen over its bar."""
 SIGNIFICANT = 6
 """Digits kept of a drawn number: more than any screen shows."""
 MAX_STRONG_BANDS = 4
@@ -157,6 +159,10 @@ def _traces(series: Series, faint: bool) -> list[dict[str, Any]]:
         return [*_band_traces(series, faint), trace]
     if series.low is not None and series.high is not None:
         trace["error_x" if series.across else "error_y"] = _error(series, series.low, series.high)
+    if series.names is not None:
+        trace["mode"] += "+text"
+        trace |= {"text": [plain(name) for name in series.names], "textposition": "middle right"}
+        trace["textfont"] = {"size": 10, "color": series.style.color}
     return [trace]
 
 
@@ -171,7 +177,7 @@ def _base_trace(series: Series) -> dict[str, Any]:
         "meta": {"arm": series.arm},
         "x": _shorts(series.x),
         "y": _shorts(series.y),
-        "marker": {"color": style.color, "symbol": style.marker, "size": 8},
+        "marker": {"color": style.color, "symbol": style.marker, "size": MARK},
         "line": {"color": style.color, "width": 2, "dash": style.dash},
     }
     if series.kind == "reference":

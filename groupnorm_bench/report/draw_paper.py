@@ -171,6 +171,8 @@ def _draw(axes: Axes, panel: Panel) -> None:
         line(0, color="#808080", linewidth=1)
     for series in panel.series:
         _DRAW[series.kind](axes, series)
+    if panel.x.from_zero and not panel.x.log:
+        axes.set_xlim(left=0)
     if panel.y.bounds is not None:
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, panel.y.bounds[0]), min(high, panel.y.bounds[1]))
@@ -203,7 +205,9 @@ def _look(series: Series) -> dict[str, Any]:
         "color": style.color,
         "marker": _MARKERS[style.marker],
         "markerfacecolor": "white" if style.marker.endswith("-open") else style.color,
-        "markersize": (3 if series.band else 5) * (1.5 if style.marker == "star" else 1),
+        "markersize": (3 if series.band else 6) * (1.5 if style.marker == "star" else 1),
+        "markeredgecolor": style.color if style.marker.endswith("-open") else "white",
+        "markeredgewidth": 1.2 if style.marker.endswith("-open") else 0.8,
         "linewidth": 1.4,
         "linestyle": "none" if series.kind == "points" else _DASHES[style.dash],
         "label": series.label,
@@ -225,6 +229,9 @@ def _draw_marks(axes: Axes, series: Series) -> None:
         return
     errors = _errors(series)
     axes.errorbar(x, y, **errors, capsize=2, elinewidth=series.width / 1.5, **_look(series))
+    for at, height, name in zip(x, y, series.names or (), strict=bool(series.names)):
+        where: Any = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(name, (at, height), fontsize=6, color=series.style.color, **where)
 
 
 def _errors(series: Series) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 from groupnorm_bench.compare.rows import RunRow
 from groupnorm_bench.compare.series import most_missed
 from groupnorm_bench.errors import DataError
+from groupnorm_bench.report.confusion import Confusions, confusions_of
 from groupnorm_bench.report.palette import Style, style_of_run
 
 SHOWN = 84
@@ -37,6 +38,8 @@ class Picture:
     name: str
     """Of its class: the label itself where the classes have none."""
     png: bytes
+    read_as: str
+    """What most of the runs that misread it took it for; empty where no run kept that."""
     misses: Sequence[Miss]
 
     @property
@@ -47,7 +50,8 @@ class Picture:
     def words(self) -> str:
         """What it is and who misread it, for those who cannot see it."""
         arms = ", ".join(f"{m.arm} {m.missed} of {m.runs}" for m in self.misses if m.missed)
-        return f"test image {self.index}, a {self.name}; misread by {arms}"
+        read_as = f", read as {self.read_as}" if self.read_as else ""
+        return f"test image {self.index}: {self.name}{read_as}; misread by {arms}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +61,8 @@ class Gallery:
     dataset: str = ""
     pictures: Sequence[Picture] = ()
     absent: str = ""
+    confusions: Confusions | None = None
+    """What was taken for what; None where no run kept it."""
 
     @property
     def arms(self) -> list[tuple[str, Style]]:
@@ -85,6 +91,7 @@ def gallery(rows: Sequence[RunRow], data_dir: Path, limit: int = 24) -> Gallery:
         why = f"The runs' test set is not the {found.dataset} of this machine."
         return Gallery(dataset=found.dataset, absent=why)
     first = {row.arm: row for row in reversed(rows)}
+    classes = names or [str(label) for label in range(int(max(labels)) + 1)]
     arms = sorted(found.runs, key=lambda arm: first[arm].order)
     return Gallery(
         dataset=found.dataset,
@@ -92,7 +99,10 @@ def gallery(rows: Sequence[RunRow], data_dir: Path, limit: int = 24) -> Gallery:
             Picture(
                 index=image.index,
                 label=int(labels[image.index]),
-                name=names[labels[image.index]] if names else str(labels[image.index]),
+                name=classes[labels[image.index]],
+                read_as=" or ".join(
+                    classes[r] for r in list(image.read_as)[:2] if r < len(classes)
+                ),
                 png=_png(images[image.index]),
                 misses=[
                     Miss(
@@ -106,6 +116,9 @@ def gallery(rows: Sequence[RunRow], data_dir: Path, limit: int = 24) -> Gallery:
             )
             for image in found.images
         ],
+        confusions=confusions_of(
+            [row for row in rows if row.config.dataset == found.dataset], arms, labels, classes
+        ),
     )
 
 

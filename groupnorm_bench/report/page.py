@@ -27,9 +27,9 @@ _CONTENTS = (
     ("settings", "Every run and its settings"),
     ("inside", "Inside the network"),
     ("missed", "Most-missed images"),
-    ("runs", "All runs"),
     ("words", "Five words"),
     ("provenance", "Where this comes from"),
+    ("runs", "All runs"),
 )
 _ON_A_PHONE = ("batch_size", "arm", "mean", "diff", "verdict")
 """Columns of the verdict table that a narrow screen keeps."""

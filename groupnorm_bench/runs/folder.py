@@ -29,6 +29,8 @@ from groupnorm_bench.settings.config import TrainConfig
 MAX_RESULT_BYTES = 64 * 2**20
 """Of a result.json; 3,000 epochs with every metric take 2 MB."""
 _MAX_HEADER = 4096
+_CLASS_BYTES = 2
+"""Of the class that an image was taken for."""
 _NPY = b"\x93NUMPY"
 
 
@@ -201,10 +203,20 @@ class RunFolder:
         found = self.read_if_whole()
         return found if found is not None and found.status in SETTLED else None
 
-    def write_hits(self, hits: np.ndarray[Any, Any]) -> None:
-        """Save which test images were right: booleans in the test set's order, packed to bits."""
+    def write_hits(
+        self, hits: np.ndarray[Any, Any], read_as: np.ndarray[Any, Any] | None = None
+    ) -> None:
+        """Save which test images were right, and behind it what the others were taken for.
+
+        Args:
+            hits: booleans in the test set's order; packed to bits.
+            read_as: the class that each image was taken for, shape [images]; only those that are
+                wrong are kept, as a second array in the same file.
+        """
         buffer = io.BytesIO()
         np.save(buffer, np.packbits(hits.astype(bool)), allow_pickle=False)
+        if read_as is not None:
+            np.save(buffer, read_as[~hits.astype(bool)].astype("<u2"), allow_pickle=False)
         write_atomic(self.hits_path, buffer.getvalue())
 
     def read_hits(self, num_images: int) -> np.ndarray[Any, Any]:
@@ -213,20 +225,49 @@ class RunFolder:
         Raises:
             RunFolderError: the file is missing, foreign or of another length.
         """
+        return self._read_hits(num_images)[0]
+
+    def read_misreads(self, num_images: int) -> np.ndarray[Any, Any] | None:
+        """Return the class that each misread test image was taken for, -1 for those read right.
+
+        Of shape [num_images]; None of a run that did not keep it (before 0.2.0).
+
+        Raises:
+            RunFolderError: as `read_hits` does, or there are not as many as images misread.
+        """
+        hits, kept = self._read_hits(num_images)
+        if kept is None:
+            return None
+        if kept.size != np.count_nonzero(~hits):
+            raise RunFolderError(f"{self.hits_path} does not tell of every image that was misread")
+        found = np.full(num_images, -1, dtype=np.int64)
+        found[~hits] = kept
+        return found
+
+    def _read_hits(
+        self, num_images: int
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
         expected = math.ceil(num_images / 8)
-        packed = self.read_packed_hits(expected)
+        packed, kept = self._read_hits_file(expected)
         if packed.size != expected:
             raise RunFolderError(f"{self.hits_path} does not hold {num_images} test images")
-        return np.unpackbits(packed, count=num_images).astype(bool)
+        return np.unpackbits(packed, count=num_images).astype(bool), kept
 
-    def read_packed_hits(self, at_most: int = 2**20) -> np.ndarray[Any, Any]:
+    def read_packed_hits(self) -> np.ndarray[Any, Any]:
         """Return the bytes that `write_hits` packed, for a run that does not say of how many.
 
         Raises:
-            RunFolderError: the file is missing, foreign or of more than `at_most` bytes.
+            RunFolderError: the file is missing, foreign or of more than 1 MB of them.
         """
+        return self._read_hits_file(2**20)[0]
+
+    def _read_hits_file(
+        self, at_most: int
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
+        """Return the packed bytes, at most so many, and the classes behind them, if any."""
         try:
-            return _bytes_of(self.file("test_hits.npy", at_most + _MAX_HEADER))
+            limit = at_most * (1 + 8 * _CLASS_BYTES) + 2 * _MAX_HEADER
+            return _arrays_of(self.file("test_hits.npy", limit))
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())
             raise RunFolderError(f"{self.hits_path} is not readable: {reason}") from error
@@ -267,20 +308,33 @@ class RunFolder:
             raise RunFolderError(f"{self.result_path} {error}") from error
 
 
-def _bytes_of(content: bytes) -> np.ndarray[Any, Any]:
-    """Return the bytes of a .npy file that holds a row of them and nothing else.
+def _arrays_of(content: bytes) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
+    """Return a row of bytes, and the row of classes behind it, if there is one; no more.
 
     Raises:
         ValueError: it is of another kind or shape, or cut short.
     """
+    packed, rest = _row_of(content, "u1")
+    if not rest:
+        return packed, None
+    classes, rest = _row_of(rest, "<u2")
+    if rest:
+        raise ValueError("it holds more than two rows")
+    return packed, classes
+
+
+def _row_of(content: bytes, kind: str) -> tuple[np.ndarray[Any, Any], bytes]:
+    """Return the row that a .npy file begins with, and what is behind it."""
     if not content.startswith(_NPY):
         raise ValueError("it is no .npy file")
     start = 10 + int.from_bytes(content[8:10], "little")
     shape, dtype = _told(content[:start])
-    packed = np.frombuffer(content, dtype=np.uint8, offset=start)
-    if dtype != np.uint8 or shape != packed.shape:
-        raise ValueError("it holds no row of bytes")
-    return packed
+    if dtype != np.dtype(kind) or len(shape) != 1:
+        raise ValueError(f"it holds no row of {np.dtype(kind)}")
+    size = shape[0] * dtype.itemsize
+    if size > len(content) - start:
+        raise ValueError("it is cut short")
+    return np.frombuffer(content, dtype, shape[0], start), content[start + size :]
 
 
 @functools.lru_cache(maxsize=64)  # a sweep's are all alike

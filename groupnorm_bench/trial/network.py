@@ -74,8 +74,8 @@ class NetworkAttempt(Attempt):
 
         hooks = dataclasses.replace(self.hooks, on_epoch=on_epoch, save=self._save)
         outcome = self.training.run(hooks)
-        if outcome.test_hits is not None:
-            self.folder.write_hits(outcome.test_hits)
+        if outcome.test_hits is not None and outcome.test_logits is not None:
+            self.folder.write_hits(outcome.test_hits, outcome.test_logits.argmax(1))
         self._settle(outcome.status, outcome.summary)
         self._report(tracker, outcome)
         return self.result

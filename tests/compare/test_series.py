@@ -10,6 +10,7 @@ from scipy import stats
 
 from groupnorm_bench.compare.load import load_runs
 from groupnorm_bench.compare.series import (
+    confusions,
     curve,
     estimate,
     estimate_last,
@@ -109,6 +110,38 @@ def test_the_most_missed_images_weigh_every_arm_the_same(tmp_path: Path):
         (11, 0.125),  # a quarter of the runs of the other
     ]
     assert found.images[2].missed == {"batch": 0, "group-g8": 1}
+
+
+def test_what_was_taken_for_what_is_told_by_image_and_by_class(tmp_path: Path):
+    labels = np.arange(1_000) % 4
+    right = np.ones(1_000, dtype=bool)
+    folders = make_runs(tmp_path, arms=[{"norm": "batch"}, {"norm": "none"}], seeds=2)
+    for folder, wrong in zip(folders, ({1: 3, 5: 3}, {1: 2}, {}, {1: 3}), strict=True):
+        hits, read_as = right.copy(), labels.copy()
+        hits[list(wrong)] = False
+        read_as[list(wrong)] = list(wrong.values())
+        result = folder.read()
+        assert result is not None
+        told = {"test/accuracy": float(hits.mean())}
+        folder.write(result.replace(summary=result.summary | told))
+        folder.write_hits(hits, read_as)
+    rows = load_runs([tmp_path]).rows
+    found = most_missed(rows)
+    assert found is not None
+    assert [(image.index, image.read_as) for image in found.images] == [
+        (1, {3: 2, 2: 1}),
+        (5, {3: 1}),
+    ]
+    matrices = confusions(rows, labels.tolist(), 4)
+    assert matrices.keys() == {"batch", "none"}
+    np.testing.assert_allclose(matrices["batch"][1], [0, 1 - 3 / 500, 1 / 500, 2 / 500])
+    np.testing.assert_allclose(matrices["none"][1], [0, 1 - 1 / 500, 0, 1 / 500])
+    for matrix in matrices.values():
+        np.testing.assert_allclose(matrix.sum(axis=1), 1)
+    _write_hits(folders[0], [7])  # one that does not tell, as a run of 0.1.0
+    rows = load_runs([tmp_path]).rows
+    np.testing.assert_allclose(confusions(rows, labels.tolist(), 4)["batch"][1, 2], 1 / 250)
+    assert confusions(rows, labels.tolist(), 3) == {}, "a class that the data set does not have"
 
 
 def test_the_most_missed_images_keep_to_one_data_set_and_to_the_limit(tmp_path: Path):

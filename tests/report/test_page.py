@@ -20,9 +20,10 @@ from groupnorm_bench.compare.load import load_runs
 from groupnorm_bench.compare.rows import RunTable
 from groupnorm_bench.compare.verdicts import compare_runs
 from groupnorm_bench.report.charts import Figure
+from groupnorm_bench.report.confusion import MOST_CLASSES, confusions_of
 from groupnorm_bench.report.content import Content, build
 from groupnorm_bench.report.draw_page import figure_spec
-from groupnorm_bench.report.draw_paper import save_figures
+from groupnorm_bench.report.draw_paper import draw_figure, save_figures
 from groupnorm_bench.report.markdown import render_markdown
 from groupnorm_bench.report.page import json_for_script, render
 from groupnorm_bench.report.slices import MAX_VIEWS, slices
@@ -201,6 +202,74 @@ def test_the_gallery_shows_the_bundled_digits_and_who_missed_them(content: Conte
     assert html.escape(pictures[0].words) in text
     shares = [sum(m.missed / m.runs for m in picture.misses) for picture in pictures]
     assert shares == sorted(shares, reverse=True)
+
+
+def test_the_gallery_tells_what_each_digit_was_read_as(content: Content, text: str):
+    for picture in content.gallery.pictures:
+        first, *rest = picture.read_as.split(" or ")
+        assert int(first) == (picture.label + 1) % 10, "as the runs of this test mostly do"
+        assert len(rest) <= 1
+        assert f"<b>{picture.name}</b> read as <b>{picture.read_as}</b>" in text
+        assert f": {picture.name}, read as {picture.read_as}; misread by " in picture.words
+
+
+def test_a_confusion_matrix_for_all_arms_and_for_each(content: Content, text: str):
+    confused = content.gallery.confusions
+    assert confused is not None
+    assert [matrix.title for matrix in confused.matrices] == ["all arms", *content.table.arms]
+    overall, *each = confused.matrices
+    for matrix in confused.matrices:
+        assert [sum(row) for row in matrix.shares] == pytest.approx([100] * 10)
+        assert max(map(max, matrix.shades)) == 45
+        assert [matrix.shades[i][i] for i in range(10)] == [0] * 10
+    mean = sum(matrix.shares[3][4] for matrix in each) / len(each)
+    assert overall.shares[3][4] == pytest.approx(mean)
+    assert text.count('<details class="confusion"') == 1 + len(each)
+    wrong = [
+        (share, f"{i} read as {j}: {share:.1f} %")
+        for i, row in enumerate(overall.shares)
+        for j, share in enumerate(row)
+        if i != j
+    ]
+    assert confused.mistakes[0] == max(wrong)[1]
+    assert confused.mistakes[0] in text
+
+
+def test_of_many_classes_the_mistakes_are_told_and_no_matrix(content: Content, study: Path):
+    rows = content.table.finished
+    labels = [picture.label for picture in content.gallery.pictures]
+    many = [f"class {i}" for i in range(MOST_CLASSES + 1)]
+    truth = (labels * 42)[: rows[0].num_images("test")]
+    confused = confusions_of(rows, content.table.arms, truth, many)
+    assert confused is not None
+    assert (list(confused.matrices), len(confused.mistakes)) == ([], 8)
+    assert all(re.fullmatch(r"class \d read as class \d: \d+\.\d %", m) for m in confused.mistakes)
+
+
+def test_a_mark_of_what_a_cell_costs_names_its_batch_size_on_an_axis_from_zero(content: Content):
+    (panel,) = figure(content, "seconds").views[0].panels
+    assert {name for series in panel.series for name in series.names} == {"2", "32"}
+    spec = figure_spec(figure(content, "seconds"))["views"][0]["panels"][0]
+    assert spec["layout"]["xaxis"]["rangemode"] == "tozero"
+    assert [trace["text"] for trace in spec["data"]] == [["2", "32"]] * 7
+    assert all(trace["mode"] == "markers+text" for trace in spec["data"])
+    assert "The number beside a mark is its batch size." in figure(content, "seconds").caption
+    canvas = draw_figure(figure(content, "seconds"))
+    assert canvas.axes[0].get_xlim()[0] == 0
+    assert {text.get_text() for text in canvas.axes[0].texts} == {"2", "32"}
+
+
+def test_marks_of_one_batch_size_are_not_named(tmp_path: Path):
+    make_runs(tmp_path, arms=[{"norm": "batch"}, {"norm": "none"}], seeds=2)
+    shown = figure(content_of(tmp_path), "seconds")
+    assert [series.names for series in shown.views[0].panels[0].series] == [None, None]
+    assert "batch size" not in shown.caption
+
+
+def test_the_run_table_is_the_last_thing_on_the_page(text: str):
+    places = [text.index(f'<section id="{name}"') for name in ("missed", "provenance", "runs")]
+    assert places == sorted(places)
+    assert "<section" not in text[places[-1] + 10 :].split("<script")[0]
 
 
 def test_without_the_data_set_the_gallery_says_so(tmp_path: Path):

@@ -75,6 +75,33 @@ def test_hits_are_read_back_bit_for_bit(tmp_path_factory: pytest.TempPathFactory
         folder.read_hits(len(hits) + 8)
 
 
+@given(st.lists(st.integers(0, 65_535), min_size=1, max_size=40), st.data())
+def test_what_was_misread_is_read_back_and_the_hits_with_it(tmp_path_factory, read_as, data):
+    hits = data.draw(st.lists(st.booleans(), min_size=len(read_as), max_size=len(read_as)))
+    folder = RunFolder(tmp_path_factory.mktemp("run"))
+    folder.write_hits(np.array(hits), np.array(read_as))
+    assert folder.read_hits(len(hits)).tolist() == hits
+    assert folder.read_packed_hits().tolist() == np.packbits(hits).tolist()
+    expected = [-1 if hit else read for hit, read in zip(hits, read_as, strict=True)]
+    assert folder.read_misreads(len(hits)).tolist() == expected  # type: ignore[union-attr]
+    np.testing.assert_array_equal(np.load(folder.hits_path), np.packbits(hits), "as 0.1.0 reads it")
+    folder.write_hits(np.array(hits))
+    assert folder.read_misreads(len(hits)) is None, "of a run of 0.1.0"
+
+
+def test_misreads_that_do_not_fit_the_hits_are_told(tmp_path: Path):
+    folder = RunFolder(tmp_path)
+    folder.write_hits(np.array([True, False]), np.array([1, 2]))
+    more = npy(np.array([1, 2], "<u2"))
+    folder.hits_path.write_bytes(npy(np.zeros(1, np.uint8)) + more)
+    with pytest.raises(RunFolderError, match="does not tell of every image that was misread"):
+        folder.read_misreads(8)
+    for rest in (more + more, npy(np.array([1], "<i2")), more[:-1]):
+        folder.hits_path.write_bytes(npy(np.zeros(1, np.uint8)) + rest)
+        with pytest.raises(RunFolderError, match="not readable"):
+            folder.read_misreads(8)
+
+
 @pytest.mark.parametrize("content", [b"", b"not numpy", None])
 def test_hits_that_cannot_be_read_are_told(tmp_path: Path, content: bytes | None):
     folder = RunFolder(tmp_path)

@@ -12,7 +12,7 @@
   const PARALLEL_CONFIG = { ...CONFIG, modeBarButtons: [["toImage"]] };
   const CLEAR = "rgba(0,0,0,0)";
   const PRINT_WIDTH = 660;       // CSS pixels of A4 inside its margins
-  const PRINT_HEIGHT = 270;      // so that two figures share a page
+  const PRINT_HEIGHT = 250;      // so that two figures share a page
 
   // --- figures ---------------------------------------------------------------------------------
   function visible(trace) {
