@@ -141,7 +141,11 @@ def test_what_was_taken_for_what_is_told_by_image_and_by_class(tmp_path: Path):
     _write_hits(folders[0], [7])  # one that does not tell, as a run of 0.1.0
     rows = load_runs([tmp_path]).rows
     np.testing.assert_allclose(confusions(rows, labels.tolist(), 4)["batch"][1, 2], 1 / 250)
-    assert confusions(rows, labels.tolist(), 3) == {}, "a class that the data set does not have"
+    hits, read_as = right.copy(), labels.copy()
+    hits[7], read_as[7] = False, 9
+    folders[1].write_hits(hits, read_as)
+    rows = load_runs([tmp_path]).rows
+    assert confusions(rows, labels.tolist(), 4).keys() == {"none"}, "9 is no class of this data set"
 
 
 def test_the_most_missed_images_keep_to_one_data_set_and_to_the_limit(tmp_path: Path):
