@@ -84,13 +84,16 @@ def _find(run: str) -> FoundRun:
 
 def _print(result: RunResult, folder: Path) -> None:
     from groupnorm_bench.metrics import metric_spec
-    from groupnorm_bench.wording import setting_value
+    from groupnorm_bench.wording import printable, setting_value
 
     def shown(name: str, value: object) -> str:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            return str(value)
+            return printable(str(value))
         spec = metric_spec(name)
         return spec.text(float(value) * spec.factor) + (" %" if spec.is_percent else "")
+
+    def number(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)  # null: it was not finite
 
     config = result.config
     typer.echo(f"{config.name}  {result.status}")
@@ -99,7 +102,7 @@ def _print(result: RunResult, folder: Path) -> None:
     typer.echo(f"  {'settings':<14}{', '.join(told)}")
     for name, value in result.summary.items():
         if name != "status":
-            typer.echo(f"  {name:<18}{shown(name, value)}")
+            typer.echo(f"  {printable(name):<18}{shown(name, value)}")
     if result.history:
         typer.echo(
             f"\n{'epoch':>7}{'train/loss':>12}{'val/loss':>10}{'val/accuracy':>14}{'images/s':>10}"
@@ -107,17 +110,18 @@ def _print(result: RunResult, folder: Path) -> None:
         for row in result.history:
             accuracy = row.get("val/accuracy")
             typer.echo(
-                f"{row['epoch']:>7.0f}{row.get('train/loss', float('nan')):>12.4f}"
-                f"{row.get('val/loss', float('nan')):>10.4f}"
+                f"{number(row.get('epoch'), '.0f'):>7}"
+                f"{number(row.get('train/loss'), '.4f'):>12}"
+                f"{number(row.get('val/loss'), '.4f'):>10}"
                 f"{'' if accuracy is None else shown('val/accuracy', accuracy):>14}"
-                f"{row.get('perf/images_per_second', float('nan')):>10,.0f}"
+                f"{number(row.get('perf/images_per_second'), ',.0f'):>10}"
             )
     origin = result.environment
     words = [str(origin[key]) for key in ("host", "device_name", "device") if origin.get(key)]
     versions = f"gnbench {origin.get('version', '?')}, torch {origin.get('torch', '?')}"
-    typer.echo(f"\n  {'ran on':<14}{', '.join(words) or 'unknown'}; {versions}")
-    if origin.get("started"):
-        typer.echo(f"  {'started':<14}{origin['started']}")
-    typer.echo(f"  {'folder':<14}{folder}")
-    if result.wandb.get("url"):
-        typer.echo(f"  {'W&B':<14}{result.wandb['url']}")
+    lines = {"ran on": f"{', '.join(words) or 'unknown'}; {versions}"}
+    lines |= {"started": origin.get("started"), "folder": folder, "W&B": result.wandb.get("url")}
+    typer.echo()
+    for name, line in lines.items():
+        if line:
+            typer.echo(f"  {name:<14}{printable(str(line))}")

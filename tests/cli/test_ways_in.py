@@ -115,6 +115,22 @@ def test_show_finds_a_run_by_folder_name_and_beginning(capsys):
     assert "see gnbench status --runs" in capsys.readouterr().err
 
 
+def test_show_takes_a_run_that_diverged_and_what_a_stranger_wrote_into_one(capsys):
+    folder = make_run(Path("runs"), config_of("batch"), status="diverged")
+    told = json.loads(folder.result_path.read_text())
+    assert told["history"][-1]["train/loss"] is None
+    told["history"].append({"train/loss": 1.5})
+    told["summary"] |= {"\x1b[2J": 1, "error": "loss\x1b]0;owned\x07 is nan"}
+    told["environment"]["host"] = "a\x1b[31m"
+    told["wandb"] = {"url": "http://x/\x1b[0m"}
+    folder.result_path.write_text(json.dumps(told))
+    assert run(["show", "runs"]) == 0
+    out = capsys.readouterr().out
+    assert all(letter.isprintable() or letter == "\n" for letter in out)
+    assert "error             loss\\x1b]0;owned" in out
+    assert out.count(" - ") >= 2
+
+
 def test_show_config_is_a_file_that_config_reads(capsys):
     options = ["--norm", "batch", "--lr", "0.01", "--epochs", "2"]
     assert run(["train", *options, "--show-config"]) == 0

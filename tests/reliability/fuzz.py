@@ -326,6 +326,8 @@ READERS: tuple[tuple[str, ...], ...] = (
     ("compare", "runs", "--claim", "group-g8 > batch"),
     ("status", "runs"),
     ("status", "runs", "--json"),
+    ("status", "runs", "--runs"),
+    ("show", f"runs/{_names('{}')[0]}"),
     ("report", "runs", "--out", "report.html"),
     ("report", "runs", "--format", "md"),
     ("sync", "runs", "--dry-run"),
@@ -353,7 +355,9 @@ def options(draw: st.DrawFn) -> tuple[str, ...]:
     import groupnorm_bench.cli  # noqa: F401  # every command is there
     from groupnorm_bench.cli.app import app
 
-    base = draw(st.sampled_from([c for c in (*READERS, *SWEEPS, *TRAINS) if c[0] != "status"]))
+    base = draw(
+        st.sampled_from([c for c in (*READERS, *SWEEPS, *TRAINS) if c[0] not in ("status", "show")])
+    )
     known = get_command(app).commands[base[0]].params  # type: ignore[attr-defined]
     takes = [
         parameter.opts[0]

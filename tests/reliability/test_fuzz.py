@@ -26,6 +26,7 @@ CODES = {
     "sweep": {0, 2},
     "report": {0, 2},
     "status": {0, 2},
+    "show": {0, 2},
     "sync": {0, 2},
 }
 MAY_WRITE = {
