@@ -18,12 +18,20 @@ from groupnorm_bench.runs.pack import (
     packed_sweeps,
     unpack_runs,
 )
-from groupnorm_bench.runs.result import SETTLED, TRIAL_CODE, RunResult, Status, finite
+from groupnorm_bench.runs.result import (
+    SETTLED,
+    TRIAL_CODE,
+    WHOLE_NUMBERS,
+    RunResult,
+    Status,
+    finite,
+)
 
 __all__ = [
     "SENT_COMMIT",
     "SETTLED",
     "TRIAL_CODE",
+    "WHOLE_NUMBERS",
     "FactColumns",
     "FoundRun",
     "PackedRuns",

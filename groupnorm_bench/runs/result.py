@@ -25,7 +25,8 @@ TRIAL_CODE = "trial_code"
 STATUSES = frozenset(get_args(Status))
 _NUMBERS = frozenset({int, float, type(None)})
 """What a metric can be: null stands for what was not finite."""
-_COUNTS = ("epoch", "step", "images_seen")
+WHOLE_NUMBERS = ("epoch", "step", "images_seen")
+"""Whole numbers of a history's row."""
 _BOUNDS = {name: spec.bounds for name, spec in METRICS.items() if spec.bounds is not None}
 _TEXTS = frozenset(
     {
@@ -144,7 +145,7 @@ def _check(parts: dict[str, Any]) -> None:
         if not _NUMBERS.issuperset(map(type, row.values())):
             key, value = next(item for item in row.items() if type(item[1]) not in _NUMBERS)
             raise RunFolderError(f"has {key}={_shown(value)} in its history, not a number")
-        for key in _COUNTS:
+        for key in WHOLE_NUMBERS:
             if key in row and not (type(value := row[key]) is int and value >= 0):
                 raise RunFolderError(f"has {key}={_shown(value)} in its history, not a count")
         _check_bounds(row)

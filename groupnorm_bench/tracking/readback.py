@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from groupnorm_bench.errors import ConfigError, TrackingError
-from groupnorm_bench.runs import RunResult, Status
+from groupnorm_bench.errors import ConfigError, RunFolderError, TrackingError
+from groupnorm_bench.runs import WHOLE_NUMBERS, RunResult, Status
 from groupnorm_bench.tracking.bounded import open_api
 from groupnorm_bench.tracking.login import require_login
 from groupnorm_bench.tracking.wire import from_wandb, is_ours
@@ -90,7 +90,7 @@ def read_project(path: str) -> tuple[list[RunResult], list[str], list[OtherRun]]
                 continue
             try:
                 results.append(to_result(run))
-            except ConfigError as error:
+            except (ConfigError, RunFolderError) as error:
                 problems.append(f"{at}: {error}; skipped")
     return results, problems, others
 
@@ -115,11 +115,14 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def to_result(run: wandb.apis.public.Run) -> RunResult:
     """Return a W&B run as the result its run folder would hold, less the environment.
 
+    It is held to what a `result.json` is held to: whoever may write to the project wrote it.
+
     Raises:
         ConfigError: its config is none of ours.
+        RunFolderError: a number is out of its bounds, or of another kind.
     """
     summary = summary_of(run)
-    return RunResult(
+    result = RunResult(
         config=from_wandb(run.config),
         status=_status(summary.get("status"), run.state),
         history=rows_of(run),
@@ -133,6 +136,7 @@ def to_result(run: wandb.apis.public.Run) -> RunResult:
             "sweep_id": run.sweep_name,
         },
     )
+    return RunResult.from_json(result.to_json())
 
 
 def _status(told: Any, state: str) -> Status:
@@ -150,13 +154,18 @@ def summary_of(run: wandb.apis.public.Run) -> dict[str, Any]:
 
 
 def rows_of(run: wandb.apis.public.Run) -> list[dict[str, float]]:
-    """Return one row per epoch; a run that was cut off and synced may hold some of them twice."""
+    """Return one row per epoch; a run that was cut off and synced may hold some of them twice.
+
+    A count that W&B gives as 3.0 is 3.
+    """
     rows = {row["epoch"]: row for row in map(_plain_row, run.scan_history()) if "epoch" in row}
     return [rows[epoch] for epoch in sorted(rows)]
 
 
 def _plain_row(row: dict[str, Any]) -> dict[str, float]:
-    return {k: v for k, v in row.items() if _is_plain(k, v) and not isinstance(v, str)}
+    numbers = {k: v for k, v in row.items() if _is_plain(k, v) and not isinstance(v, str)}
+    counts = {k: int(v) for k, v in numbers.items() if k in WHOLE_NUMBERS and v == int(v)}
+    return numbers | counts
 
 
 def _is_plain(key: str, value: Any) -> bool:

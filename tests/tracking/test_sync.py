@@ -252,6 +252,24 @@ def test_runs_that_are_not_ours_are_named(wandb_server: WandbServer, wandb_env: 
     assert "gnbench did not make it" in problems[0]
 
 
+def test_what_wandb_answers_is_held_to_what_a_folder_is(wandb_server: WandbServer, wandb_env: Path):
+    """Whoever may write to the project wrote it, and per cent are no fractions."""
+    config = json.dumps(to_wandb(TrainConfig(dataset="mnist-5k"), "norm"))
+    code = (
+        "import json, sys, wandb\n"
+        "for accuracy in (97.0, 0.97):\n"
+        "    run = wandb.init(project='p', config=json.loads(sys.argv[1]))\n"
+        "    run.log({'epoch': 1.0, 'val/accuracy': 0.5})\n"
+        "    run.summary['test/accuracy'] = accuracy\n"
+        "    run.finish()\n"
+    )
+    subprocess.run([sys.executable, "-c", code, config], check=True, capture_output=True)
+    (result,), (problem,) = read_wandb("tester/p")
+    assert result.summary["test/accuracy"] == 0.97
+    assert [type(row["epoch"]) for row in result.history] == [int]
+    assert "has test/accuracy=97, not between 0 and 1; skipped" in problem
+
+
 @pytest.mark.parametrize(
     "config",
     [
