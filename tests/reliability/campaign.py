@@ -475,7 +475,11 @@ def run_campaign(
         for reference in references:
             say(f"{what} {reference.scene.name}: {len(reference.calls)} calls")
         cases = chosen(references, sample, only, rounds)
-        done = list(_play_all(cases, zygotes, folder, say))
+        done = []
+        for case in _play_all(cases, zygotes, folder, say):
+            done.append(case)
+            if len(done) % 10 == 0:
+                say(f"{len(done)} of {len(cases)}")
     return done, references
 
 
