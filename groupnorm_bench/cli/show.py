@@ -119,7 +119,7 @@ def _print(result: RunResult, folder: Path) -> None:
     origin = result.environment
     words = [str(origin[key]) for key in ("host", "device_name", "device") if origin.get(key)]
     versions = f"gnbench {origin.get('version', '?')}, torch {origin.get('torch', '?')}"
-    lines = {"ran on": f"{', '.join(words) or 'unknown'}; {versions}"}
+    lines: dict[str, object] = {"ran on": f"{', '.join(words) or 'unknown'}; {versions}"}
     lines |= {"started": origin.get("started"), "folder": folder, "W&B": result.wandb.get("url")}
     typer.echo()
     for name, line in lines.items():

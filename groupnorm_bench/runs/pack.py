@@ -364,14 +364,28 @@ def _seal(pack: sqlite3.Connection, version: int, rows: Iterable[tuple[Any, ...]
     """Return the digest of all names and digests; of the places, facts and sweeps as well."""
     whole = hashlib.sha256()
     for name, result, hits, *place in rows:
+        _check_kinds((str, name), (bytes, result), (bytes | None, hits), *((int, p) for p in place))
         line = b"%d %b %b %b" % (len(name), name.encode(), result, hits or b"-")
         whole.update(b"%b %d\n" % (line, *place) if place else line + b"\n")
     if version > 1:
         for (part,) in pack.execute(_PARTS):
+            _check_kinds((bytes, part))
             whole.update(hashlib.sha256(part).digest())
         for name, record in pack.execute("SELECT name, record FROM sweeps ORDER BY name"):
+            _check_kinds((str, name), (bytes, record))
             whole.update(b"%d %b %d %b" % (len(name), name.encode(), len(record), record))
     return whole.digest()
+
+
+def _check_kinds(*told: tuple[Any, Any]) -> None:
+    """Refuse what SQLite keeps in a column although it is of another kind, and no name of a file.
+
+    Raises:
+        sqlite3.DataError: a stranger's pack holds such.
+    """
+    for kind, value in told:
+        if not isinstance(value, kind) or (kind is str and ("/" in value or "\0" in value)):
+            raise sqlite3.DataError(f"it holds {value!r:.40}")
 
 
 @contextlib.contextmanager

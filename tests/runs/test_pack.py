@@ -183,7 +183,11 @@ def test_a_truncated_pack_is_refused(pack, share):
     [
         ("DELETE FROM runs WHERE name LIKE 'batch%'", "not as it was sealed"),
         ("UPDATE runs SET result_sha256 = x'00'", "not as it was sealed"),
-        ("UPDATE runs SET name = '../../' || name", "not as it was sealed"),
+        ("UPDATE runs SET name = '../../' || name", "is damaged or no pack: it holds '../../"),
+        ("UPDATE runs SET name = CAST(name AS BLOB)", "is damaged or no pack: it holds b'batch"),
+        ("UPDATE runs SET hits_sha256 = 'x'", "is damaged or no pack: it holds 'x'"),
+        ("UPDATE runs SET place = 'x' || place", "is damaged or no pack: it holds 'x0'"),
+        ("UPDATE facts SET content = 'x'", "is damaged or no pack: it holds 'x'"),
         ("UPDATE runs SET place = 8 - place", "not as it was sealed"),
         ("DELETE FROM seal", "not as it was sealed"),
         ("DELETE FROM facts", "not as it was sealed"),
