@@ -54,7 +54,8 @@ def raw_folder(name: str, data_dir: Path) -> Path:
 
 def is_on_disk(name: str, data_dir: Path) -> bool:
     """Return whether all files of a data set are there, packed or not, verified or not."""
-    kept = DATASETS[name].kept
+    spec = DATASETS.get(name)
+    kept = spec.kept if spec else ()  # of one's own data there is nothing to fetch
     return not kept or any(all((data_dir / file).is_file() for file in files) for files in kept)
 
 

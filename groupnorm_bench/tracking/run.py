@@ -10,7 +10,7 @@ import logging
 import secrets
 import shutil
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 FINISH_SECONDS = 30
 """How long a finished training waits for its upload; the rest goes up by `gnbench sync`."""
+MAX_CONFUSED = 100
+"""Classes of a confusion matrix: W&B's charts draw 10,000 rows at most."""
 WORST_IMAGES = 25
 _MAX_RUN_NAME = 128
 """Characters that W&B takes as the name or the group of a run."""
@@ -60,6 +62,7 @@ class Tracker:
         images: np.ndarray[Any, Any],
         labels: np.ndarray[Any, Any],
         logits: np.ndarray[Any, Any],
+        class_names: Sequence[str] = (),
     ) -> None:
         """Log the confusion matrix and the most confidently wrong test images, once.
 
@@ -67,10 +70,11 @@ class Tracker:
             images: uint8, shape [n, channels, height, width].
             labels: integers, shape [n].
             logits: float32, shape [n, classes].
+            class_names: in the order of labels; the labels themselves if there are none.
         """
         if self.run is not None:
             run = self.run
-            self._guard(lambda: run.log(test_media(images, labels, logits)))
+            self._guard(lambda: run.log(test_media(images, labels, logits, class_names)))
 
     def _guard(self, call: Callable[[], object]) -> None:
         try:
@@ -94,8 +98,12 @@ def test_media(
     images: np.ndarray[Any, Any],
     labels: np.ndarray[Any, Any],
     logits: np.ndarray[Any, Any],
+    class_names: Sequence[str],
 ) -> dict[str, Any]:
-    """Return the W&B media of a scored test set: a confusion matrix and the worst images."""
+    """Return the W&B media of a scored test set: a confusion matrix and the worst images.
+
+    Of more than `MAX_CONFUSED` classes the images alone.
+    """
     import numpy as np
     import wandb
 
@@ -104,20 +112,22 @@ def test_media(
     predicted = logits.argmax(1)
     wrong = np.flatnonzero(predicted != labels)
     worst = wrong[np.argsort(-confidence[wrong, predicted[wrong]], kind="stable")][:WORST_IMAGES]
-    names = [str(i) for i in range(logits.shape[1])]
-    return {
-        "test/confusion_matrix": wandb.plot.confusion_matrix(
-            y_true=labels.tolist(), preds=predicted.tolist(), class_names=names
-        ),
+    names = [printable(name)[:60] for name in class_names] or list(map(str, range(logits.shape[1])))
+    media: dict[str, Any] = {
         "test/worst_images": [
             wandb.Image(
                 np.moveaxis(images[i], 0, -1),
-                caption=f"#{i}: {labels[i]} read as {predicted[i]} "
+                caption=f"#{i}: {names[labels[i]]} read as {names[predicted[i]]} "
                 f"({confidence[i, predicted[i]]:.0%} sure)",
             )
             for i in worst
         ],
     }
+    if len(names) <= MAX_CONFUSED:
+        media["test/confusion_matrix"] = wandb.plot.confusion_matrix(
+            y_true=labels.tolist(), preds=predicted.tolist(), class_names=names
+        )
+    return media
 
 
 @contextlib.contextmanager

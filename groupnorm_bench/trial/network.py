@@ -87,7 +87,10 @@ class NetworkAttempt(Attempt):
         if outcome.test_logits is not None:
             test = self.data.test
             tracker.log_test(
-                test.images.cpu().numpy(), test.labels.cpu().numpy(), outcome.test_logits
+                test.images.cpu().numpy(),
+                test.labels.cpu().numpy(),
+                outcome.test_logits,
+                self.data.spec.class_names,
             )
         tracker.summarize(outcome.summary)
 

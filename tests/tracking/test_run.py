@@ -287,9 +287,16 @@ def test_the_media_are_the_most_confidently_wrong(wandb_env, monkeypatch):
         logits[index, labels[index]] = 0.0
         logits[index, (labels[index] + 1) % 10] = sureness
     images = np.zeros((40, 1, 28, 28), np.uint8)
-    media = test_media(images, labels, logits)
+    media = test_media(images, labels, logits, ())
     captions = [image._caption for image in media["test/worst_images"]]
     assert [caption.split(":")[0] for caption in captions] == ["#7", "#11", "#3"]
     assert captions[0].startswith("#7: 7 read as 8 (100% sure)")
+    letters = tuple("abcdefghij")
+    named = test_media(images, labels, logits, letters)
+    assert named["test/worst_images"][0]._caption.startswith("#7: h read as i (100% sure)")
+    rows = named["test/confusion_matrix"].table.data
+    assert {row[0] for row in rows} == {row[1] for row in rows} == set(letters)
+    many = np.concatenate([logits, np.zeros((40, 91), np.float32)], axis=1)
+    assert set(test_media(images, labels, many, ())) == {"test/worst_images"}
     everything_wrong = np.roll(logits, 1, axis=1)
-    assert len(test_media(images, labels, everything_wrong)["test/worst_images"]) == 25
+    assert len(test_media(images, labels, everything_wrong, ())["test/worst_images"]) == 25
