@@ -182,7 +182,7 @@ def test_a_report_names_the_classes_and_calls_no_function(capsys):
     write_folder(Path("pets"), images, wrong)
     assert run(["train", "--dataset", "folder:pets", *SMALL]) == 0
     assert run(["report", "runs", "--out", "r.html"]) == 0
-    assert any(f">a {name} <small>" in Path("r.html").read_text() for name in "abc")
+    assert any(f"<b>{name}</b>" in Path("r.html").read_text() for name in "abc")
     with pytest.raises(DataError, match="a report does not call"):
         _test_images("os:getcwd", NOWHERE)
 
