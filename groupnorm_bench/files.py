@@ -221,9 +221,14 @@ def scratch_folder(prefix: str) -> Iterator[Path]:
     while True:
         folder = tempfile.mkdtemp(prefix=prefix)
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        with contextlib.suppress(OSError):  # no locks here: then nobody takes it for abandoned
+        try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.isdir(folder):  # else: removed by another process, before the lock
+            is_ours = os.path.isdir(folder)
+        except BlockingIOError:  # another process, which starts now too, takes it for abandoned
+            is_ours = False
+        except OSError:  # no locks here: then nobody does
+            is_ours = True
+        if is_ours:
             break
         os.close(handle)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
@@ -186,6 +187,27 @@ def test_a_scratch_folder_goes_in_the_end_and_what_a_killed_process_left_goes_as
         assert not beside.exists()
         assert (mine / "data.pt").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["another"]
+
+
+def test_a_scratch_folder_that_another_process_is_about_to_remove_is_not_taken(
+    tmp_path, monkeypatch
+):
+    """Many tasks that start at once on one node each look for what was abandoned."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    real, held = tempfile.mkdtemp, []
+
+    def taken_for_abandoned(prefix):
+        folder = real(prefix=prefix)
+        if not held:
+            held.append(os.open(folder, os.O_RDONLY))
+            fcntl.flock(held[0], fcntl.LOCK_EX)
+            held.append(folder)
+        return folder
+
+    monkeypatch.setattr(tempfile, "mkdtemp", taken_for_abandoned)
+    with scratch_folder("gnbench-test-") as mine:
+        assert str(mine) != held[1]
+    os.close(held[0])
 
 
 def test_a_file_that_an_option_names_is_written_in_place_where_it_is_none(tmp_path):

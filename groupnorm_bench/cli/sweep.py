@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -34,6 +35,7 @@ from groupnorm_bench.sweep.file.typed import as_yaml, keep_typed, spec_of_text
 from groupnorm_bench.wording import count
 
 if TYPE_CHECKING:
+    from groupnorm_bench.cli.views.sweep import LineView
     from groupnorm_bench.sweep.scheduler import SweepEvent
     from groupnorm_bench.sweep.session import Session, SweepOutcome
     from groupnorm_bench.tracking.options import Mode
@@ -84,6 +86,15 @@ RayAddress = Annotated[
 ShipWandbKey = Annotated[
     bool, typer.Option("--ship-wandb-key", help="Log the cluster's nodes in to W&B as you are.")
 ]
+Slurm = Annotated[
+    str,
+    typer.Option(
+        "--slurm", metavar="OPTIONS", help="Of sbatch: partition=gpu,gres=gpu:1,time=02:00:00."
+    ),
+]
+Jobs = Annotated[
+    int | None, typer.Option("--jobs", min=1, help="Slurm tasks at a time.", show_default="8")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Start a very large plan without asking.")]
 SweepProject = Annotated[
     str | None,
@@ -129,6 +140,8 @@ def sweep_command(
     ship_wandb_key: ShipWandbKey = False,
     until_decided: UntilDecided = False,
     max_seeds: MaxSeeds = None,
+    slurm: Slurm = "",
+    jobs: Jobs = None,
     wandb: WandbMode = "auto",
     project: SweepProject = None,
     entity: Entity = None,
@@ -164,6 +177,8 @@ def sweep_command(
         given=given,
         until_decided=until_decided,
         max_seeds=max_seeds,
+        slurm=slurm,
+        jobs=jobs,
     )
     note = (lambda line: None) if quiet else say
     session = Session(spec, config, options, say=say, note=note)
@@ -288,7 +303,26 @@ def run_watched(session: Session, stop: StopSignal, quiet: bool) -> SweepOutcome
             board.hear(event)
             view.hear(event)
 
-        return session.run(watch=watch, should_stop=stop)
+        def may_cancel(question: str) -> bool:
+            return _agrees(question, stop, view)
+
+        return session.run(watch=watch, should_stop=stop, may_cancel=may_cancel)
+
+
+def _agrees(question: str, stop: StopSignal, view: LineView) -> bool:
+    """Return whether jobs elsewhere are to end with this command; a person is asked.
+
+    They end where nobody is there to be asked, but go on where the terminal has only closed.
+    """
+    if stop.received == signal.SIGHUP:
+        return False
+    if stop.received is None or not sys.stdin.isatty():
+        return True
+    try:
+        with view.aside():
+            return typer.confirm(question, default=True, err=True)
+    except typer.Abort:  # Ctrl-C once more, or the end of the file
+        return False
 
 
 def _print_outcome(outcome: SweepOutcome, out: Path, as_json: bool, quiet: bool) -> None:

@@ -64,7 +64,8 @@ def list_folders(path: Path) -> Sequence[RunFolder]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether it may be a run's; hidden ones hold what sweeps need while they run."""
     try:
-        return entry.is_dir()
+        return not entry.name.startswith(".") and entry.is_dir()
     except OSError:  # a link to itself
         return False

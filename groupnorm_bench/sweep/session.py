@@ -18,9 +18,15 @@ from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import SETTINGS
 from groupnorm_bench.settings.layers import with_trial
 from groupnorm_bench.settings.own_config import TRIAL, OwnConfig
-from groupnorm_bench.sweep.executors import AUTO_EXECUTOR, EXECUTORS, EngineOptions
+from groupnorm_bench.sweep.executors import (
+    AUTO_EXECUTOR,
+    EXECUTORS,
+    EngineOptions,
+    SlurmOptions,
+)
 from groupnorm_bench.sweep.executors.local.devices import MAX_WORKERS, slots_for
 from groupnorm_bench.sweep.executors.protocol import Ended, StopAsked
+from groupnorm_bench.sweep.executors.slurm.options import sbatch_options
 from groupnorm_bench.sweep.file.override import override
 from groupnorm_bench.sweep.file.shipped import find_sweep
 from groupnorm_bench.sweep.file.spec import Metric, SweepSpec, read_spec
@@ -50,6 +56,8 @@ if TYPE_CHECKING:
     from groupnorm_bench.sweep.executors.wandb.local_sweep import LocalSweep
 
 Watch = Callable[[SweepEvent], None]
+JOBS = 8
+"""Tasks of a Slurm array where nobody says how many."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,6 +156,8 @@ class SweepOptions:
     entity: str | None = None
     until_decided: bool = False
     max_seeds: int | None = None
+    slurm: str = ""
+    jobs: int | None = None
     given: frozenset[str] | None = None
     """The settings that were typed; those that differ from the defaults if None."""
 
@@ -184,13 +194,10 @@ class Session:
             raise ConfigError(
                 f"executor={options.executor!r} is unknown{nearest(options.executor, names)}"
             )
+        self._options, self._slurm = options, _slurm_of(options)
         self._address = _ray_address(options)
         self._auto_slots = self._address is not None and options.workers == "auto"
-        self._devices, self._slots = slots_for(
-            base.device if self._address is None else "cpu",
-            str(MAX_WORKERS) if self._auto_slots else options.workers,
-            options.workers_per_device,
-        )
+        self._devices, self._slots = self._slots_of(base.device)
         typed = base.trial if isinstance(base, OwnConfig) else None
         spec = spec if isinstance(spec, SweepSpec) else read_spec(spec, typed)
         given = _changed(base) if options.given is None else options.given
@@ -200,7 +207,7 @@ class Session:
         spec, replaced = override(spec, base, given)
         for line in replaced:
             note(line)
-        self._options, self._say, self._note = options, say, note
+        self._say, self._note = say, note
         self._data_dir = data_dir = options.data_dir or default_data_dir()
         tracking = TrackingOptions(
             mode=options.wandb,
@@ -233,6 +240,18 @@ class Session:
         self._executor = ""
         self._engine: Executor | None = None
         self._shown: LocalSweep | None = None
+        self._may_cancel: Callable[[str], bool] = lambda question: True
+
+    def _slots_of(self, device: str) -> tuple[tuple[str, ...], int]:
+        """Return the GPUs of this machine to train on, and the number of runs at a time."""
+        options = self._options
+        if self._slurm is not None:
+            return (), (options.jobs or JOBS) * self._slurm.workers
+        return slots_for(
+            device if self._address is None else "cpu",
+            str(MAX_WORKERS) if self._auto_slots else options.workers,
+            options.workers_per_device,
+        )
 
     def _plan_tuning(self) -> Plan:
         retry = self._options.retry_failed
@@ -364,7 +383,8 @@ class Session:
 
         spec = EXECUTORS[self._executor]
         tracking = dataclasses.replace(self._tracking, suite=plan.spec.name)
-        if not spec.needs_wandb and self._address is None:  # there, runs see to it themselves
+        # Else whoever trains sees to it.
+        if spec.trains_here and not spec.needs_wandb and self._address is None:
             compile_ahead(sample_todo(plan), self._say)
         if not spec.needs_wandb and tracking.mode != "disabled":
             self._shown = LocalSweep(plan, self._options.runs, tracking, self._say)
@@ -383,6 +403,10 @@ class Session:
             auto_slots=self._auto_slots,
             ray_address=self._address,
             environment=login_variables() if self._options.ship_wandb_key else (),
+            slurm=self._slurm
+            and dataclasses.replace(
+                self._slurm, may_cancel=lambda question: self._may_cancel(question)
+            ),
         )
         self._engine = spec.open(plan, options, self._say)
         self.slots = self._engine.slots
@@ -392,13 +416,17 @@ class Session:
         *,
         watch: Watch = lambda event: None,
         should_stop: StopAsked = lambda: False,
+        may_cancel: Callable[[str], bool] = lambda question: True,
     ) -> SweepOutcome:
         """Train what is missing, on the engine that `open` made; what tunes the arms first.
 
         Args:
             watch: told of everything as it happens.
             should_stop: polled; once true, runs under way checkpoint and stop.
+            may_cancel: asked once stopped, whether jobs that could go on without this process, as
+                Slurm's, are to end as well.
         """
+        self._may_cancel = may_cancel
         started = time.monotonic()
         tuned = ScheduleOutcome()
         if self.tuning is not None and not self.is_tuned:
@@ -502,8 +530,9 @@ def sweep(
             `search_seed`, `executor` (a name in `EXECUTORS`, or `auto`), `workers`,
             `workers_per_device`, `threads` of each worker, `retry_failed`, `max_failures` in a
             row that end it, `trial_timeout` in seconds, `ray_address` of a cluster and
-            `ship_wandb_key` to its nodes, `data_dir`, `wandb` (a mode), `project`
-            and `entity`; `until_decided` and `max_seeds` to add seeds until each contrast is
+            `ship_wandb_key` to its nodes, `slurm` (options of `sbatch`) and `jobs` (tasks at a
+            time) for that engine, `data_dir`, `wandb` (a mode), `project` and `entity`;
+            `until_decided` and `max_seeds` to add seeds until each contrast is
             decided.
 
     Returns:
@@ -611,6 +640,24 @@ def _ray_address(options: SweepOptions) -> str | None:
             "ship_wandb_key is for the nodes of a cluster; add --executor ray --ray-address ADDRESS"
         )
     return address
+
+
+def _slurm_of(options: SweepOptions) -> SlurmOptions | None:
+    """Return what is said of Slurm, None where another engine trains.
+
+    Raises:
+        ConfigError: it does not parse, or nothing would come of it.
+    """
+    if options.executor != "slurm":
+        for name, value in (("slurm", options.slurm), ("jobs", options.jobs)):
+            if value:
+                raise ConfigError(f"{name}={value} does nothing without --executor slurm")
+        return None
+    if options.jobs is not None and options.jobs < 1:
+        raise ConfigError(f"jobs={options.jobs} is too small; set jobs to 1 or more")
+    workers = str(options.workers_per_device) if options.workers == "auto" else options.workers
+    _, number = slots_for("cpu", workers, 1)
+    return SlurmOptions(sbatch=sbatch_options(options.slurm), workers=number)
 
 
 def _with_last(result: RunResult, metric: Metric) -> RunResult:

@@ -91,3 +91,12 @@ def hanging(config, *, data_dir, **keywords):
     if config.seed == 1 and _first_time(data_dir, "hang"):
         time.sleep(3600)
     return sleeper(config, data_dir=data_dir, **keywords)
+
+
+def waiting(config, *, data_dir, **keywords):
+    """Wait until the data folder holds `go`, without a step; stop when asked."""
+    while not (data_dir / "go").exists():
+        if keywords["hooks"].should_stop():
+            raise TrainingStopped("stopped")
+        time.sleep(0.05)
+    return sleeper(config, data_dir=data_dir, **keywords)

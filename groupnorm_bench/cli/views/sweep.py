@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
@@ -172,6 +173,11 @@ class LineView:
     def __exit__(self, *_: object) -> None:
         return None
 
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leave the terminal to a question while entered."""
+        yield
+
     def hear(self, event: SweepEvent) -> None:
         """Print the event's line, if it has one, after the board has taken note of it."""
         line = trouble(event)
@@ -249,6 +255,15 @@ class LiveView(LineView):
     def __exit__(self, *_: object) -> None:
         self._is_over = True
         self._live.stop()
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leave the terminal to a question while entered."""
+        self._live.stop()
+        try:
+            yield
+        finally:
+            self._live.start()
 
 
 def draw(board: Board, *, is_over: bool = False) -> RenderableType:

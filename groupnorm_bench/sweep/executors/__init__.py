@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,18 @@ AUTO_EXECUTOR = "auto"
 
 SHARED_TRIAL = "groupnorm_bench.sweep.executors.local.shared:run_shared_trial"
 """A training of ours, on data that its engine shares out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SlurmOptions:
+    """What the Slurm engine must be told beside what every engine is."""
+
+    sbatch: tuple[str, ...] = ()
+    """Arguments of `sbatch`, as `--partition=gpu`."""
+    workers: int = 1
+    """Runs at a time within each task of the array."""
+    may_cancel: Callable[[str], bool] = lambda question: True
+    """Asked once stopped, whether what is in the queue is to end as well."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +61,7 @@ class EngineOptions:
     """Variables that go to a cluster's nodes, a W&B key among them where that was asked for."""
     trial: str = SHARED_TRIAL
     """`package.module:function` that trains a run; W&B's agents type `gnbench train` instead."""
+    slurm: SlurmOptions | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +73,8 @@ class ExecutorSpec:
     """`module:function` or `module:Class` under this package, called as `open` is."""
     needs_wandb: bool = False
     """Whether W&B hands out its runs: it must be online, and the engine makes the W&B sweep."""
+    trains_here: bool = True
+    """Whether its workers are processes of this machine, for which loops are compiled ahead."""
 
     def open(self, plan: Plan, options: EngineOptions, say: Say) -> Executor:
         """Return the engine, ready to take a plan's runs.
@@ -84,4 +100,9 @@ EXECUTORS: dict[str, ExecutorSpec] = {
         needs_wandb=True,
     ),
     "ray": ExecutorSpec(help="a Ray cluster, or a Ray of our own", home="ray.executor:RayExecutor"),
+    "slurm": ExecutorSpec(
+        help="arrays of jobs on a Slurm cluster, by sbatch",
+        home="slurm.executor:SlurmExecutor",
+        trains_here=False,
+    ),
 }

@@ -1,0 +1,1 @@
+"""Slurm as the engine: the plan becomes one array of jobs, by `sbatch` itself."""
