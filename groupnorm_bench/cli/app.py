@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -105,6 +106,15 @@ def print_drawn(drawn: RenderableType) -> None:
     if not console.is_terminal:
         console = Console(width=1000)
     console.print(drawn, soft_wrap=not console.is_terminal)
+
+
+def told(line: str) -> AbstractContextManager[object]:
+    """Return a context in which a terminal shows what is done now; elsewhere nothing is loaded."""
+    if not sys.stderr.isatty():
+        return nullcontext()
+    from groupnorm_bench.cli.views.waiting import Waiting
+
+    return Waiting(line)
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:

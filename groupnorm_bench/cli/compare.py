@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from groupnorm_bench.cli import completing
-from groupnorm_bench.cli.app import DEFAULT_RUNS_DIR, AsJson, app, print_drawn, print_json
+from groupnorm_bench.cli.app import DEFAULT_RUNS_DIR, AsJson, app, print_drawn, print_json, told
 from groupnorm_bench.cli.comparing import (
     AllPairs,
     Alpha,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from groupnorm_bench.compare.claims import Answer
     from groupnorm_bench.compare.contrast import Comparison, Rule
+    from groupnorm_bench.compare.rows import RunTable
 
 _FORMATS = ("table", "csv", "json", "md", "latex")
 
@@ -96,10 +97,6 @@ def compare_command(
         raise CompareError("--explain is for the table; the other formats tell all anyway")
     if claim is not None and baseline is not None:
         raise CompareError(f"baseline={baseline!r} has no use beside --claim; leave it out")
-    from groupnorm_bench.compare.ask import asked_of, chosen_runs, compare_table
-    from groupnorm_bench.compare.claims import answer_claim
-    from groupnorm_bench.compare.question import Question
-
     columns = columns_of(arm, seed, metric, setting)
     places = runs or [str(DEFAULT_RUNS_DIR)]
     settings, seeds = names_of(choose), seeds_of(choose_seeds)
@@ -111,18 +108,22 @@ def compare_command(
         for name, given in (others | {"runs-csv": runs_csv}).items():
             if given is not None:
                 raise CompareError(f"--{name} has no use beside --claim; leave it out")
-        table = chosen_runs(places, where, settings, seeds, columns)
-        given_ones = {name: value for name, value in asked.items() if value is not None}
-        question = asked_of(places)[0] if table.metric is None else Question(metric=table.metric)
-        answer = answer_claim(table, claim, question, rule=rule, **given_ones)
+        with told("reading the runs"):
+            from groupnorm_bench.compare.ask import chosen_runs
+
+            table = chosen_runs(places, where, settings, seeds, columns)
+            answer = _answer(claim, table, places, rule, asked)
         _print_answer(answer, output)
         return answer.exit_code
-    table = chosen_runs(places, where, settings, seeds, columns)
     asked |= {"baseline": baseline, "decide": decide}
     details = output in ("json", "csv")  # the forms that tell of them
-    comparison = compare_table(
-        table, places, rule=rule, all_pairs=all_pairs, details=details, **asked
-    )
+    with told("reading the runs"):
+        from groupnorm_bench.compare.ask import chosen_runs, compare_table
+
+        table = chosen_runs(places, where, settings, seeds, columns)
+        comparison = compare_table(
+            table, places, rule=rule, all_pairs=all_pairs, details=details, **asked
+        )
     if runs_csv is not None:
         if table.metric is not None:
             raise CompareError("--runs-csv writes runs of gnbench; these are in a file already")
@@ -132,6 +133,18 @@ def compare_command(
         write_asked(runs_csv, runs_to_csv(table).encode(), "runs-csv")
     print_comparison(comparison, output, places=runs or (), explain=explain)
     return 0
+
+
+def _answer(
+    claim: str, table: RunTable, places: Sequence[str], rule: Rule, asked: dict[str, Any]
+) -> Answer:
+    from groupnorm_bench.compare.ask import asked_of
+    from groupnorm_bench.compare.claims import answer_claim
+    from groupnorm_bench.compare.question import Question
+
+    given = {name: value for name, value in asked.items() if value is not None}
+    question = asked_of(places)[0] if table.metric is None else Question(metric=table.metric)
+    return answer_claim(table, claim, question, rule=rule, **given)
 
 
 def _print_answer(answer: Answer, output: str) -> None:

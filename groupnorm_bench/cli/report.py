@@ -16,6 +16,7 @@ from groupnorm_bench.cli.app import (
     DataDir,
     app,
     print_json,
+    told,
 )
 from groupnorm_bench.cli.comparing import (
     Alpha,
@@ -89,26 +90,28 @@ def report_command(
     if open_it and output != "html":
         raise CompareError("--open opens the page; leave --format md out")
     from groupnorm_bench.cli.views.training import say
-    from groupnorm_bench.report.write import is_stdout, report
 
-    written = report(
-        list(runs or [str(DEFAULT_RUNS_DIR)]),
-        out if out is not None or output == "md" else _OUT,
-        output=cast("Format", output),
-        figures=figures,
-        baseline=baseline,
-        metric=metric,
-        where=where,
-        choose=names_of(choose),
-        choose_seeds=seeds_of(choose_seeds),
-        rule="planned" if planned else "anytime",
-        alpha=alpha,
-        margin=margin,
-        decide=decide,
-        columns=columns_of(arm, seed, metric, setting),
-        data_dir=data_dir,
-        command=shlex.join(["gnbench", *sys.argv[1:]]),
-    )
+    with told("reading the runs, drawing the report"):
+        from groupnorm_bench.report.write import is_stdout, report
+
+        written = report(
+            list(runs or [str(DEFAULT_RUNS_DIR)]),
+            out if out is not None or output == "md" else _OUT,
+            output=cast("Format", output),
+            figures=figures,
+            baseline=baseline,
+            metric=metric,
+            where=where,
+            choose=names_of(choose),
+            choose_seeds=seeds_of(choose_seeds),
+            rule="planned" if planned else "anytime",
+            alpha=alpha,
+            margin=margin,
+            decide=decide,
+            columns=columns_of(arm, seed, metric, setting),
+            data_dir=data_dir,
+            command=shlex.join(["gnbench", *sys.argv[1:]]),
+        )
     if figures is not None:
         say(f"{count(len(written.figures), 'picture')} in {figures}")
     if written.path is None:

@@ -243,7 +243,9 @@ def _print_plan(session: Session, as_json: bool, quiet: bool) -> None:
     from groupnorm_bench.cli.views.waiting import Waiting
     from groupnorm_bench.sweep.plan.describe import plan_to_json
 
-    with Waiting("training some steps of each kind of run, to tell what it costs", quiet=quiet):
+    line = "training some steps of each kind of run, to tell what it costs"
+    with Waiting(line, quiet=quiet) as waiting:
+        waiting.tell(line)  # off a terminal, too, it takes its seconds
         estimate = session.estimate()
     if as_json:
         tuning = None if session.tuning is None else (session.tuning, session.is_tuned)

@@ -43,6 +43,21 @@ def test_ctrl_c_leaves_one_line_of_the_training_and_one_of_the_error(tmp_path):
     assert sum(line.startswith("error: interrupted; stopped at step") for line in lines) == 1
 
 
+def test_a_resized_window_keeps_one_table_with_one_head(tmp_path):
+    (tmp_path / "s.yaml").write_text(
+        "method: grid\nparameters: {norm: {values: [none, batch]}, epochs: {value: 99},"
+        " train_limit: {value: 640}, dataset: {value: mnist-5k}}\n"
+    )
+    typed = ("sweep", "s.yaml", "--wandb", "disabled", "--workers", "2")
+    with Terminal(*typed, cwd=tmp_path, columns=100) as terminal:
+        terminal.wait_for("starting 0:0")
+        for columns in (60, 90, 50, 100):
+            terminal.resize(columns)
+            terminal.look(0.6)
+        text = terminal.look(0.6)
+    assert [text.count(word) for word in ("worker", "best so far", "0/2")] == [1, 1, 1]
+
+
 def test_a_sweep_starts_visibly_and_leaves_no_table_of_workers(tmp_path):
     (tmp_path / "s.yaml").write_text(
         "method: grid\nparameters: {norm: {values: [none, batch]}, max_steps: {value: 3},"
