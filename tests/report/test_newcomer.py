@@ -25,7 +25,11 @@ def test_two_trials_and_a_report(tmp_path, monkeypatch, capsys):
     assert run(short) == 0
     assert run([*short, "--train-limit", "500"]) == 0
     assert run(["report"]) == 0
-    assert "train_limit" in Path("report.html").read_text(encoding="utf-8")
+    page = Path("report.html").read_text(encoding="utf-8")
+    assert "train_limit" in page
+    assert "What was read as what" in page
+    for row in load_runs("runs").rows:
+        assert ((row.misreads() == -1) == row.hits()).all()
     assert "Traceback" not in capsys.readouterr().err
 
 
