@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -202,7 +204,8 @@ def call_function(name: str) -> OwnData:
         DataError: it cannot be imported, raises, or returns something else.
     """
     try:
-        told = own_function(name)()
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
+            told = own_function(name)()
     except (Exception, SystemExit) as error:  # a user's code may raise anything
         raise DataError(f"dataset={name!r} cannot be loaded: {one_line(error)}") from error
     if isinstance(told, Mapping):

@@ -5,14 +5,17 @@ They come with norms of their own, which `swap_norms` exchanges, or call `norm_l
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib.util
 import inspect
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from groupnorm_bench.errors import ConfigError, GnbenchError, one_line
 from groupnorm_bench.models.blocks import NormLayer
@@ -81,7 +84,20 @@ def build_own(name: str, norm_layer: NormLayer, in_channels: int, num_classes: i
         raise ConfigError(
             f"model={name!r} returned {type(model).__name__}, not a torch.nn.Module{usage}"
         )
+    _refuse_untrainable(name, model)
     return model
+
+
+def _refuse_untrainable(name: str, model: nn.Module) -> None:
+    weights = dict(model.named_parameters())
+    lazy = next((key for key, weight in weights.items() if is_lazy(weight)), None)
+    if lazy is not None:
+        raise ConfigError(
+            f"model={name!r} leaves the shape of {lazy!r} to its first batch; give that layer its "
+            "number of channels, so that one seed draws the same weights in every arm"
+        )
+    if not any(weight.requires_grad for weight in weights.values()):
+        raise ConfigError(f"model={name!r} has no weight that trains; leave requires_grad on")
 
 
 def _wants_norm_layer(function: Callable[..., Any]) -> bool:
@@ -97,7 +113,8 @@ def _wants_norm_layer(function: Callable[..., Any]) -> bool:
 
 def _called(name: str, call: Callable[[], Any], usage: str = "") -> Any:
     try:
-        with warnings.catch_warnings():
+        # stdout is for results: what a function prints while it builds goes beside them
+        with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
             warnings.simplefilter("ignore")
             return call()
     except GnbenchError:

@@ -275,16 +275,27 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_cannot_be_trained_on_is_one_line_and_leaves_nothing(name, capsys):
     data = broken(name)
+    sweep = f"method: grid\nparameters:\n  dataset: {{value: '{data}'}}\n  norm: {{value: batch}}\n"
+    Path("s.yaml").write_text(sweep)
     before = sorted(Path().iterdir())
-    assert run(["train", "--dataset", data, *SMALL]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert BROKEN[name] in line
-    assert sorted(Path().iterdir()) == before
+    for command in (
+        ["train", "--dataset", data, *SMALL],
+        ["sweep", "s.yaml", "--dry-run"],
+        ["sweep", "s.yaml", "--workers=1", "--wandb=disabled"],
+        ["sweep", "norm", "--dataset", data, "--dry-run"],
+        ["data", data],
+    ):
+        assert run(command) == 2, command
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n")) == ("", 1), command
+        assert BROKEN[name] in err
+        assert sorted(Path().iterdir()) == before
 
 
 FUNCTIONS = {
     "raise ValueError('my own trouble')": "cannot be loaded: ValueError: my own trouble",
     "raise SystemExit(3)": "cannot be loaded",
+    "raise KeyError": "cannot be loaded: KeyError",
     "return None": "returned NoneType; return (images, labels)",
     "return 1, 2, 3": "returned tuple",
     "return [1], [2]": "is list and list; give images and labels as numpy arrays",
