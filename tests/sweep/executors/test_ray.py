@@ -146,7 +146,7 @@ parameters:
 
 
 @pytest.mark.slow
-def test_a_search_that_prunes_goes_as_on_local_workers(tmp_path, local_ray):
+def test_a_search_that_prunes_goes_as_on_local_workers(tmp_path):
     (tmp_path / "search.yaml").write_text(SEARCH)
 
     def searched(engine):
@@ -187,7 +187,7 @@ parameters:
   norm: {values: [none, "own_norm:make"]}
   batch_size: {value: 32}
   dataset: {value: mnist-5k}
-  train_limit: {value: 320}
+  train_limit: {value: 128}
   epochs: {value: 2}
 """
 SEEDS = 12
@@ -227,19 +227,19 @@ class Command:
 
 
 def left_over():
-    """Scratch folders and processes of actors or of a local Ray."""
-    folders = [str(path) for path in Path("/tmp").glob(f"{SCRATCH}*")]
-    found = subprocess.run(["pgrep", "-fa", SCRATCH], capture_output=True, text=True, check=False)
-    return folders, found.stdout.splitlines()
+    """Scratch folders, and processes of a local Ray or of actors, whose names tell of them."""
+    folders = {path.name for path in Path("/tmp").glob(f"{SCRATCH}*")}
+    found = subprocess.run(
+        ["pgrep", "-f", f"{SCRATCH}|ray::Trainer"], capture_output=True, text=True, check=False
+    )
+    return folders | set(found.stdout.split())
 
 
 @pytest.fixture
 def nothing_left():
     before = left_over()
     yield
-    wait_for(
-        lambda: all(set(n) <= set(b) for n, b in zip(left_over(), before, strict=True)), seconds=60
-    )
+    wait_for(lambda: left_over() <= before, seconds=90)
 
 
 @pytest.fixture(scope="module")
@@ -291,24 +291,26 @@ def test_a_killed_node_costs_no_run_and_one_that_joins_is_used(tmp_path, nodes, 
 @pytest.mark.slow
 def test_the_killed_command_typed_again_goes_on(tmp_path, nodes, reference, nothing_left):
     options = ("--executor", "ray", "--ray-address", nodes.address)
-    command = Command(tmp_path / "home", *options)
-    wait_for(lambda: command.num_settled() >= 3)
+    command = Command(tmp_path / "home", *options, seeds=4)
+    wait_for(lambda: command.num_settled() >= 2)
     command.process.kill()
     command.process.communicate()
     settled = command.num_settled()
-    again = Command(tmp_path / "home", *options)
+    again = Command(tmp_path / "home", *options, seeds=4)
     code, stdout, stderr = again.finish()
     assert code == 0, stderr
     told = json.loads(stdout)
     assert told["reused"] >= settled
-    assert told["finished"] + told["reused"] == 2 * SEEDS
-    assert essence(again.runs_dir) == reference
+    assert told["finished"] + told["reused"] == 8
+    ours = essence(again.runs_dir)
+    assert len(ours) == 8
+    assert ours == {name: reference[name] for name in ours}
 
 
 @pytest.mark.slow
 def test_ctrl_c_brings_checkpoints_home(tmp_path, nodes, nothing_left):
     options = ("--executor", "ray", "--ray-address", nodes.address)
-    command = Command(tmp_path / "home", *options)
+    command = Command(tmp_path / "home", *options, seeds=4)
     wait_for(lambda: command.num_settled() >= 2)
     os.killpg(command.process.pid, signal.SIGINT)
     code, _, stderr = command.finish()

@@ -21,6 +21,7 @@ from groupnorm_bench.errors import ConfigError, RunFolderError, one_line
 from groupnorm_bench.files import scratch_folder
 from groupnorm_bench.runs import SENT_COMMIT, RunFolder, source_commit
 from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.settings.own_config import OwnConfig
 from groupnorm_bench.sweep.executors import SHARED_TRIAL, EngineOptions
 from groupnorm_bench.sweep.executors.local.shared import data_file, pack_data
 from groupnorm_bench.sweep.executors.local.worker import STOP, Asked
@@ -107,13 +108,12 @@ class RayExecutor:
         self._stop_deadline: float | None = None
         self._open = contextlib.ExitStack()
         with contextlib.ExitStack() as opening:
-            modules: list[str] = []
-            self._has_own = False
-            if options.ray_address is not None:
-                scratch = opening.enter_context(scratch_folder(SCRATCH))
-                modules = pack_code(plan, options.trial, scratch)
+            with scratch_folder(SCRATCH) as scratch:  # it has gone to the nodes when we are in
+                modules = (
+                    [] if options.ray_address is None else pack_code(plan, options.trial, scratch)
+                )
                 self._has_own = len(modules) > 1
-            self._ray = opening.enter_context(connected(options.ray_address, modules))
+                self._ray = opening.enter_context(connected(options.ray_address, modules))
             self._needs = self._resources()
             self.slots = self._count_slots()
             self._open = opening.pop_all()
@@ -298,7 +298,8 @@ class RayExecutor:
 
     def _data_for(self, slot: _Slot, run: TrainConfig) -> tuple[str, Any]:
         """Return the file of a run's data and Ray's handle of it; "" where none is to travel."""
-        if self._options.trial != SHARED_TRIAL or run.dataset in slot.held:
+        needs_none = self._options.trial != SHARED_TRIAL or isinstance(run, OwnConfig)
+        if needs_none or run.dataset in slot.held:
             return "", None
         if run.dataset not in self._data:
             import numpy as np
