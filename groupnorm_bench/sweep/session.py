@@ -340,7 +340,8 @@ class Session:
             name: load_dataset(name, self._data_dir) for name in {r.dataset for r in sample}
         }
         seconds = estimate_seconds(sample, datasets)
-        return cost_of(plan, sample, seconds, self.slots)
+        known = 1 if self._auto_slots else self.slots  # a cluster's size is not known yet
+        return cost_of(plan, sample, seconds, known)
 
     def open(self) -> None:
         """Make the folder of runs and the engine; W&B is asked here, and once.

@@ -130,6 +130,7 @@ def _init(ray: Any, address: str | None, py_modules: list[str]) -> None:
             folder = opening.enter_context(_ray_folder())
             opening.callback(ray.shutdown)  # before its folder goes
             ray.init(
+                address="local",
                 num_cpus=0,  # slots are counted by us; Ray would start a worker for each
                 num_gpus=0,
                 include_dashboard=False,
@@ -178,7 +179,7 @@ def _probe(address: str) -> None:
         )
     if address != "auto":
         _knock(address)
-    command = [sys.executable, "-c", _PROBE, address]
+    command = [sys.executable, "-P", "-c", _PROBE, address]
     try:
         told = subprocess.run(
             command, capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False

@@ -386,8 +386,8 @@ class RayExecutor:
             yield Stopped(run, slot.number)
             return
         if isinstance(error, self._ray.exceptions.RayActorError):
-            with_node = "node" in str(error).partition("The actor")[2].partition(".")[0]
-            reason = f"its Ray actor died{' with its node' if with_node else ''}"
+            with_node = " with its node" if "node has died" in str(error) else ""
+            reason = f"its Ray actor died{with_node}"
         else:
             reason = f"its Ray actor failed: {last_line(error)}"
         if slot.epochs and not isinstance(error, self._ray.exceptions.RayTaskError):
