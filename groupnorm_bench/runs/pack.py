@@ -247,6 +247,10 @@ def pack_runs(
     problems = []
     with _rewritten(path) as writer:
         for run in runs:
+            if not isinstance(run, PackedRun) and not os.path.lexists(run.result_path):
+                problems.append(f"{run.path} has no result yet; left out")
+                on_run()
+                continue
             content = _content(run)
             result = RunResult.from_json(content[0], run.name)
             if result.status not in SETTLED:
