@@ -22,7 +22,7 @@ from groupnorm_bench.files import (
     sync_folder,
     write_atomic,
 )
-from groupnorm_bench.runs import lock
+from groupnorm_bench.runs import exclusive, lock
 from groupnorm_bench.runs.result import SETTLED, RunResult
 from groupnorm_bench.settings.config import TrainConfig
 
@@ -79,21 +79,21 @@ class RunFolder:
     def claim(self) -> Iterator[None]:
         """Hold the folder: made if need be, locked by flock, so a killed process lets go.
 
+        By an exclusive file, kept fresh, where flock is not to be had between machines.
+
         What killed writers left in it is removed.
 
         Raises:
             RunFolderError: another process holds it, or it cannot be made or locked.
         """
-        try:
-            self._make()
-            handle = lock.take(self.lock_path)
-        except OSError as error:
-            raise RunFolderError(f"{self.path}: {self._why_not(error)}") from error
-        try:
+        with contextlib.ExitStack() as held:
+            try:
+                self._make()
+                held.enter_context(lock.hold(self.lock_path))
+            except OSError as error:
+                raise RunFolderError(f"{self.path}: {self._why_not(error)}") from error
             remove_temporaries(self.path)
             yield
-        finally:
-            os.close(handle)
 
     def _make(self) -> None:
         """Make the folder, and have the disk keep its name."""
@@ -109,6 +109,12 @@ class RunFolder:
         if isinstance(error, PermissionError) and owner:
             return f"belongs to another user ({owner}); have it shared, or choose another --out"
         return f"cannot be made: {error.strerror}; choose another --out"
+
+    @property
+    def claim_kind(self) -> str:
+        """How the folder is claimed now, by whoever claims it: `flock` or `exclusive files`."""
+        names = os.listdir(self.path)
+        return "exclusive files" if any(map(exclusive.is_claim, names)) else "flock"
 
     def is_claimed(self) -> bool:
         """Return whether some process holds the folder now."""
@@ -146,8 +152,10 @@ class RunFolder:
     def remove_empty(self) -> None:
         """Remove the folder, and the folder of runs, where they hold nothing but the lock."""
         with contextlib.suppress(OSError):  # it holds something, or the disk refuses
-            if [entry.name for entry in self.path.iterdir()] == ["lock"]:
-                self.lock_path.unlink()
+            names = {entry.name for entry in self.path.iterdir()}
+            if all(name == "lock" or exclusive.is_claim(name) for name in names):
+                for name in names:
+                    (self.path / name).unlink()
                 self.path.rmdir()
                 self.path.parent.rmdir()
 

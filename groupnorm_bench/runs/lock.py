@@ -1,4 +1,7 @@
-"""The claim on a run folder: flock on a file in it, so that a killed process lets go."""
+"""The claim on a run folder: flock on a file in it, so that a killed process lets go.
+
+On file systems where flock is not to be had, or holds on one node only, see `exclusive`.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,12 @@ import fcntl
 import os
 import platform
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from groupnorm_bench.errors import RunFolderError
 from groupnorm_bench.files import open_regular
+from groupnorm_bench.runs import exclusive
 
 _WAIT_SECONDS = 0.2
 _HELD = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
@@ -19,30 +24,49 @@ _HELD = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
 _NAME_BYTES = 300
 
 
-def take(path: Path) -> int:
-    """Take the lock at `path`, made if need be; returns the descriptor that holds it.
+@contextlib.contextmanager
+def hold(path: Path) -> Iterator[None]:
+    """Hold the lock at `path`, made if need be, while entered.
 
     It is tried for a moment, since `is_held` holds it for an instant.
 
     Raises:
-        RunFolderError: another process holds it, it is no regular file, or there are no locks here.
+        RunFolderError: another process holds it, or it is no regular file.
         OSError: it cannot be made.
     """
     handle = _open(path)
-    deadline = time.monotonic() + _WAIT_SECONDS
     try:
-        while not _try(handle, path):
-            if time.monotonic() > deadline:
-                raise RunFolderError(
-                    f"{path.parent} is in use by {holder(path) or 'another process'}; wait for it "
-                    "or stop it"
-                )
-            time.sleep(_WAIT_SECONDS / 20)
-        _sign(handle)
-    except BaseException:  # Ctrl-C too: nobody may wait for a handle that nobody has
+        if not exclusive.is_needed(path.parent) and _take(handle, path):
+            _sign(handle)
+            yield
+            return
+        with exclusive.hold(path):
+            _sign(handle)
+            yield
+    finally:
         os.close(handle)
-        raise
-    return handle
+
+
+def _take(handle: int, path: Path) -> bool:
+    """Take the lock; return False where there are no locks.
+
+    Raises:
+        RunFolderError: another process holds it.
+    """
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError as error:
+            if error.errno not in _HELD:
+                return False
+        if time.monotonic() > deadline:
+            raise RunFolderError(
+                f"{path.parent} is in use by {holder(path) or 'another process'}; wait for it or "
+                "stop it"
+            )
+        time.sleep(_WAIT_SECONDS / 20)
 
 
 def _open(path: Path) -> int:
@@ -50,24 +74,6 @@ def _open(path: Path) -> int:
         return open_regular(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
     except PermissionError:  # another user's, in a shared folder: to hold it, reading is enough
         return open_regular(path, os.O_RDONLY | os.O_NOFOLLOW)
-
-
-def _try(handle: int, path: Path) -> bool:
-    """Return whether the lock is ours now.
-
-    Raises:
-        RunFolderError: the file system has no locks.
-    """
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _HELD:
-            return False
-        raise RunFolderError(
-            f"{path.parent}: its file system gives no locks ({error.strerror}), without which two "
-            "processes may train one run; choose an --out on a local disk"
-        ) from error
-    return True
 
 
 def _sign(handle: int) -> None:
@@ -94,13 +100,15 @@ def holder(path: Path) -> str:
 def is_held(path: Path) -> bool:
     """Return whether some process holds the lock now; False where that cannot be told."""
     try:
+        if exclusive.is_needed(path.parent):
+            return exclusive.is_held(path)
         handle = open_regular(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
-        return error.errno in _HELD
+        return error.errno in _HELD or exclusive.is_held(path)
     finally:
         os.close(handle)
     return False

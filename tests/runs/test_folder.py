@@ -366,15 +366,24 @@ def test_a_lock_that_is_a_symbolic_link_leaves_its_target_alone(tmp_path: Path):
     assert (tmp_path / "precious").read_text() == "content"
 
 
-def test_a_disk_without_locks_is_told_at_once_not_taken_for_a_held_one(tmp_path, monkeypatch):
+def test_without_locks_a_folder_is_claimed_by_a_file_that_one_process_can_make(
+    tmp_path, monkeypatch
+):
     def no_locks(handle: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
     folder = RunFolder.of(tmp_path, CONFIG)
-    with pytest.raises(RunFolderError, match=r"no locks .*choose an --out on a local disk"):
-        folder.claim().__enter__()
+    with folder.claim():
+        assert folder.is_claimed()
+        assert folder.claim_kind == "exclusive files"
+        with pytest.raises(RunFolderError, match="in use by another process"), folder.claim():
+            pass
     assert not folder.is_claimed()
+    assert sorted(os.listdir(folder.path)) == ["lock"]
+    with folder.claim():
+        folder.remove_empty()
+    assert not folder.path.exists()
 
 
 def test_who_signed_a_lock_is_told_only_where_it_is_a_signature(tmp_path: Path):

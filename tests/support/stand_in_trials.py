@@ -60,6 +60,11 @@ def slow_sleeper(config, **keywords):
     return sleeper(config, step_seconds=0.05, **keywords)
 
 
+def very_slow_sleeper(config, **keywords):
+    """Take 45 s, for a time limit to come in between."""
+    return sleeper(config, step_seconds=1.5, **keywords)
+
+
 def _first_time(data_dir: Path, what: str) -> bool:
     """Return whether `what` happens for the first time in this test."""
     try:

@@ -187,7 +187,9 @@ class LocalExecutor:
                 yield from self._bury(worker)
                 continue
             if isinstance(message, Asked):
+                asked = time.monotonic()
                 self._tell(worker, judge(message.run, message.row))
+                self._looked += time.monotonic() - asked  # no run was at work for longer by that
             else:
                 yield self._heard(worker, message)
 

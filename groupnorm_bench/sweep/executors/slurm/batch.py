@@ -119,6 +119,11 @@ class Batch:
         """
         return RunFolder(self.path).claim()
 
+    @property
+    def claim_kind(self) -> str:
+        """How this batch, and so its runs, are claimed: `flock` or `exclusive files`."""
+        return RunFolder(self.path).claim_kind
+
     def write(self, order: Order, runs: Sequence[TrainConfig]) -> None:
         """Write all that the tasks need; task i of n trains every n-th run from the i-th on.
 

@@ -276,8 +276,8 @@ class SlurmExecutor:
                 task.submitted = now
                 runs += len(task.open)
             self._say(
-                f"Slurm job {job}: {count(runs, 'run')} in {count(part.count, 'task')}, logs in "
-                f"{part.batch.path}"
+                f"Slurm job {job}: {count(runs, 'run')} in {count(part.count, 'task')}, claimed by "
+                f"{part.batch.claim_kind}, logs in {part.batch.path}"
             )
 
     def _make_way(self, part: _Part, error: SlurmRefused) -> None:
