@@ -57,8 +57,35 @@ CHEAP = {
     "gnbench sweep --norm none,batch,group --num-groups 4,8 --batch-size 32,128 --seeds 8"
     " --save mine.yaml --dry-run": "8 cells x 8 seeds = 64 runs",
 }
-"""Commands of the README that ask nothing of anybody, and what they print; the others are run by
-the tests of their own pages: `quick` by tests/test_wheel.py."""
+"""Commands of the README that ask nothing of anybody, and what they print."""
+
+ON_RUNS = {
+    "gnbench compare runs": (0, "best: "),
+    "gnbench compare runs --explain": (0, "p Holm"),
+    "gnbench compare runs --claim 'group-g8 = batch' --margin 0.5": (5, "group-g8"),
+    "gnbench status runs": (0, "8 runs: 8 finished"),
+    "gnbench report runs": (0, "report.html"),
+}
+"""Those that ask for a folder of runs; exit code and what they print."""
+
+ELSEWHERE = {
+    "gnbench --install-completion": "tests/cli/test_help.py",
+    "gnbench agent": "tests/tracking/test_agent_pool.py",
+    "gnbench bench": "tests/bench/test_bench.py",
+    "gnbench compare study.csv": "tests/compare/test_foreign.py",
+    "gnbench dashboard": "tests/tracking/test_workspace.py",
+    "gnbench data mnist": "tests/datasets/test_load.py",
+    "gnbench doctor": "tests/cli/test_train.py",
+    "gnbench power": "tests/sweep/plan/test_power.py",
+    "gnbench publish": "tests/tracking/test_publish.py",
+    "gnbench quick": "tests/test_wheel.py",
+    "gnbench report runs --open": "tests/report/test_page.py",
+    "gnbench show": "tests/cli/test_ways_in.py",
+    "gnbench sweep norm": "tests/test_wheel.py",
+    "gnbench sync": "tests/tracking/test_sync.py",
+    "gnbench train": "tests/cli/test_train.py",
+}
+"""How the others begin, and the tests that run them, on less data or against a test server."""
 
 
 @pytest.mark.parametrize("line", CHEAP)
@@ -72,6 +99,31 @@ def test_commands_of_the_readme_do_what_they_say(line, tmp_path, monkeypatch, ca
     monkeypatch.setattr("groupnorm_bench.datasets.fetch.recently_failed", lambda *_: "not now")
     assert run(shlex.split(line)[1:]) == 0
     assert CHEAP[line] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", ON_RUNS)
+def test_commands_of_the_readme_on_runs_do_what_they_say(line, tmp_path, monkeypatch, capsys):
+    from groupnorm_bench.cli.app import run
+    from tests.support.run_folders import make_runs
+
+    monkeypatch.chdir(tmp_path)
+    make_runs(tmp_path / "runs", arms=[{"norm": "batch"}, {"norm": "group"}], seeds=4)
+    exit_code, printed = ON_RUNS[line]
+    assert run(shlex.split(line)[1:]) == exit_code
+    assert printed in capsys.readouterr().out
+
+
+def test_every_command_of_the_readme_is_run_by_some_test():
+    shown = {command for page, command in commands() if page == "README.md"}
+    assert shown >= ON_RUNS.keys()
+    rest = shown - CHEAP.keys() - ON_RUNS.keys()
+    homes = {
+        line: [path for start, path in ELSEWHERE.items() if line.startswith(start)] for line in rest
+    }
+    assert [line for line, found in homes.items() if not found] == []
+    for start, path in ELSEWHERE.items():
+        word = start.split()[1]
+        assert word in (ROOT / path).read_text(encoding="utf-8"), f"{path} runs no {start}"
 
 
 def test_the_pages_show_commands_at_all():
