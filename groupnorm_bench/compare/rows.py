@@ -27,6 +27,7 @@ from groupnorm_bench.notebooks import data_frame, html_table
 from groupnorm_bench.runs import TRIAL_CODE, RunFolder, RunResult
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import ARM_SETTINGS, SETTINGS
+from groupnorm_bench.settings.own_config import OwnConfig
 from groupnorm_bench.wording import count, printable, setting_value
 
 if TYPE_CHECKING:
@@ -300,6 +301,11 @@ class RunTable:
     """Settings were chosen by the seeds that are left to report: no claim rests on them."""
     metric: str | None = None
     """What the runs of another program's table were measured by."""
+
+    @property
+    def is_of_networks(self) -> bool:
+        """Whether gnbench trained every run itself: then batch sizes, epochs, layers are known."""
+        return self.metric is None and not any(isinstance(r.config, OwnConfig) for r in self.rows)
 
     @property
     def finished(self) -> tuple[RunRow, ...]:

@@ -129,7 +129,7 @@ def build(
         parallel(table, metric),
         importance(rows, metric, comparison.alpha),
     ]
-    ours = table.metric is None
+    ours = table.is_of_networks
     if ours:
         figures += [
             by_batch_size(rows, metric),

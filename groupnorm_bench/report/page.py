@@ -36,11 +36,11 @@ _ON_A_PHONE = ("batch_size", "arm", "mean", "diff", "verdict")
 
 
 _OF_RUNS = ("accuracy", "inside", "missed")
-"""Sections that only runs of gnbench have something for."""
+"""Sections that only networks which gnbench trained have something for."""
 
 
 def _contents(content: Content) -> list[tuple[str, str]]:
-    ours = content.table.metric is None
+    ours = content.table.is_of_networks
     return [(anchor, words) for anchor, words in _CONTENTS if ours or anchor not in _OF_RUNS]
 
 
@@ -125,7 +125,7 @@ _SUMMARY_COLUMNS = {
 
 def _metrics_of(content: Content) -> list[str]:
     metric = content.comparison.metric
-    if content.table.metric is not None:
+    if not content.table.is_of_networks:
         return [metric]
     return [*_SUMMARY_COLUMNS, *([metric] if metric not in _SUMMARY_COLUMNS else [])]
 

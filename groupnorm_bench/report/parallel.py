@@ -30,7 +30,7 @@ def parallel(table: RunTable, metric: str) -> Figure:
             "table follows."
             + (
                 " Runs of norms without groups pass the groups axis at “none”."
-                if table.metric is None
+                if table.is_of_networks
                 else ""
             )
         ),
@@ -41,7 +41,7 @@ def parallel(table: RunTable, metric: str) -> Figure:
     rows.sort(key=lambda row: row.order)
     place = {id(row): i for i, row in enumerate(table.rows)}
     styles = {row.arm: style_of_run(row) for row in rows}
-    ours = table.metric is None
+    ours = table.is_of_networks
     names = [n for n in varying(row.setting for row in rows) if n != "batch_size" or not ours]
     values = [row.factor[1] for row in rows]
     dimensions = [

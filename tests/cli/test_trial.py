@@ -153,7 +153,9 @@ def test_status_show_and_report_tell_of_it(runs, capsys):
     assert run(["show", str(next(runs.glob("group*width1*s3*")))]) == 0
     assert re.search(r"trial=study:train, width=1", capsys.readouterr().out)
     assert run(["report", "runs", "--format", "md", "--out", "report.md"]) == 0
-    assert "dice" in (runs.parent / "report.md").read_text()
+    report = (runs.parent / "report.md").read_text()
+    assert "Against width" in report or "width" in report
+    assert "batch size" not in report, "nobody knows of any"
     assert run(["report", "runs", "--out", "report.html"]) == 0
 
 
@@ -203,6 +205,13 @@ def test_a_bad_sweep_of_a_trial_is_one_line_and_leaves_nothing(here, changed, co
     assert complaint in told.err
     assert told.err.count("\n") == 1
     assert not (here / "runs").exists()
+
+
+def test_arms_of_a_trial_are_not_tuned_by_a_metric_that_it_need_not_have(here, capsys):
+    question = "tune: {settings: {lr: [0.1, 0.2]}, seeds: [1000]}\n"
+    (here / "shapes.question.yaml").write_text(question)
+    assert run(["sweep", "shapes.yaml", "--wandb", "disabled"]) == 2
+    assert "tune chooses by val/accuracy, which study:train need not" in capsys.readouterr().err
 
 
 def test_the_trial_may_stand_above_the_parameters_or_be_typed(here, capsys):

@@ -143,6 +143,11 @@ def _candidates(plan: Plan, tune: Tune) -> Mapping[str, Sequence[TrainConfig]]:
 def _refuse(plan: Plan, tune: Tune) -> None:
     spec = plan.spec
     where = question_path(spec.path)
+    if spec.trial is not None:
+        raise SweepError(
+            f"{where}: tune chooses by val/accuracy, which {spec.trial} need not have; search for "
+            "the values in a sweep of its own"
+        )
     if spec.method != "grid" or spec.early_terminate is not None or spec.run_cap is not None:
         raise SweepError(
             f"{where}: tune needs method grid with neither early_terminate nor run_cap, so that "
