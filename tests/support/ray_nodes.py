@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 START = "import sys; from ray.scripts.scripts import main; sys.exit(main())"
-SCRATCH = "gnbench-ray-"
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
 
 
@@ -35,31 +37,40 @@ class RayNodes:
         self.address = f"127.0.0.1:{free_port()}"
         self.nodes: list[subprocess.Popen] = []
         kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "RAY_ADDRESS")}
-        self.environment = kept | TOKEN | {"RAY_USAGE_STATS_ENABLED": "0"}
-        self.temp = Path(f"/tmp/gnray-{os.getpid()}-{free_port()}")  # sockets have short names
+        self.temp = Path(tempfile.mkdtemp(prefix="g", dir="/tmp"))  # sockets have short names
+        self.environment = kept | TOKEN
+        self.environment |= {
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_raylet_start_wait_time_s": "120",  # of a busy machine
+            "TMPDIR": str(self.temp),
+        }
         port = self.address.partition(":")[2]
         self._start("--head", f"--port={port}", "--include-dashboard=false", "--num-cpus=0")
 
     def add(self, cpus: int = 1) -> subprocess.Popen:
         return self._start(f"--address={self.address}", f"--num-cpus={cpus}")
 
-    def _start(self, *options: str) -> subprocess.Popen:
+    def _start(self, *options: str, tries: int = 3) -> subprocess.Popen:
         folder = self.home / f"node-{len(self.nodes)}"
         folder.mkdir(parents=True)
-        fixed = ("--node-ip-address=127.0.0.1", "--object-store-memory=100000000", "--block")
-        head = (f"--temp-dir={self.temp}",) if "--head" in options else ()
-        node = subprocess.Popen(
-            [sys.executable, "-P", "-c", START, "start", *options, *fixed, *head, "--num-gpus=0"],
-            cwd=folder,
-            env=self.environment,
-            stdout=(folder / "stdout").open("w"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        self.nodes.append(node)
+        fixed = ("--node-ip-address=127.0.0.1", "--object-store-memory=100000000", "--num-gpus=0")
+        fixed += ("--block",)
+        head = (f"--temp-dir={self.temp / 'r'}",) if "--head" in options else ()
         told = folder / "stdout"
-        deadline = time.monotonic() + 90
+        with told.open("w") as stdout:
+            node = subprocess.Popen(
+                [sys.executable, "-P", "-c", START, "start", *options, *fixed, *head],
+                cwd=folder,
+                env=self.environment,
+                stdout=stdout,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.nodes.append(node)
+        deadline = time.monotonic() + 150
         while "--block" not in told.read_text():
+            if node.poll() is not None and tries > 1:  # late on a busy machine, Ray gives up
+                return self._start(*options, tries=tries - 1)
             assert node.poll() is None, told.read_text()
             assert time.monotonic() < deadline, told.read_text()
             time.sleep(0.1)
@@ -74,10 +85,20 @@ class RayNodes:
                 continue
         node.wait()
 
+    def left_over(self) -> list[str]:
+        """Return what sweeps have left here: actors, and their scratch folders."""
+        found = [path.name for path in self.temp.glob("gnbench-*")]
+        for node in self.nodes:
+            for process in descendants(node.pid):
+                with contextlib.suppress(OSError):  # it has ended
+                    name = Path(f"/proc/{process}/cmdline").read_bytes().decode()
+                    found += [name] * name.startswith("ray::Trainer")
+        return found
+
     def close(self) -> None:
         for node in reversed(self.nodes):
             self.kill(node)
-        subprocess.run(["rm", "-rf", str(self.temp)], check=True)
+        shutil.rmtree(self.temp)
 
 
 def descendants(root: int) -> list[int]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -24,7 +27,7 @@ from groupnorm_bench.sweep.plan.sources import make_source
 from groupnorm_bench.sweep.scheduler import Scheduler
 from groupnorm_bench.sweep.session import sweep
 from groupnorm_bench.tracking.options import TrackingOptions
-from tests.support.ray_nodes import SCRATCH, TOKEN, RayNodes
+from tests.support.ray_nodes import TOKEN, RayNodes
 from tests.support.sweeping import make_engine
 from tests.sweep.test_faults import essence, wait_for
 
@@ -196,7 +199,7 @@ SEEDS = 12
 class Command:
     """`gnbench sweep` in a folder of its own, in the background."""
 
-    def __init__(self, home, *options, seeds=SEEDS, wandb="disabled"):
+    def __init__(self, home, *options, seeds=SEEDS, wandb="disabled", **variables):
         home.mkdir(exist_ok=True)
         (home / "sweep.yaml").write_text(SWEEP)
         (home / "own_norm.py").write_text(OWN_NORM)
@@ -208,7 +211,7 @@ class Command:
                 *("--wandb", wandb, "--seeds", str(seeds), *options),
             ],
             cwd=home,
-            env=os.environ | TOKEN | {"PYTHONPATH": str(OURS.parent)},
+            env=os.environ | TOKEN | {"PYTHONPATH": str(OURS.parent)} | variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -226,20 +229,23 @@ class Command:
         )
 
 
-def left_over():
-    """Scratch folders, and processes of a local Ray or of actors, whose names tell of them."""
-    folders = {path.name for path in Path("/tmp").glob(f"{SCRATCH}*")}
-    found = subprocess.run(
-        ["pgrep", "-f", f"{SCRATCH}|ray::Trainer"], capture_output=True, text=True, check=False
-    )
-    return folders | set(found.stdout.split())
-
-
 @pytest.fixture
-def nothing_left():
-    before = left_over()
-    yield
-    wait_for(lambda: left_over() <= before, seconds=90)
+def place():
+    """A folder of temporary files with a name short enough for Ray's sockets."""
+    folder = Path(tempfile.mkdtemp(prefix="g", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def processes_of(place):
+    """Ids of the processes of a Ray whose temporary files are there."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):  # it has ended
+                if f"TMPDIR={place}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                    found += [entry.name] * (b"ray" in (entry / "cmdline").read_bytes())
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -260,8 +266,10 @@ def nodes(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_ray_of_our_own_leaves_the_folders_of_local_workers(tmp_path, reference, nothing_left):
-    command = Command(tmp_path / "home", "--executor", "ray", seeds=1, wandb="offline")
+def test_a_ray_of_our_own_leaves_the_folders_of_local_workers(tmp_path, reference, place):
+    command = Command(
+        tmp_path / "home", "--executor", "ray", seeds=1, wandb="offline", TMPDIR=str(place)
+    )
     code, stdout, stderr = command.finish()
     assert code == 0, stderr
     assert json.loads(stdout)["finished"] == 2
@@ -270,6 +278,8 @@ def test_a_ray_of_our_own_leaves_the_folders_of_local_workers(tmp_path, referenc
     assert ours == {name: reference[name] for name in ours}
     assert len(ours) == len(list(command.runs_dir.glob("*/wandb/offline-run-*/run-*.wandb")))
     assert not list(command.runs_dir.glob("*/checkpoint.pt"))
+    wait_for(lambda: not processes_of(place), seconds=60)
+    assert not list(place.glob("gnbench-*"))
 
 
 @pytest.mark.slow
@@ -286,15 +296,17 @@ def test_a_killed_node_costs_no_run_and_one_that_joins_is_used(tmp_path, nodes, 
     log = (nodes.home / f"node-{nodes.nodes.index(joined)}" / "stdout").read_text()
     assert joined.poll() is None, log
     nodes.kill(joined)
+    wait_for(lambda: not nodes.left_over(), seconds=60)
 
 
 @pytest.mark.slow
-def test_the_killed_command_typed_again_goes_on(tmp_path, nodes, reference, nothing_left):
+def test_the_killed_command_typed_again_goes_on(tmp_path, nodes, reference):
     options = ("--executor", "ray", "--ray-address", nodes.address)
     command = Command(tmp_path / "home", *options, seeds=4)
     wait_for(lambda: command.num_settled() >= 2)
     command.process.kill()
     command.process.communicate()
+    wait_for(lambda: not nodes.left_over(), seconds=60)
     settled = command.num_settled()
     again = Command(tmp_path / "home", *options, seeds=4)
     code, stdout, stderr = again.finish()
@@ -308,7 +320,7 @@ def test_the_killed_command_typed_again_goes_on(tmp_path, nodes, reference, noth
 
 
 @pytest.mark.slow
-def test_ctrl_c_brings_checkpoints_home(tmp_path, nodes, nothing_left):
+def test_ctrl_c_brings_checkpoints_home(tmp_path, nodes):
     options = ("--executor", "ray", "--ray-address", nodes.address)
     command = Command(tmp_path / "home", *options, seeds=4)
     wait_for(lambda: command.num_settled() >= 2)
@@ -319,6 +331,7 @@ def test_ctrl_c_brings_checkpoints_home(tmp_path, nodes, nothing_left):
     states = [RunFolder(path).read() for path in command.runs_dir.glob("*-s*")]
     stopped = [state for state in states if state is not None and state.status == "interrupted"]
     assert len(list(command.runs_dir.glob("*/checkpoint.pt"))) == len(stopped)
+    wait_for(lambda: not nodes.left_over(), seconds=60)
 
 
 @pytest.mark.slow

@@ -43,6 +43,7 @@ else:
 
 _lock = threading.Lock()
 _users = 0
+_address: str | None = None
 _open = contextlib.ExitStack()
 
 
@@ -59,6 +60,7 @@ def load_ray(*, local: bool) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns on stderr
     os.environ.setdefault("RAY_enable_metrics_collection", "0")
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "60")  # 30 is too few at a high load
     if local and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
@@ -88,11 +90,16 @@ def connected(address: str | None, py_modules: list[str]) -> Iterator[Any]:
     Raises:
         ConfigError: Ray is not installed, or the cluster cannot be reached or used.
     """
-    global _users
+    global _address, _users
     ray = load_ray(local=address is None)
     with _lock:
         if _users == 0 and not ray.is_initialized():
             _connect(ray, address, py_modules)
+            _address = address
+        elif _users and address != _address:
+            raise ConfigError(
+                f"ray_address={address!r}: a sweep of this process is at another Ray; wait for it"
+            )
         _users += 1
     try:
         yield ray
