@@ -60,7 +60,6 @@ def load_ray(*, local: bool) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns on stderr
     os.environ.setdefault("RAY_enable_metrics_collection", "0")
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "60")  # 30 is too few at a high load
     if local and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
@@ -113,7 +112,7 @@ def connected(address: str | None, py_modules: list[str]) -> Iterator[Any]:
 def _connect(ray: Any, address: str | None, py_modules: list[str]) -> None:
     if address is not None:
         _probe(address)
-    for tries_left in (1, 0):
+    for tries_left in (2, 1, 0):
         try:
             _init(ray, address, py_modules)
             return
