@@ -81,10 +81,10 @@ def compare_table(
     """
     if question is None and table.metric is not None:
         question = Question(metric=table.metric)
-    elif question is None and any(row.armed for row in table.rows):  # other arms than were asked
-        told = asked_of(runs)[0]
-        question = Question(metric=told.metric, goal=told.goal)
     question, families = (question, ()) if question else asked_of(runs)
+    armed = next((row.armed for row in table.rows if row.armed), ())
+    if table.metric is None and question.arm != armed and (armed or not isinstance(runs, RunTable)):
+        question, families = Question(metric=question.metric, goal=question.goal), ()
     asked = {name: value for name, value in asked.items() if value is not None}
     if "baseline" in asked and question.arms:
         question = question.replace(arms=tuple(a for a in question.arms if a != asked["baseline"]))
@@ -167,6 +167,9 @@ def chosen_runs(
         table = runs if where is None else runs.where(where)
     else:
         places = [runs] if isinstance(runs, str | Path) else runs
+        columns = columns or Columns()
+        if not columns.arm and (arm := asked_of(runs)[0].arm):
+            columns = dataclasses.replace(columns, arm=arm)
         table = _reported(load_runs(places, where, columns=columns), _records(runs))
     names = tuple(choose)
     if choose_seeds and not names:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from groupnorm_bench.compare.foreign import SUFFIXES, Columns, ToldRun, read_results, table_of_lines
 from groupnorm_bench.compare.packed import packed_rows
-from groupnorm_bench.compare.rows import RunRow, RunTable
+from groupnorm_bench.compare.rows import RunRow, RunTable, armed_by
 from groupnorm_bench.errors import CompareError, TrackingError, nearest
 from groupnorm_bench.runs import Status, find_runs, is_pack
 from groupnorm_bench.settings.fields import SETTINGS
@@ -103,11 +103,7 @@ def _armed(table: RunTable, names: tuple[str, ...]) -> RunTable:
     for name in names:
         if name not in known:
             raise CompareError(f"arm={name!r} is no setting of a run{nearest(name, known)}")
-    rows = [row.seen_as(armed=names) for row in table.rows]
-    places = {row.arm: row.order for row in rows}
-    arms = sorted(places, key=lambda arm: places[arm])
-    placed = [row.seen_as(position=arms.index(row.arm)) for row in rows]
-    return dataclasses.replace(table, rows=tuple(placed))
+    return dataclasses.replace(table, rows=armed_by(table.rows, names))
 
 
 def _one_table(

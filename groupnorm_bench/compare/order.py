@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from groupnorm_bench.norms import NORMS
+from groupnorm_bench.wording import setting_value
 
 if TYPE_CHECKING:
     from groupnorm_bench.settings.config import TrainConfig
@@ -26,6 +27,15 @@ def num_groups_of(config: TrainConfig) -> int | None:
         return None
     channels = config.model_spec.norm_channels or {"first": config.group_size or 1}
     return config.num_groups_for(next(iter(channels.values())))
+
+
+def arm_by(config: TrainConfig, names: Sequence[str]) -> str:
+    """Return what an arm is called that these settings make, as `adam` or `norm=batch, lr=0.1`."""
+    live = config.cell_settings
+    values = {name: config.arm if name == "norm" else live.get(name) for name in names}
+    if len(values) == 1:
+        return setting_value(next(iter(values.values())))
+    return describe(values, values)
 
 
 def setting_key(setting: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from groupnorm_bench.compare.anytime import FIRST_LOOK
+from groupnorm_bench.compare.order import arm_by
 from groupnorm_bench.errors import CompareError, nearest
 from groupnorm_bench.metrics import GOALS, set_goal
 
@@ -95,6 +96,8 @@ class Question:
 
     baseline: str | None = None
     """An arm; `batch` where there is one, else `none`, else the first."""
+    arm: tuple[str, ...] = ()
+    """The settings that make an arm, as `optimizer`; the norm with its own if empty."""
     arms: tuple[str, ...] | None = None
     """Those held against the baseline: with the settings, the family. All that are swept if
     None."""
@@ -133,6 +136,8 @@ class Question:
                 raise CompareError(f"arm={arm!r} is not an arm's name; as group-g8")
         if self.arms is not None and self.baseline in self.arms:
             raise CompareError(f"baseline={self.baseline!r} is among the arms; leave it out there")
+        if self.arm and self.tune is not None:
+            raise CompareError("tune is for arms that norms make; leave out arm, or tune")
         if not isinstance(self.metric, str) or not self.metric:
             raise CompareError(f"metric={self.metric!r} is not a metric's name; try test/accuracy")
         if self.goal is not None:
@@ -147,6 +152,8 @@ class Question:
 
     def arm_of(self, config: TrainConfig) -> str:
         """Return what a config's arm is called: by what of it is not tuned."""
+        if self.arm:
+            return arm_by(config, self.arm)
         return config.arm if self.tune is None else self.tune.arm_of(config)
 
     def replace(self, **changes: Any) -> Self:
@@ -162,6 +169,8 @@ class Question:
             for field in dataclasses.fields(self)
             if getattr(self, field.name) != field.default
         }
+        if self.arm:
+            told["arm"] = list(self.arm)
         if self.arms is not None:
             told["arms"] = list(self.arms)
         if self.tune is not None:
@@ -179,6 +188,8 @@ class Question:
         _known(data, names, "question")
         told = dict(data)
         arms, tune = told.get("arms"), told.get("tune")
+        if "arm" in told:
+            told["arm"] = _names(told["arm"])
         if arms is not None:
             if not isinstance(arms, list | tuple) or not arms:
                 raise CompareError(f"arms={arms!r} is no list of arms; as [group-g8, layer]")
@@ -203,6 +214,15 @@ class Family:
     """How many it makes, known before the first run."""
     file: str = ""
     """The sweep file, for whoever wants more seeds."""
+
+
+def _names(given: Any) -> tuple[str, ...]:
+    """Return the settings that make an arm; the norm alone is what makes one anyway."""
+    names = given.split(",") if isinstance(given, str) else given
+    if not isinstance(names, list | tuple) or not all(isinstance(n, str) and n for n in names):
+        raise CompareError(f"arm={given!r} is no setting; as optimizer, or [norm, lr]")
+    named = tuple(dict.fromkeys(name.strip() for name in names))
+    return () if named == ("norm",) else named
 
 
 def _known(data: Mapping[str, Any], names: tuple[str, ...] | list[str], block: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from groupnorm_bench.compare.order import (
+    arm_by,
     arm_order,
-    describe,
     setting_key,
     setting_order,
     varying,
@@ -100,13 +100,7 @@ class RunRow:
     def arm(self) -> str:
         if not self.armed:
             return self.called or self.result.arm
-        live = self.config.cell_settings
-        values = {
-            name: self.result.arm if name == "norm" else live.get(name) for name in self.armed
-        }
-        if len(values) == 1:
-            return setting_value(next(iter(values.values())))
-        return describe(values, values)
+        return arm_by(self.config, self.armed)
 
     @property
     def factor(self) -> tuple[str, str]:
@@ -288,6 +282,14 @@ _NAMES = (
     *("arm", "cell", "name", "status", "code", "version", "commit", "torch", "threads"),
     "device_name",
 )
+
+
+def armed_by(rows: Iterable[RunRow], names: tuple[str, ...]) -> tuple[RunRow, ...]:
+    """Return the runs with these settings as what makes an arm, each arm in its place."""
+    armed = [row.seen_as(armed=names) for row in rows]
+    places = {row.arm: row.order for row in armed}
+    arms = sorted(places, key=lambda arm: places[arm])
+    return tuple(row.seen_as(position=arms.index(row.arm)) for row in armed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

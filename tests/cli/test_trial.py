@@ -207,6 +207,26 @@ def test_a_bad_sweep_of_a_trial_is_one_line_and_leaves_nothing(here, changed, co
     assert not (here / "runs").exists()
 
 
+def test_a_question_may_hold_any_setting_as_the_arm(runs, capsys):
+    question = runs.parent / "shapes.question.yaml"
+    question.write_text("arm: width\nbaseline: '0'\n")
+    assert run(["sweep", "shapes.yaml", "--wandb", "disabled"]) == 0
+    assert run(["sweep", "shapes.yaml", "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.partition("{")[2].join(["{", ""]))
+    assert run(["compare", "runs", "--json"]) == 0
+    contrasts = json.loads(capsys.readouterr().out)["contrasts"]
+    told = {(c["setting"]["norm"], c["arm"], c["baseline"], c["verdict"]) for c in contrasts}
+    assert told == {("batch", "1", "0", "undecided"), ("group", "1", "0", "better")}
+    assert {c["family"] for c in contrasts} == {"shapes"}
+    assert run(["compare", "runs", "--arm", "norm"]) == 0
+    assert verdicts(capsys.readouterr().out) == VERDICTS
+    question.write_text("arm: widht\n")
+    assert run(["sweep", "shapes.yaml", "--wandb", "disabled"]) == 2
+    assert "shapes.question.yaml: arm='widht' is not swept; did you mean 'width'?" in (
+        capsys.readouterr().err
+    )
+
+
 def test_arms_of_a_trial_are_not_tuned_by_a_metric_that_it_need_not_have(here, capsys):
     question = "tune: {settings: {lr: [0.1, 0.2]}, seeds: [1000]}\n"
     (here / "shapes.question.yaml").write_text(question)

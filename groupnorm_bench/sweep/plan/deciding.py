@@ -17,7 +17,7 @@ from groupnorm_bench.compare.choice import as_tuned
 from groupnorm_bench.compare.contrast import Comparison, Contrast
 from groupnorm_bench.compare.judge import NOT_ASKED
 from groupnorm_bench.compare.question import Family, Question
-from groupnorm_bench.compare.rows import RunRow, RunTable
+from groupnorm_bench.compare.rows import RunRow, RunTable, armed_by
 from groupnorm_bench.compare.verdicts import compare_runs
 from groupnorm_bench.errors import CompareError, SweepError, nearest
 from groupnorm_bench.runs import SETTLED, FoundRun, RunResult
@@ -62,6 +62,12 @@ def asked_by(plan: Plan) -> Question:
         SweepError: it names an arm that the sweep does not have.
     """
     question = plan.spec.question or Question()
+    for name in question.arm:
+        if name not in plan.spec.settings:
+            where = question_path(plan.spec.path)
+            raise SweepError(
+                f"{where}: arm={name!r} is not swept{nearest(name, plan.spec.settings)}"
+            )
     arms = list(
         dict.fromkeys(question.arm_of(plan.runs[i]) for i in range(plan.num_cells))
     )  # none: a search
@@ -92,6 +98,8 @@ class Standing:
 def standing_of(results: Iterable[RunResult], question: Question, family: Family) -> Standing:
     """Return the verdicts on what a sweep asked, from all its results so far."""
     rows = tuple(RunRow(result=result) for result in results)
+    if question.arm:
+        rows = armed_by(rows, question.arm)
     if question.tune is not None:
         rows = tuple(as_tuned(row, question.tune) for row in rows)
     try:

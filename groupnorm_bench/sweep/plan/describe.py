@@ -103,7 +103,7 @@ def count_contrasts(plan: Plan) -> int | None:
     named = {arm for arm in arms_of if arm in (question.arms or ())}
     if question.arms is None:
         tuned = tuple(question.tune.settings) if question.tune else ()
-        settings = {_setting(config, tuned) for config in cells}
+        settings = {_setting(config, (*tuned, *question.arm), question.arm) for config in cells}
         contrasts = len(cells) - len(settings)
         arms = len(set(arms_of)) - 1
     else:
@@ -111,8 +111,11 @@ def count_contrasts(plan: Plan) -> int | None:
     return contrasts if question.decide == "each" else arms
 
 
-def _setting(config: TrainConfig, tuned: tuple[str, ...]) -> tuple[tuple[str, Any], ...]:
-    left_out = (*ARM_SETTINGS, *tuned)
+def _setting(
+    config: TrainConfig, apart: tuple[str, ...], arm: tuple[str, ...]
+) -> tuple[tuple[str, Any], ...]:
+    """Return what must agree for two arms to be compared, without what is set `apart`."""
+    left_out = (*(ARM_SETTINGS if not arm or "norm" in arm else ()), *apart)
     return tuple((name, v) for name, v in config.cell_settings.items() if name not in left_out)
 
 
