@@ -41,6 +41,7 @@ class RayNodes:
         self.environment = kept | TOKEN
         self.environment |= {
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_enable_metrics_collection": "0",
             "TMPDIR": str(self.temp),
         }
         port = self.address.partition(":")[2]
