@@ -12,9 +12,10 @@ import hypothesis
 import pytest
 
 from tests.support.slurm import slurm_stand_ins
+from tests.support.slurm.real import slurm_site
 from tests.support.wandb_server.fixture import wandb_env, wandb_server
 
-__all__ = ["slurm_stand_ins", "wandb_env", "wandb_server"]
+__all__ = ["slurm_site", "slurm_stand_ins", "wandb_env", "wandb_server"]
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; children inherit it
 hypothesis.settings.register_profile(  # the same examples everywhere; a busy machine is no failure

@@ -61,8 +61,8 @@ def slow_sleeper(config, **keywords):
 
 
 def very_slow_sleeper(config, **keywords):
-    """Take 45 s, for a time limit to come in between."""
-    return sleeper(config, step_seconds=1.5, **keywords)
+    """Take 24 s, for a time limit to come in between."""
+    return sleeper(config, step_seconds=0.8, **keywords)
 
 
 def _first_time(data_dir: Path, what: str) -> bool:
