@@ -12,6 +12,7 @@ times `gnbench status`, `compare` and, if asked for, `report`, each in a process
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import json
 import os
@@ -27,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from groupnorm_bench.runs import RunFolder, RunResult, pack_runs
-from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.settings.config import TrainConfig, run_name
 
 IMAGES, TEST_IMAGES = 3_500, 1_000
 ARMS: list[dict[str, Any]] = [
@@ -48,63 +49,56 @@ ENVIRONMENT: dict[str, Any] = {
 }
 
 
-class MadeRun(RunFolder):
-    """A run that lies nowhere: its files are made when they are asked for."""
+class Cell:
+    """Documents of one cell's runs: as training writes them, but for the numbers set in anew.
 
-    def __init__(self, config: TrainConfig, effect: float) -> None:
-        super().__init__(Path(config.name))
-        self._config = config
-        self._effect = effect
+    Writing a document with `RunResult.to_json` takes longer than packing it, so that each cell has
+    it written once, with marks where the numbers of a run go. `check` holds that to the real way.
+    """
 
-    def file(self, name: str, limit: int) -> bytes:
-        rng = np.random.default_rng(zlib.crc32(self.name.encode()))
-        seed_effect = np.random.default_rng(self._config.seed).normal(0, 0.003)
-        accuracy = 0.975 + self._effect + seed_effect + rng.normal(0, 0.0015)
-        right = rng.random(TEST_IMAGES) < accuracy
-        if name == "test_hits.npy":
-            buffer = io.BytesIO()
-            np.save(buffer, np.packbits(right))
-            return buffer.getvalue()
-        return self._result(rng, float(right.mean())).to_json().encode()
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.epochs = range(1, config.epochs + 1)
+        size = len(self.numbers(np.zeros(6 * config.epochs), 0.5, 1.0))
+        marks = [1e6 + mark / 8 for mark in range(size)]
+        text = self.result(config.replace(seed=10**9), marks, "@host", "@started").to_json()
+        text = text.replace("%", "%%")
+        for i, mark in enumerate(marks):
+            text = text.replace(f": {mark!r}", f": %({i})s")
+        self._text = text.replace(f'"seed": {10**9}', '"seed": %(seed)s')
 
-    def _result(self, rng: np.random.Generator, accuracy: float) -> RunResult:
-        config, speed = self._config, float(rng.normal(4_000, 60))
-        rows = []
-        for epoch in range(1, config.epochs + 1):
-            value = min(1.0, accuracy - 0.08 * float(np.exp(-epoch)) + float(rng.normal(0, 0.001)))
-            norm = rng.normal(1.0, 0.02, 4).tolist()
-            row = {
-                "epoch": epoch,
-                "step": epoch * -(-IMAGES // config.batch_size),
-                "images_seen": epoch * IMAGES,
-                "train/loss": 2.4 * (1 - value),
-                "train/accuracy": min(1.0, value + 0.004),
-                "val/loss": 3.2 * (1 - value),
-                "val/accuracy": value,
-                "perf/images_per_second": speed,
-                "perf/train_seconds": IMAGES / speed,
-            }
-            names = [f"norm/norm{n}/activation_{what}" for n in (1, 2) for what in ("mean", "std")]
-            rows.append(row | dict(zip(names, norm, strict=True)))
-        best = max(rows, key=lambda row: row["val/accuracy"])
-        summary = {
-            "val/accuracy": rows[-1]["val/accuracy"],
-            "val/accuracy_best": best["val/accuracy"],
-            "val/best_epoch": best["epoch"],
-            "train_seconds": config.epochs * IMAGES / speed,
-            "images_per_second": speed,
-            "peak_memory_mb": 310.0,
-            "test/accuracy": accuracy,
-            "test/loss": 3.1 * (1 - accuracy),
-            "val/num_images": 500,
-            "test/num_images": TEST_IMAGES,
-            "status": "finished",
-        }
-        day, second = divmod(config.seed, 86_400)
-        started = (
-            f"2026-11-{22 + day % 8:02d}T{second // 3600:02d}:{second // 60 % 60:02d}:00+00:00"
+    @staticmethod
+    def numbers(noise: np.ndarray[Any, Any], accuracy: float, speed: float) -> list[float]:
+        """Return the numbers of a run, those of its history first, from what is drawn."""
+        rows = noise.reshape(-1, 6)
+        found: list[float] = []
+        for epoch, row in enumerate(rows.tolist(), start=1):
+            value = min(1.0, accuracy - 0.08 * 0.4**epoch + 0.001 * row[0])
+            found += [2.4 * (1 - value) + 0.01 * row[1], min(1.0, value + 0.004)]
+            found += [3.2 * (1 - value), value]
+            found += [speed, IMAGES / speed, *(1 + 0.02 * one for one in row[2:])]
+        values = found[3::10]
+        found += [values[-1], max(values), len(rows) * IMAGES / speed, speed]
+        return [*found, accuracy, 3.1 * (1 - accuracy)]
+
+    def result(
+        self, config: TrainConfig, numbers: list[float], host: str, started: str
+    ) -> RunResult:
+        """Return a run with these numbers."""
+        names = ["train/loss", "train/accuracy", "val/loss", "val/accuracy"]
+        names += ["perf/images_per_second", "perf/train_seconds"]
+        names += [f"norm/norm{n}/activation_{what}" for n in (1, 2) for what in ("mean", "std")]
+        rows = [
+            {"epoch": epoch, "step": epoch * -(-IMAGES // 32), "images_seen": epoch * IMAGES}
+            | dict(zip(names, numbers[10 * (epoch - 1) :], strict=False))
+            for epoch in self.epochs
+        ]
+        names = ["val/accuracy", "val/accuracy_best", "train_seconds", "images_per_second"]
+        summary = dict(
+            zip([*names, "test/accuracy", "test/loss"], numbers[10 * len(rows) :], strict=True)
         )
-        host = f"node{config.seed % 32:02d}"
+        summary |= {"val/best_epoch": len(rows), "peak_memory_mb": 310.0}
+        summary |= {"val/num_images": 500, "test/num_images": TEST_IMAGES, "status": "finished"}
         return RunResult(
             config=config,
             status="finished",
@@ -112,6 +106,47 @@ class MadeRun(RunFolder):
             summary=summary,
             environment=ENVIRONMENT | {"host": host, "started": started},
         )
+
+    def write(self, seed: int, numbers: list[float], host: str, started: str) -> str:
+        """Return the document of a run."""
+        told = {str(i): repr(number) for i, number in enumerate(numbers)} | {"seed": seed}
+        text = self._text % told
+        return text.replace("@host", host).replace("@started", started)
+
+
+class MadeRun(RunFolder):
+    """A run that lies nowhere: its files are made when they are asked for."""
+
+    def __init__(self, cell: Cell, name: str, seed: int, effect: float) -> None:
+        super().__init__(Path(name))
+        self._cell, self._seed, self._effect = cell, seed, effect
+        rng = np.random.default_rng(zlib.crc32(name.encode()))
+        own, *noise = rng.standard_normal(2 + 6 * cell.config.epochs)
+        accuracy = 0.975 + effect + 0.003 * seed_effect(seed) + 0.0015 * own
+        self._right = rng.random(TEST_IMAGES) < accuracy
+        speed = 4_000 + 60 * float(noise[0])
+        self.numbers = cell.numbers(np.array(noise[1:]), float(self._right.mean()), speed)
+        day, second = divmod(seed, 86_400)
+        clock = f"{second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d}"
+        self.where = f"node{seed % 32:02d}", f"2026-11-{22 + day % 8:02d}T{clock}+00:00"
+
+    def file(self, name: str, limit: int) -> bytes:
+        if name == "result.json":
+            return self._cell.write(self._seed, self.numbers, *self.where).encode()
+        buffer = io.BytesIO()
+        np.save(buffer, np.packbits(self._right))
+        return buffer.getvalue()
+
+    def check(self) -> None:
+        """Hold the document to that of `RunResult.to_json`."""
+        config = self._cell.config.replace(seed=self._seed)
+        real = self._cell.result(config, self.numbers, *self.where).to_json()
+        assert self.file("result.json", 0).decode() == real
+
+
+@functools.cache
+def seed_effect(seed: int) -> float:
+    return float(np.random.default_rng(seed).standard_normal())
 
 
 def made_runs(cells: int, seeds: int, epochs: int) -> Iterator[MadeRun]:
@@ -125,8 +160,12 @@ def made_runs(cells: int, seeds: int, epochs: int) -> Iterator[MadeRun]:
             epochs=epochs,
             dataset="mnist-5k",
         )
+        documents = Cell(config)
         for seed in range(seeds):
-            yield MadeRun(config.replace(seed=seed), EFFECTS[arm])
+            run = MadeRun(documents, run_name(config.cell, seed), seed, EFFECTS[arm])
+            if not seed:
+                run.check()
+            yield run
 
 
 def make(path: Path, cells: int, seeds: int, epochs: int) -> None:
@@ -134,7 +173,7 @@ def make(path: Path, cells: int, seeds: int, epochs: int) -> None:
     packed = pack_runs(made_runs(cells, seeds, epochs), path)
     print(
         f"{path}: {packed.added:,} runs of {cells:,} cells in {time.monotonic() - began:.0f} s "
-        f"({time.process_time() - spent:.0f} s of processor, half of it making them), "
+        f"({time.process_time() - spent:.0f} s of processor, making them included), "
         f"{path.stat().st_size / 1e6:,.0f} MB"
     )
 
