@@ -1,12 +1,13 @@
 """A million results: made, packed, and read back, each with its seconds and its memory.
 
-    python benchmarks/million.py make FILE.gnb [--cells 500] [--seeds 2000] [--epochs 5]
+    python benchmarks/million.py make FILE.gnb [--cells 500] [--seeds 2000] [--epochs 3]
     python benchmarks/million.py read FILE.gnb [--report]
 
 `make` packs results as training writes them, whole `result.json` documents with their history and
 the hits of 1,000 test images, from a known truth, without folders: a million would take four
-million inodes. Cells are ten arms at each setting, of which there are as many as it takes. `read`
-times `gnbench status`, `compare` and, if asked for, `report`, each in a process of its own.
+million inodes. Cells are ten arms at each setting, of which there are as many as it takes; with
+`--from N` those after the first N, which the pack has already. `read` times `gnbench status`,
+`compare` and, if asked for, `report`, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -149,9 +150,9 @@ def seed_effect(seed: int) -> float:
     return float(np.random.default_rng(seed).standard_normal())
 
 
-def made_runs(cells: int, seeds: int, epochs: int) -> Iterator[MadeRun]:
-    """Yield `cells` times `seeds` runs: ten arms at each of as many learning rates as it takes."""
-    for cell in range(cells):
+def made_runs(cells: range, seeds: int, epochs: int) -> Iterator[MadeRun]:
+    """Yield as many runs of each cell: ten arms at each of as many learning rates as it takes."""
+    for cell in cells:
         setting, arm = divmod(cell, len(ARMS))
         config = TrainConfig(
             **ARMS[arm],
@@ -168,11 +169,12 @@ def made_runs(cells: int, seeds: int, epochs: int) -> Iterator[MadeRun]:
             yield run
 
 
-def make(path: Path, cells: int, seeds: int, epochs: int) -> None:
+def make(path: Path, cells: range, seeds: int, epochs: int) -> None:
     began, spent = time.monotonic(), time.process_time()
     packed = pack_runs(made_runs(cells, seeds, epochs), path)
+    seconds = time.monotonic() - began
     print(
-        f"{path}: {packed.added:,} runs of {cells:,} cells in {time.monotonic() - began:.0f} s "
+        f"{path}: {packed.added:,} runs of {len(cells):,} cells in {seconds:.0f} s "
         f"({time.process_time() - spent:.0f} s of processor, making them included), "
         f"{path.stat().st_size / 1e6:,.0f} MB"
     )
@@ -227,12 +229,13 @@ def main() -> None:
     parser.add_argument("what", choices=["make", "read"])
     parser.add_argument("file", type=Path)
     parser.add_argument("--cells", type=int, default=500)
+    parser.add_argument("--from", dest="first", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=2_000)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--report", action="store_true", help="write a report as well")
     args = parser.parse_args()
     if args.what == "make":
-        make(args.file, args.cells, args.seeds, args.epochs)
+        make(args.file, range(args.first, args.cells), args.seeds, args.epochs)
     else:
         read(args.file, args.report)
 

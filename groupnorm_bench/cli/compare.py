@@ -116,14 +116,15 @@ def compare_command(
         _print_answer(answer, output)
         return answer.exit_code
     asked |= {"baseline": baseline, "decide": decide}
-    details = output in ("json", "csv")  # the forms that tell of them
+    how: dict[str, Any] = {
+        "details": output in ("json", "csv"),  # only these forms tell of them
+        "aggregates": output in ("json", "md") or explain,
+    }
     with told("reading the runs"):
         from groupnorm_bench.compare.ask import chosen_runs, compare_table
 
         table = chosen_runs(places, where, settings, seeds, columns)
-        comparison = compare_table(
-            table, places, rule=rule, all_pairs=all_pairs, details=details, **asked
-        )
+        comparison = compare_table(table, places, rule=rule, all_pairs=all_pairs, **how, **asked)
     if runs_csv is not None:
         if table.metric is not None:
             raise CompareError("--runs-csv writes runs of gnbench; these are in a file already")

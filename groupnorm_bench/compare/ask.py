@@ -73,11 +73,12 @@ def compare_table(
     rule: Rule = "anytime",
     all_pairs: bool = False,
     details: bool = True,
+    aggregates: bool = True,
     **asked: Any,
 ) -> Comparison:
     """Return the comparison of a table, as `compare` does, that was read from `runs`.
 
-    `details`: see `compare_runs`.
+    `details` and `aggregates`: see `compare_runs`.
     """
     if question is None and table.metric is not None:
         question = Question(metric=table.metric)
@@ -88,7 +89,8 @@ def compare_table(
     asked = {name: value for name, value in asked.items() if value is not None}
     if "baseline" in asked and question.arms:
         question = question.replace(arms=tuple(a for a in question.arms if a != asked["baseline"]))
-    how: dict[str, Any] = {"rule": rule, "all_pairs": all_pairs, "details": details}
+    how: dict[str, Any] = {"rule": rule, "all_pairs": all_pairs}
+    how |= {"details": details, "aggregates": aggregates}
     return compare_runs(table, question, families=families, **how, **asked)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from string import ascii_lowercase
 
 from groupnorm_bench.compare.contrast import ArmGroups, Contrast
+from groupnorm_bench.compare.order import setting_key
 from groupnorm_bench.compare.pairs import Group
 
 
@@ -17,9 +18,13 @@ def letters_of(groups: Sequence[Group], contrasts: Sequence[Contrast]) -> tuple[
         groups: the settings.
         contrasts: every pair of arms at every setting, judged.
     """
+    by_setting: dict[tuple[str, str], list[Contrast]] = {}
+    for contrast in contrasts:
+        key = setting_key(contrast.setting), contrast.code
+        by_setting.setdefault(key, []).append(contrast)
     found = []
     for group in groups:
-        here = [c for c in contrasts if (c.setting, c.code) == (group.setting, group.code)]
+        here = by_setting.get((setting_key(group.setting), group.code), [])
         apart = {frozenset((c.arm, c.baseline)) for c in here if c.verdict in ("better", "worse")}
         letters = compact_letters(list(group.arms), apart)
         found.append(ArmGroups(label=group.label, letters=letters))

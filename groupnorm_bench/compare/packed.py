@@ -55,12 +55,31 @@ class _SharedByPack:
         self.runs = runs
         self.columns = columns
         self.statuses = columns.statuses
+        self.machines: list[tuple[str, str]] = []
+        """The device, and what times depend on."""
         self.seeds = columns.seeds
         told = columns.environments
         codes, threads = [code_of(each) for each in told], [threads_of(each) for each in told]
         self.codes = [codes[i] for i in columns.environment_of]
         self.threads = [threads[i] for i in columns.environment_of]
+        machines: dict[tuple[int, str], tuple[str, str]] = {}
+        asked = [config.device for config in columns.configs]
+        for at in zip(columns.environment_of, columns.config_of, strict=True):
+            key = at[0], asked[at[1]]
+            if key not in machines:
+                where = told[at[0]], columns.configs[at[1]]
+                machines[key] = device_of(*where), timed_on(*where)
+            self.machines.append(machines[key])
         self.summary_keys = tuple(columns.summary)
+        self._printed: dict[str, list[float | None]] = {}
+
+    def printed(self, name: str) -> list[float | None]:
+        """Return a summary metric of every run in the unit that people read."""
+        if name not in self._printed:
+            factor = metric_spec(name).factor
+            numbers = self.columns.numbers(name)
+            self._printed[name] = [None if n is None else n * factor for n in numbers]
+        return self._printed[name]
 
 
 class _SharedByCell:
@@ -71,7 +90,6 @@ class _SharedByCell:
         self.config = config
         self.seen = seen
         self._others: dict[str, _SharedByCell] = {}
-        self._machines: dict[int, tuple[str, str]] = {}
 
     @functools.cached_property
     def row(self) -> RunRow:
@@ -94,13 +112,6 @@ class _SharedByCell:
     def images(self) -> dict[str, int | None]:
         """What the data set tells of how many images there are, by part."""
         return {part: self.row.num_images(part) for part in ("val", "test")}
-
-    def machine(self, environment: int) -> tuple[str, str]:
-        """Return the device that a run of the cell ran on, and what its times depend on."""
-        if environment not in self._machines:
-            told = self.pack.columns.environments[environment]
-            self._machines[environment] = device_of(told, self.config), timed_on(told, self.config)
-        return self._machines[environment]
 
     def seen_as(self, **seen: Any) -> _SharedByCell:
         """Return the cell as seen otherwise; the same one each time."""
@@ -211,15 +222,11 @@ class PackedRow(RunRow):
 
     @property
     def device(self) -> str:
-        return self._cell.machine(self._told)[0]
+        return self._cell.pack.machines[self._at][0]
 
     @property
     def timed_on(self) -> str:
-        return self._cell.machine(self._told)[1]
-
-    @property
-    def _told(self) -> int:
-        return self._cell.pack.columns.environment_of[self._at]
+        return self._cell.pack.machines[self._at][1]
 
     @property
     def history(self) -> list[EpochRow]:
@@ -237,8 +244,7 @@ class PackedRow(RunRow):
         return self._cell.pack.columns.numbers(name)[self._at]
 
     def printed(self, name: str) -> float | None:
-        value = self._cell.pack.columns.numbers(name)[self._at]
-        return None if value is None else value * metric_spec(name).factor
+        return self._cell.pack.printed(name)[self._at]
 
     @property
     def seconds_per_epoch(self) -> float | None:
@@ -249,7 +255,7 @@ class PackedRow(RunRow):
         if name in OF_ROWS or name == "seed":
             return getattr(self, name)
         if name in OF_ENVIRONMENTS:
-            return columns.environments[self._told].get(name)
+            return columns.environments[columns.environment_of[self._at]].get(name)
         if name in SETTINGS:
             return None if name in self._cell.inert else self._cell.config.value(name)
         if name in (live := self._cell.config.cell_settings):

@@ -40,6 +40,7 @@ def compare_runs(
     families: Sequence[Family] = (),
     others: bool = True,
     details: bool = True,
+    aggregates: bool = True,
     **asked: Any,
 ) -> Comparison:
     """Return the verdict on every arm against the baseline, at each setting of the rest.
@@ -54,6 +55,7 @@ def compare_runs(
         others: show the contrasts that the question does not name, as a family of their own.
         details: with what no verdict needs: the sign-flip test, and from every run's hits the
             interval for new digits and McNemar's test.
+        aggregates: with the arms over all settings, which take a bootstrap.
         asked: fields of `Question`, in place of the question's.
 
     Raises:
@@ -97,7 +99,7 @@ def compare_runs(
         alpha=question.alpha,
         cells=tuple(summarize_cells(rows, metric)),
         contrasts=tuple(judged),
-        aggregates=aggregate(groups, present, chosen, metric, question.alpha),
+        aggregates=aggregate(groups, present, chosen, metric, question.alpha) if aggregates else (),
         groups=letters_of(groups, judged) if all_pairs else (),
         question=question,
         rule=rule,

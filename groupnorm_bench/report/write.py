@@ -91,7 +91,7 @@ def report(
     """
     columns = dataclasses.replace(columns or Columns(), metric=asked.get("metric"))
     table = chosen_runs(runs, where, choose, choose_seeds, columns)
-    comparison = compare_table(table, runs, details=False, **asked)
+    comparison = compare_table(table, runs, details=False, aggregates=False, **asked)
     content = build(
         table,
         comparison,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from groupnorm_bench.runs import (
     find_runs,
     is_pack,
     list_folders,
+    packed_facts,
 )
 from groupnorm_bench.tracking.sweeps import find_records
 
@@ -29,26 +31,24 @@ class RunState:
     state: str
     """Its status, or `running` while some process holds its folder."""
     result: RunResult | None
-    """None for a run whose first result is not written yet."""
+    """None for a run whose first result is not written yet, or that lies in a pack."""
+    epoch: int
+    """Whole epochs done."""
+    accuracy: float | None
+    """`val/accuracy` after the last whole epoch."""
+    packed: RunFolder | None = None
+    """Where the result of a run in a pack is read, if it is asked for."""
 
-    @property
-    def epoch(self) -> int:
-        """Whole epochs done."""
-        return len(self.result.history) if self.result is not None else 0
-
-    @property
-    def accuracy(self) -> float | None:
-        """`val/accuracy` after the last whole epoch."""
-        if self.result is None or not self.result.history:
-            return None
-        return self.result.history[-1].get("val/accuracy")
+    def read(self) -> RunResult | None:
+        """Return the result, read from a pack where it lies in one."""
+        return self.result if self.packed is None else self.packed.read()
 
     def to_data(self) -> dict[str, Any]:
         """Return the state as `--json` prints it."""
         data: dict[str, Any] = {"run": self.name, "state": self.state, "epoch": self.epoch}
-        if self.result is not None:
-            data |= {"arm": self.result.arm, "cell": self.result.cell, "seed": self.result.seed}
-            data["error"] = self.result.summary.get("error")
+        if (result := self.read()) is not None:
+            data |= {"arm": result.arm, "cell": result.cell, "seed": result.seed}
+            data["error"] = result.summary.get("error")
         return data | {"val/accuracy": self.accuracy}
 
 
@@ -79,26 +79,55 @@ def read_status(paths: Iterable[Path]) -> RunsStatus:
         RunFolderError: a path does not exist.
     """
     paths = list(paths)
-    found, problems = find_runs(paths)
-    runs = []
+    runs: list[RunState] = []
+    folders: list[Path] = []
+    for path in paths:
+        packed = _packed(path) if is_pack(path) else None
+        folders += [path] if packed is None else []
+        runs += packed or []
+    found, problems = find_runs(folders)
     for run in found:
         status = run.result.status
         held = status not in SETTLED and run.folder.is_claimed()
-        name = run.result.config.name
-        runs.append(RunState(name, "running" if held else status, run.result))
-    runs += [RunState(folder.path.name, "running", None) for folder in _just_begun(paths)]
+        runs.append(_state_of(run.result, "running" if held else status))
+    runs += [RunState(folder.path.name, "running", None, 0, None) for folder in _just_begun(paths)]
     records, _ = find_records(path for path in paths if path.is_dir() or is_pack(path))
     questions = {record.name: record.question for _, record in records if record.question}
     return RunsStatus(runs, problems, questions)
 
 
+def _state_of(result: RunResult, state: str) -> RunState:
+    history = result.history
+    accuracy = history[-1].get("val/accuracy") if history else None
+    return RunState(result.config.name, state, result, len(history), accuracy)
+
+
+def _packed(pack: Path) -> list[RunState] | None:
+    """Return the runs of a pack by its facts alone; None of a pack that has none."""
+    runs, columns = packed_facts(pack)
+    if columns is None:
+        return None
+    epochs, accuracies = (columns.counts[name].tolist() for name in ("epochs", "last_accuracy"))
+    return [
+        RunState(
+            name,
+            columns.statuses[at],
+            None,
+            int(epochs[at]),
+            None if math.isnan(accuracies[at]) else accuracies[at],
+            None if columns.statuses[at] == "finished" else runs[at],
+        )
+        for at, name in enumerate(runs.names)
+    ]
+
+
 def _just_begun(paths: Iterable[Path]) -> list[RunFolder]:
     """Return folders that a process holds and has not written a result to yet."""
     folders = []
-    for path in paths:
+    for path in (path for path in paths if not is_pack(path)):
         folders += [
             folder
             for folder in list_folders(path)
-            if not is_pack(path) and not folder.result_path.exists() and folder.is_claimed()
+            if not folder.result_path.exists() and folder.is_claimed()
         ]
     return folders

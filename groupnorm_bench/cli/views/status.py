@@ -29,7 +29,7 @@ def draw_status(status: RunsStatus, *, all_runs: bool = False) -> RenderableType
     if running:
         parts += [Text(), _running_table(running)]
     for run in status.in_state("failed", "diverged")[:_SHOWN]:
-        error = run.result.summary.get("error") if run.result is not None else None
+        error = result.summary.get("error") if (result := run.read()) is not None else None
         parts.append(Text(f"{run.state}: {run.name}: {error or 'no reason given'}"))
     left_out = len(status.in_state("failed", "diverged")) - _SHOWN
     if left_out > 0:
