@@ -53,7 +53,7 @@ def setting_order(setting: dict[str, Any]) -> tuple[Any, ...]:
 
 def varying(settings: Iterable[dict[str, Any]]) -> tuple[str, ...]:
     """Return the names that do not have one and the same value in all settings."""
-    every = list(settings)
+    every = list({id(setting): setting for setting in settings}.values())  # runs share theirs
     names = dict.fromkeys(name for setting in every for name in setting)
     return tuple(n for n in names if len({json.dumps(s.get(n)) for s in every}) > 1)
 

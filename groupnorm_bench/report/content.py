@@ -29,6 +29,8 @@ from groupnorm_bench.settings.config import without_new_defaults
 from groupnorm_bench.wording import count, printable
 
 HEADLINE_ITEMS = 6
+MOST_SHOWN, SHOWN_OF_MORE = 20_000, 5_000
+"""Runs with a line of their own: a browser takes no more than the first; of more, the second."""
 _ORDER: tuple[Verdict, ...] = ("better", "worse", "equal", "undecided")
 
 
@@ -60,6 +62,8 @@ class Content:
     """What both formats write."""
 
     table: RunTable
+    shown: RunTable
+    """The runs that have a line of their own: all of them, up to `MOST_SHOWN`."""
     comparison: Comparison
     figures: Sequence[Figure]
     """Of another program's table those that need nothing but the metric."""
@@ -120,37 +124,65 @@ def build(
         command: what makes this report again.
     """
     metric = comparison.metric
-    ordered = sorted(table.rows, key=lambda r: (setting_order(r.setting), r.order, r.seed))
+    settings = {row.setting_key: row.setting for row in table.rows}
+    orders = {key: setting_order(setting) for key, setting in settings.items()}
+    ordered = sorted(table.rows, key=lambda r: (orders[r.setting_key], r.order, r.seed))
     table = dataclasses.replace(table, rows=tuple(ordered))
     rows = [row for row in table.finished if row.metric(metric) is not None]
+    shown = _shown(table)
+    seen = [row for row in shown.finished if row.metric(metric) is not None]
+    if len(shown.rows) < len(table.rows):
+        line = (
+            f"the run table, the parallel coordinates, the curves and the images are of "
+            f"{len(shown.rows):,} runs of {len(table.rows):,}, those of the lowest seeds; verdicts "
+            "and means rest on all"
+        )
+        comparison = dataclasses.replace(comparison, notes=(*comparison.notes, line))
     varied = varying(row.setting for row in table.rows)
     figures = [
         differences(comparison, rows),
-        parallel(table, metric),
-        importance(rows, metric, comparison.alpha),
+        parallel(shown, metric),
+        importance(seen, metric, comparison.alpha),
     ]
     ours = table.is_of_networks
     if ours:
         figures += [
             by_batch_size(rows, metric),
             by_groups(rows, metric),
-            learning_curves(rows),
+            learning_curves(seen),
             by_seconds(rows, metric),
-            activations(rows),
-            eval_gap(rows),
+            activations(seen),
+            eval_gap(seen),
         ]
         varied = ("batch_size", *(name for name in varied if name != "batch_size"))
     else:
         figures.append(by_setting(rows, metric))
     return Content(
         table=table,
+        shown=shown,
         comparison=comparison,
         figures=figures,
-        gallery=gallery(rows, data_dir) if ours else None,
+        gallery=gallery(seen, data_dir) if ours else None,
         settings=varied,
         sources=sources,
         command=command,
     )
+
+
+def _shown(table: RunTable) -> RunTable:
+    """Return the runs of the lowest seeds, as many as may be shown, with all that they tell."""
+    rows = list(table.rows)
+    if len(rows) > MOST_SHOWN:
+        of_seed = Counter(row.seed for row in rows)
+        seeds: set[int] = set()
+        left = SHOWN_OF_MORE
+        for seed in sorted(of_seed):
+            left -= of_seed[seed]
+            if left < 0 and seeds:
+                break
+            seeds.add(seed)
+        rows = [row for row in rows if row.seed in seeds][:SHOWN_OF_MORE]
+    return dataclasses.replace(table, rows=tuple(row.whole() for row in rows))
 
 
 def headlines(comparison: Comparison) -> list[Headline]:

@@ -76,7 +76,7 @@ def render(content: Content) -> str:
         summary=summary_sentence(content),
         specs=json_for_script({f.key: figure_spec(f) for f in content.figures if not f.absent}),
         run_columns=_run_columns(content),
-        run_rows=[_run_row(content, row) for row in content.table.rows],
+        run_rows=[_run_row(content, row) for row in content.shown.rows],
         style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
         plotly=plotly,
         script=script,
