@@ -125,6 +125,10 @@ class PackedRuns(Sequence[PackedRun]):
             return PackedRuns(self.path, self.names[at])
         return PackedRun(self.path / self.names[at])
 
+    def named(self, name: str) -> PackedRun:
+        """Return the run of that name."""
+        return PackedRun(self.path / name)
+
 
 def is_pack(path: Path) -> bool:
     """Return whether a path is to be read as a pack: a file that is called one."""

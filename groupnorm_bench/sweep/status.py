@@ -11,6 +11,7 @@ from typing import Any
 
 from groupnorm_bench.runs import (
     SETTLED,
+    PackedRuns,
     RunFolder,
     RunResult,
     find_runs,
@@ -36,12 +37,12 @@ class RunState:
     """Whole epochs done."""
     accuracy: float | None
     """`val/accuracy` after the last whole epoch."""
-    packed: RunFolder | None = None
+    pack: PackedRuns | None = None
     """Where the result of a run in a pack is read, if it is asked for."""
 
     def read(self) -> RunResult | None:
         """Return the result, read from a pack where it lies in one."""
-        return self.result if self.packed is None else self.packed.read()
+        return self.result if self.pack is None else self.pack.named(self.name).read()
 
     def to_data(self) -> dict[str, Any]:
         """Return the state as `--json` prints it."""
@@ -115,7 +116,7 @@ def _packed(pack: Path) -> list[RunState] | None:
             None,
             int(epochs[at]),
             None if math.isnan(accuracies[at]) else accuracies[at],
-            None if columns.statuses[at] == "finished" else runs[at],
+            runs,
         )
         for at, name in enumerate(runs.names)
     ]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from groupnorm_bench.compare import judge
 from groupnorm_bench.compare.choice import choose
 from groupnorm_bench.compare.claims import answer_claim
 from groupnorm_bench.compare.load import load_runs
@@ -766,3 +767,12 @@ def test_accuracies_of_run_folders_agree_with_their_contrast(tmp_path):
     (contrast,) = compare_runs(load_runs([tmp_path])).contrasts
     assert contrast.mean_difference == pytest.approx(2.0)
     assert contrast.discordant[0].only_arm - contrast.discordant[0].only_baseline == 20
+
+
+def test_seeds_are_estimated_for_so_many_undecided_contrasts_and_no_more(monkeypatch):
+    rng = np.random.default_rng(0)
+    arms = ("batch", "layer", "none", "instance")
+    table = table_of({arm: list(0.97 + rng.normal(0, 0.002, 8)) for arm in arms})
+    monkeypatch.setattr(judge, "MOST_ESTIMATED", 2)
+    found = [contrast.seeds_needed for contrast in compare_runs(table).contrasts]
+    assert [seeds is None for seeds in found] == [False, False, True]

@@ -17,7 +17,9 @@ import pytest
 from groupnorm_bench.compare.ask import compare
 from groupnorm_bench.compare.foreign import Columns
 from groupnorm_bench.compare.load import load_runs
+from groupnorm_bench.compare.rows import RunRow
 from groupnorm_bench.errors import RunFolderError
+from groupnorm_bench.report import content
 from groupnorm_bench.runs import RunFolder, find_runs, list_folders, pack_runs, unpack_runs
 from groupnorm_bench.runs.facts import encoded, facts_of
 from groupnorm_bench.runs.folder import MAX_RESULT_BYTES
@@ -133,6 +135,31 @@ def test_verdicts_of_a_pack_are_those_of_its_folder(runs, how):
     pack = runs.with_name("more.gnb")
     pack_runs(list_folders(runs), pack)
     assert compare(pack, **how).to_dict() == compare(runs, **how).to_dict()
+
+
+def test_status_of_a_pack_tells_of_each_run_what_it_does_of_its_folder(runs):
+    make_run(runs, TrainConfig(dataset="mnist-5k", batch_size=32, seed=11), status="diverged")
+    pack_runs(list_folders(runs), runs.with_name("odd.gnb"))
+    packed, folders = read_status([runs.with_name("odd.gnb")]), read_status([runs])
+    assert packed.counts == folders.counts == {"finished": 9, "diverged": 1}
+    assert [run.to_data() for run in packed.runs] == [run.to_data() for run in folders.runs]
+
+
+def test_a_report_of_too_many_runs_shows_the_lowest_seeds_one_by_one(runs, monkeypatch):
+    """Whole, though they lie in a pack; its means are of all."""
+    pack = runs.with_name("all.gnb")
+    pack_runs(list_folders(runs), pack)
+    monkeypatch.setattr(content, "MOST_SHOWN", 8)
+    monkeypatch.setattr(content, "SHOWN_OF_MORE", 7)
+    table = load_runs([pack])
+    found = content.build(
+        table, compare(table), sources=[], data_dir=Path("nowhere"), command="gnbench report"
+    )
+    assert [row.seed for row in found.shown.rows] == [0, 1] * 3
+    assert {type(row) for row in found.shown.rows} == {RunRow}
+    assert len(found.table.rows) == 9
+    assert "6 runs of 9, those of the lowest seeds" in found.comparison.notes[-1]
+    assert {cell.n for cell in found.comparison.cells} == {3}
 
 
 def test_packing_again_and_merging_packs_lose_and_double_nothing(runs, pack, tmp_path):
