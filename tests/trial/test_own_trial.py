@@ -195,9 +195,11 @@ def test_a_forked_child_ends_with_the_function_and_leaves_no_result_of_its_own(s
         "    if pid:\n"
         "        os.waitpid(pid, 0)\n"
         "    (run.folder / ('parent' if pid else 'child')).touch()\n"
-        "    return {'dice': 0.9 if pid else 0.1}\n"
+        "    written = (run.folder / 'result.json').read_text()\n"
+        "    return {'dice': 0.9 if pid else 0.1, 'child': 1.0 * ('finished' in written)}\n"
     )()
     assert result.summary["dice"] == 0.9
+    assert result.summary["child"] == 0, "it has written no result"
     (folder,) = (tmp_path / "runs").iterdir()
     assert {"parent", "child"} <= {path.name for path in folder.iterdir()}
     assert json.loads((folder / "result.json").read_text())["summary"]["dice"] == 0.9
