@@ -58,14 +58,15 @@ def read_settings(path: Path, trial: str | None = None) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for key, name, value in flat:
         try:
-            settings[kind.name_of(name)] = value
+            kind.name_of(name)
         except ConfigError as error:
             raise ConfigError(f"{document.where(key)}: {error}") from error
+        settings[name] = value
     try:
         make_config([{TRIAL: trial}, settings])
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    return settings
+    return {kind.name_of(name): value for name, value in settings.items()}
 
 
 def names_in(layers: Sequence[Mapping[str, Any]]) -> frozenset[str]:

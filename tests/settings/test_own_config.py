@@ -80,3 +80,6 @@ def test_a_file_of_settings_may_name_the_trial_or_be_read_beside_one(tmp_path):
         read_settings(file)
     file.write_text("trial: m:f\ndropout: 0.1\n")
     assert read_settings(file) == {"trial": "m:f", "dropout": 0.1}
+    file.write_text("trial: m:f\nnum_groups: 4\ngroups: 8\n")
+    with pytest.raises(ConfigError, match=r"settings.yaml: num_groups is given twice"):
+        read_settings(file)
