@@ -14,7 +14,13 @@ from groupnorm_bench.cli.app import DEFAULT_RUNS_DIR, AsJson, app, print_json
 from groupnorm_bench.errors import RunFolderError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from groupnorm_bench.metrics import EpochRow
     from groupnorm_bench.runs import FoundRun, RunResult
+
+_LOGGED = 5
+"""Columns that show what a function of the user's own has logged."""
 
 
 @app.command("show")
@@ -84,6 +90,8 @@ def _find(run: str) -> FoundRun:
 
 def _print(result: RunResult, folder: Path) -> None:
     from groupnorm_bench.metrics import metric_spec
+    from groupnorm_bench.runs import TRIAL_CODE
+    from groupnorm_bench.settings.own_config import OwnConfig
     from groupnorm_bench.wording import printable, setting_value
 
     def shown(name: str, value: object) -> str:
@@ -103,7 +111,9 @@ def _print(result: RunResult, folder: Path) -> None:
     for name, value in result.summary.items():
         if name != "status":
             typer.echo(f"  {printable(name):<18}{shown(name, value)}")
-    if result.history:
+    if isinstance(config, OwnConfig):
+        _write_logged(result.history)
+    elif result.history:
         typer.echo(
             f"\n{'epoch':>7}{'train/loss':>12}{'val/loss':>10}{'val/accuracy':>14}{'images/s':>10}"
         )
@@ -119,9 +129,33 @@ def _print(result: RunResult, folder: Path) -> None:
     origin = result.environment
     words = [str(origin[key]) for key in ("host", "device_name", "device") if origin.get(key)]
     versions = f"gnbench {origin.get('version', '?')}, torch {origin.get('torch', '?')}"
+    versions += f", {origin[TRIAL_CODE]}" if origin.get(TRIAL_CODE) else ""
     lines: dict[str, object] = {"ran on": f"{', '.join(words) or 'unknown'}; {versions}"}
     lines |= {"started": origin.get("started"), "folder": folder, "W&B": result.wandb.get("url")}
     typer.echo()
     for name, line in lines.items():
         if line:
             typer.echo(f"  {name:<14}{printable(str(line))}")
+
+
+def _write_logged(rows: Sequence[EpochRow]) -> None:
+    """Write the rows that a function of the user's own has logged: its first few numbers."""
+    from groupnorm_bench.wording import printable
+
+    names = list(dict.fromkeys(name for row in rows for name in row if name != "epoch"))[:_LOGGED]
+    if rows:
+        heads = "".join(f"{printable(name, 24):>{_width(name)}}" for name in names)
+        typer.echo(f"\n{'epoch':>7}{heads}")
+    for row in rows:
+        values = "".join(f"{_logged(name, row.get(name)):>{_width(name)}}" for name in names)
+        typer.echo(f"{row['epoch']:>7.0f}{values}")
+
+
+def _logged(name: str, value: float | None) -> str:
+    from groupnorm_bench.metrics import metric_spec
+
+    return "-" if value is None else metric_spec(name).shown(value)
+
+
+def _width(name: str) -> int:
+    return max(12, min(len(name), 24) + 2)

@@ -151,7 +151,10 @@ def test_status_show_and_report_tell_of_it(runs, capsys):
     assert run(["status", "runs"]) == 0
     assert "24 finished" in capsys.readouterr().out
     assert run(["show", str(next(runs.glob("group*width1*s3*")))]) == 0
-    assert re.search(r"trial=study:train, width=1", capsys.readouterr().out)
+    told = capsys.readouterr().out
+    assert "trial=study:train, width=1" in told
+    assert re.search(r"^  epoch +val/dice\n +1 +0\.7\d+$", told, re.M)
+    assert "study.py@" in told
     assert run(["report", "runs", "--format", "md", "--out", "report.md"]) == 0
     report = (runs.parent / "report.md").read_text()
     assert "Against width" in report or "width" in report

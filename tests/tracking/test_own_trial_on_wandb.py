@@ -87,6 +87,16 @@ def test_a_run_arrives_on_wandb_and_is_read_back_as_it_was(wandb_server: WandbSe
     assert [row["val/dice"] for row in back.history] == [r["val/dice"] for r in result.history]
 
 
+def test_offline_it_goes_up_later(wandb_server: WandbServer, study: Path):
+    words = ["--norm", "batch", "--set", "width=3", "--wandb", "offline", "--project", "p"]
+    assert run(["train", "--trial", "wandb_study:train", *words]) == 0
+    assert run(["sync", "runs"]) == 0
+    ((back,), problems) = read_wandb("tester/p")
+    assert problems == []
+    assert (back.arm, back.config.value("width"), back.summary["dice"]) == ("batch", 3, 0.3)
+    assert len(back.history) == 4
+
+
 def test_hyperband_judges_by_what_a_function_logs(study: Path, capsys: pytest.CaptureFixture[str]):
     (study / "shapes.yaml").write_text(SWEEP.replace("parameters:", f"{HYPERBAND}parameters:"))
     words = ["--executor", "local", "--workers", "1", "--wandb", "offline"]
