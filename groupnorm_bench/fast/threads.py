@@ -159,11 +159,13 @@ def share(
     A part for each thread within `sharing`, else a single one; or `num_parts`, whoever does them,
     or as many as `length`.
     """
-    helpers = _watch.helpers()[: max((num_parts or length) - 1, 0)]
+    helpers = _watch.helpers()[: max((num_parts or length) - 1, 0)] if _helpers else []
     num_threads = len(helpers) + 1
     num_parts = min(num_parts or num_threads, length)
     bounds = [length * i // num_parts for i in range(num_parts + 1)]
     parts = list(itertools.pairwise(bounds))
+    if not helpers:
+        return _do(function, arguments, parts)
     ends = [num_parts * i // num_threads for i in range(num_threads + 1)]
     jobs = [partial(_do, function, arguments, parts[a:b]) for a, b in itertools.pairwise(ends)]
     for helper, job in zip(helpers, jobs[1:], strict=True):
@@ -174,8 +176,7 @@ def share(
     finally:
         done = time.perf_counter()
         outcomes = [helper.outcome() for helper in helpers]  # of all, also after an error
-    if helpers:
-        _watch.account(done - started, time.perf_counter() - done, len(helpers))
+    _watch.account(done - started, time.perf_counter() - done, len(helpers))
     for result, error in outcomes:
         if error is not None:
             raise error

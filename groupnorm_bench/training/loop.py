@@ -180,8 +180,11 @@ class Training:
         self.augmented = Augmentation(self.config.augment, len(shuffled), self.order)
         first = self.step - (epoch - 1) * self.steps_per_epoch
         last = min(self.steps_per_epoch, self.total_steps - (epoch - 1) * self.steps_per_epoch)
-        look_every = 1 if self.device.type == "cpu" else _CUDA_CHECK_EVERY
-        sums = self.sums.to(self.device, torch.float64 if self.device.type != "mps" else None)
+        on_cpu = self.device.type == "cpu"
+        look_every = 1 if on_cpu else _CUDA_CHECK_EVERY
+        dtype = torch.float64 if self.device.type != "mps" else None
+        # Numbers on a CPU: operations on tensors of one number are felt on a batch of two images.
+        sums: Any = self.sums.tolist() if on_cpu else self.sums.to(self.device, dtype)
         self.model.train()
         started = time.perf_counter() - self.epoch_seconds
         for i in range(first, last):
@@ -189,18 +192,18 @@ class Training:
             loss, hits = self._train_step(
                 batch, i * size, check=i % look_every == 0 or i == last - 1
             )
-            sums[0] += loss
-            sums[1] += hits
+            sums[0] += loss.item() if on_cpu else loss
+            sums[1] += hits.item() if on_cpu else hits
             self.step += 1
             if (i + 1) % look_every == 0 or i == last - 1:
-                mean_loss, mean_hits = (sums / (i + 1)).tolist()
+                mean_loss, mean_hits = (float(total) / (i + 1) for total in sums)
                 hooks.on_step(self.step, mean_loss, mean_hits / size)
                 if hooks.should_stop():
-                    self.sums.copy_(sums)
+                    self.sums[0], self.sums[1] = sums
                     self.epoch_seconds = time.perf_counter() - started
                     hooks.save(self.state(), self.history)
                     raise TrainingStopped(f"stopped at step {self.step} of {self.total_steps}")
-        self.sums.copy_(sums)
+        self.sums[0], self.sums[1] = sums
         self.epoch_seconds = time.perf_counter() - started
         self.train_seconds += self.epoch_seconds
 
