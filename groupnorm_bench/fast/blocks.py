@@ -90,7 +90,7 @@ def _batch_norm_eval(features: Tensor, norm: nn.BatchNorm2d) -> Tensor:
     assert norm.running_mean is not None
     assert norm.running_var is not None
     rstd = (norm.running_var + norm.eps).rsqrt()
-    pooled, *_ = loops.pool(features, norm.weight, norm.bias, norm.running_mean[None], rstd[None])
+    pooled, *_ = loops.pool(features, norm.weight, norm.bias, norm.running_mean, rstd)
     return pooled
 
 
@@ -115,12 +115,9 @@ class _BatchLoops(torch.autograd.Function):
     def forward(
         ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        means, variances = loops.moments(features)
-        mean = means.mean(0)
-        var = (variances + (means - mean).square()).mean(0)
-        rstd = (var + eps).rsqrt()
-        pooled, centred, places = loops.pool(features, weight, bias, mean[None], rstd[None])
-        ctx.save_for_backward(features, weight, mean, rstd, centred, places)
+        pooled, mean, var, *saved = loops.batch_pool(features, weight, bias, eps)
+        ctx.eps = eps
+        ctx.save_for_backward(features, weight, mean, var, *saved)
         ctx.mark_non_differentiable(mean, var)
         ctx.set_materialize_grads(False)
         return pooled, mean, var
@@ -130,19 +127,10 @@ class _BatchLoops(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         if grad is None:
             return None, None, None, None
-        features, weight, mean, rstd, centred, places = ctx.saved_tensors
-        num_pixels = features.shape[2] * features.shape[3]
+        features, weight, *saved = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
-        grad_sums, product_sums = loops.sum_grads(grad, places, centred)
-        # With g the unpooled gradient and averages over the batch:
-        # dx = rstd * (w*g - mean(w*g) - x_hat * mean(w*g*x_hat))
-        product_sums = product_sums * rstd  # with x_hat; rstd**3 would underflow for huge values
-        slope = (weight * product_sums).mean(0) * rstd * rstd / -num_pixels
-        level = (weight * grad_sums).mean(0) * rstd / -num_pixels - slope * mean
-        features_grad = loops.unpool(
-            grad, places, _to_replace(features), slope[None], level[None], (weight * rstd)[None]
-        )
-        return features_grad, product_sums.sum(0), grad_sums.sum(0), None
+        grads = loops.batch_unpool(grad, _to_replace(features), weight, ctx.eps, saved)
+        return *grads, None
 
 
 class _ReluPoolLoops(torch.autograd.Function):

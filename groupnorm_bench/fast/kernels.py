@@ -232,6 +232,73 @@ def pool(
                     places[n, i, j, c] = I1(4) if output <= 0 else place
 
 
+@_loop(_ROWS, _ROWS, _ROW, "f8", _ROW, _ROW, _ROWS, _ROWS)
+def merge_moments(
+    means: Any, variances: Any, weight: Any, eps: float, mean: Any, var: Any, rows: Any, scales: Any
+) -> None:
+    """Write mean and variance [C] of a batch, and what `pool` takes [N, C]: means and scales.
+
+    Args:
+        means, variances: [N, C], from `moments`.
+        weight: [C].
+        eps: added to the variance.
+        mean, var, rows, scales: are written.
+    """
+    num_images, channels = means.shape
+    for c in range(channels):
+        total, squares = 0.0, 0.0
+        for n in range(num_images):
+            total += means[n, c]
+        total /= num_images
+        for n in range(num_images):
+            distance = means[n, c] - total
+            squares += variances[n, c] + distance * distance
+        squares /= num_images
+        mean[c], var[c] = total, squares
+        rows[:, c] = mean[c]
+        scales[:, c] = weight[c] / np.sqrt(squares + eps)
+
+
+@_loop(_ROWS, _ROWS, _ROW, _ROW, _ROW, "f8", "i8", _ROW, _ROW, _ROWS, _ROWS, _ROWS)
+def merge_grads(
+    sums: Any,
+    products: Any,
+    weight: Any,
+    mean: Any,
+    var: Any,
+    eps: float,
+    num_pixels: int,
+    weight_grad: Any,
+    bias_grad: Any,
+    slopes: Any,
+    levels: Any,
+    scales: Any,
+) -> None:
+    """Write a batch norm's gradients of weight and bias [C], and what `unpool` takes [N, C].
+
+    With averages over the batch, dx = rstd * (w*g - mean(w*g) - x_hat * mean(w*g*x_hat)).
+
+    Args:
+        sums, products: [N, C], from `sum_grads`.
+        weight, mean, var: [C].
+        eps: what was added to the variance.
+        num_pixels: of an image.
+        weight_grad, bias_grad, slopes, levels, scales: are written.
+    """
+    num_images, channels = sums.shape
+    for c in range(channels):
+        rstd = 1 / np.sqrt(var[c] + eps)
+        total, product = 0.0, 0.0
+        for n in range(num_images):
+            total += sums[n, c]
+            product += products[n, c] * rstd
+        weight_grad[c], bias_grad[c] = product, total
+        share = weight[c] * rstd / (num_images * num_pixels)
+        slopes[:, c] = -share * rstd * product
+        levels[:, c] = share * (rstd * product * mean[c] - total)
+        scales[:, c] = weight[c] * rstd
+
+
 @_loop(_PIXELS, _WINDOWS, _PIXELS, _RANGE)
 def relu_pool(pixels: Any, places: Any, pooled: Any, first: int, last: int) -> None:
     """Write max_pool2d(relu(pixels), 2), and each peak's place: 0 to 3, or 4 where it is 0.
@@ -744,7 +811,7 @@ KERNELS = {
     "convolution": ("correlate", "correlate_grads", "stay_awake"),
     "spectra": ("to_spectra", "from_spectra", "mix", "mix_grads", "sum_columns"),
     "none": ("relu_pool", "relu_unpool"),
-    "statistics": ("moments", "pool", "sum_grads", "unpool"),
+    "statistics": ("moments", "pool", "sum_grads", "unpool", "merge_moments", "merge_grads"),
     "group": ("group_pool", "group_unpool"),  # which call those of `statistics`
 }
 """What is compiled together."""

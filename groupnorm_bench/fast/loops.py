@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,11 +28,49 @@ def fits(features: Tensor) -> bool:
     )
 
 
-def moments(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and variance over the pixels of features [N, C, H, W]: each [N, C]."""
-    means, variances = torch.empty(2, *features.shape[:2]).unbind()
-    share(kernels().moments, len(features), _pixels(features), means.numpy(), variances.numpy())
-    return means, variances
+def batch_pool(
+    features: Tensor, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return max_pool2d(relu(batch_norm(features)), 2), the batch's mean and variance, and more.
+
+    Args:
+        features: [N, C, H, W], channels-last, as the first and the fourth result are.
+        weight, bias: [C].
+        eps: added to the variance.
+
+    Returns:
+        pooled; mean [C]; var [C]; the peaks less their mean; their places, 0 to 3 in each window,
+        and 4 where ReLU gives 0.
+    """
+    num_images, channels = features.shape[:2]
+    means, variances, rows, scales = np.empty((4, num_images, channels), np.float32)
+    mean, var = torch.empty(channels), torch.empty(channels)
+    share(kernels().moments, num_images, _pixels(features), means, variances)
+    factors = weight.detach().numpy()
+    kernels().merge_moments(means, variances, factors, eps, mean.numpy(), var.numpy(), rows, scales)
+    pooled, centred, places = _pool(features, np.sign(factors), rows, scales, bias)
+    return pooled, mean, var, centred, places
+
+
+def batch_unpool(
+    grad: Tensor, features: Tensor, weight: Tensor, eps: float, saved: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of features, which they replace, of weight and of bias.
+
+    `saved` is the rest of what `batch_pool` returned.
+    """
+    num_images, channels, height, width = features.shape
+    mean, var, centred, places = (values.numpy() for values in saved)
+    sums, products, slopes, levels, scales = np.empty((5, num_images, channels), np.float32)
+    weight_grad, bias_grad = torch.empty(channels), torch.empty(channels)
+    gradient, pixels = _pixels(grad), _pixels(features)
+    share(kernels().sum_grads, num_images, gradient, places, centred, sums, products)
+    kernels().merge_grads(
+        *(sums, products, weight.detach().numpy(), mean, var, eps, height * width),
+        *(weight_grad.numpy(), bias_grad.numpy(), slopes, levels, scales),
+    )
+    share(kernels().unpool, num_images, gradient, places, slopes, levels, scales, pixels)
+    return features, weight_grad, bias_grad
 
 
 def pool(
@@ -39,29 +78,26 @@ def pool(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return max_pool2d(relu(norm(features)), 2), the peaks less their mean, and their places.
 
-    Places are 0 to 3 in each window, and 4 where ReLU gives 0.
-
     Args:
-        features: [N, C, H, W], channels-last, as the first two results are.
-        weight, bias: [C].
-        mean, rstd: [N or 1, C].
+        features: as in `batch_pool`.
+        weight, bias, mean, rstd: [C].
     """
-    num_images = len(features)
+    rows, scales = (_rows(values, len(features)) for values in (mean, weight * rstd))
+    return _pool(features, weight.detach().sign().numpy(), rows, scales, bias)
+
+
+def _pool(
+    features: Tensor, sign: Any, means: Any, scales: Any, bias: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     pooled, centred = _like_pooled(features), _like_pooled(features)
     places = _like_pooled(features, torch.int8)
     share(
         kernels().pool,
-        num_images,
-        _pixels(features),
-        weight.detach().sign().numpy(),
-        _rows(mean, num_images),
-        _rows(weight * rstd, num_images),
-        bias.detach().numpy(),
-        centred.numpy(),
-        places.numpy(),
-        pooled.numpy(),
+        len(features),
+        *(_pixels(features), sign, means, scales, bias.detach().numpy()),
+        *(centred.numpy(), places.numpy(), pooled.numpy()),
     )
-    return pooled.permute(0, 3, 1, 2), centred.permute(0, 3, 1, 2), places
+    return pooled.permute(0, 3, 1, 2), centred, places
 
 
 def relu_pool(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,38 +114,6 @@ def relu_unpool(grad: Tensor, places: Tensor) -> Tensor:
     pixels = torch.empty(num_images, 2 * height, 2 * width, channels)
     share(kernels().relu_unpool, num_images, _pixels(grad), places.numpy(), pixels.numpy())
     return pixels.permute(0, 3, 1, 2)
-
-
-def sum_grads(grad: Tensor, places: Tensor, centred: Tensor) -> tuple[Tensor, Tensor]:
-    """Return sums of grad behind ReLU, plain and times centred: each [N, C]."""
-    sums, products = torch.empty(2, *grad.shape[:2]).unbind()
-    arrays = _pixels(grad), places.numpy(), _pixels(centred), sums.numpy(), products.numpy()
-    share(kernels().sum_grads, len(grad), *arrays)
-    return sums, products
-
-
-def unpool(
-    grad: Tensor,
-    places: Tensor,
-    features: Tensor,
-    slope: Tensor,
-    level: Tensor,
-    scale: Tensor,
-) -> Tensor:
-    """Replace features by features * slope + level, scale * grad added at each place.
-
-    Shapes as in `pool`; slope, level and scale are [N or 1, C].
-    """
-    num_images = len(features)
-    share(
-        kernels().unpool,
-        num_images,
-        _pixels(grad),
-        places.numpy(),
-        *(_rows(values, num_images) for values in (slope, level, scale)),
-        _pixels(features),
-    )
-    return features
 
 
 def group_pool(
