@@ -27,6 +27,7 @@ from groupnorm_bench.cli.train import Entity, WandbMode
 from groupnorm_bench.errors import ConfigError, RunsFailed
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import SETTINGS
+from groupnorm_bench.settings.own_config import OwnConfig
 from groupnorm_bench.signals import StopSignal
 from groupnorm_bench.sweep.executors import AUTO_EXECUTOR, EXECUTORS
 from groupnorm_bench.sweep.file.shipped import find_sweep, shipped_sweeps
@@ -227,6 +228,11 @@ def _sweep_of(
         raise ConfigError(
             "no sweep is named; name a file or one of ours, as gnbench sweep norm, or type lists, "
             "as --norm none,batch,group --batch-size 32,128"
+        )
+    if isinstance(config, OwnConfig):
+        raise ConfigError(
+            f"trial={config.trial!r} beside typed lists: nothing says by which metric the sweep "
+            "goes; write a sweep file, with `metric: {name: dice, goal: maximize}`"
         )
     if seeds is not None and seeds < 1:
         raise ConfigError(f"seeds={seeds} is too small; set seeds to 1 or more")

@@ -237,6 +237,15 @@ def test_arms_of_a_trial_are_not_tuned_by_a_metric_that_it_need_not_have(here, c
     assert "tune chooses by val/accuracy, which study:train need not" in capsys.readouterr().err
 
 
+def test_typed_lists_of_a_trial_are_refused_for_they_name_no_metric(here, capsys):
+    words = ["--norm", "batch,group", "--set", "width=1", "--wandb", "disabled"]
+    assert run(["sweep", "--trial", "study:train", *words]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: trial='study:train' beside typed lists: nothing says")
+    assert told.count("\n") == 1
+    assert not (here / "runs").exists()
+
+
 def test_the_trial_may_stand_above_the_parameters_or_be_typed(here, capsys):
     above = SWEEP.replace('  trial: {value: "study:train"}\n', "")
     for text, typed in ((f"trial: study:train\n{above}", []), (above, ["--trial", "study:train"])):
