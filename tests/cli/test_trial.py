@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from groupnorm_bench.cli.app import run
+from groupnorm_bench.sweep.file.spec import read_spec
 from tests.cli.test_sweep import gnbench, trained
 
 STUDY = """
@@ -157,9 +158,10 @@ def test_status_show_and_report_tell_of_it(runs, capsys):
     assert "study.py@" in told
     assert run(["report", "runs", "--format", "md", "--out", "report.md"]) == 0
     report = (runs.parent / "report.md").read_text()
-    assert "Against width" in report or "width" in report
-    assert "batch size" not in report, "nobody knows of any"
+    assert "width" in report
     assert run(["report", "runs", "--out", "report.html"]) == 0
+    page = (runs.parent / "report.html").read_text()
+    assert "gainst batch size" not in page, "nobody knows of any"
 
 
 def test_one_run_is_typed_with_settings_of_any_name(here, capsys):
@@ -251,6 +253,8 @@ def test_the_trial_may_stand_above_the_parameters_or_be_typed(here, capsys):
     for text, typed in ((f"trial: study:train\n{above}", []), (above, ["--trial", "study:train"])):
         (here / "shapes.yaml").write_text(text)
         assert run(["sweep", "shapes.yaml", *typed, "--dry-run", "--json"]) == 0
+        raw = read_spec(here / "shapes.yaml", *typed[1:]).raw
+        assert ("trial" in raw, raw["parameters"]["trial"]) == (False, {"value": "study:train"})
         plan = json.loads(capsys.readouterr().out)
         assert plan["runs"] == 24 or len(plan["runs"]) == 24
 
