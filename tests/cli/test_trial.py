@@ -173,6 +173,10 @@ def test_one_run_is_typed_with_settings_of_any_name(here, capsys):
     assert re.search(r"^epoch +1  val/dice 0\.7", told.err, re.M)
     assert run(["train", "--trial", "study:train", *words, "--seed", "2", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
+    (here / "study.py").write_text(f"{STUDY}# changed\n")
+    process = gnbench("train", "--trial", "study:train", *words, "--seed", "2", cwd=here)
+    assert "was trained before; --force trains it again" in process.stderr
+    assert "1 result was made by other code than study.py@" in process.stderr
     assert answer["config"] | {"width": 1, "num_groups": 8} == answer["config"]
 
 
