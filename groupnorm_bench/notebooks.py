@@ -34,7 +34,9 @@ def data_frame(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> pandas.Da
     try:
         import pandas
     except ImportError:
-        raise MissingPackage("to_pandas() needs the package pandas; pip install pandas") from None
+        raise MissingPackage(
+            "to_pandas() needs the package pandas; pip install 'groupnorm-bench[notebook]'"
+        ) from None
     return pandas.DataFrame(list(rows), columns=list(heads))
 
 

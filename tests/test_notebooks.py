@@ -108,7 +108,7 @@ def test_without_pandas_one_line_says_what_to_install(runs, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     for has_table in (compare(runs), load_runs(runs)):
-        with pytest.raises(MissingPackage, match="pip install pandas"):
+        with pytest.raises(MissingPackage, match=r"pip install 'groupnorm-bench\[notebook\]'"):
             has_table.to_pandas()
 
 

@@ -43,12 +43,12 @@ def init_command(
     question = source.with_name(f"{source.stem}.question.yaml")
     if question.exists():
         pairs.append((question, copy.with_name(f"{copy.stem}.question.yaml")))
+    shown = printable(str(copy))
     for _, target in pairs:
         if os.path.lexists(target):
             raise SweepError(
-                f"{target} is there already; name another file: gnbench init {name} FILE"
+                f"{printable(str(target))} is there already; name another file: gnbench init {name} FILE"
             )
-    shown = printable(str(copy))
     try:
         for original, target in pairs:
             text = original.read_text(encoding="utf-8")
@@ -56,5 +56,5 @@ def init_command(
             with target.open("x", encoding="utf-8") as written:
                 written.write(typed)
     except OSError as error:
-        raise SweepError(f"{copy} cannot be written: {error.strerror}; name another") from error
+        raise SweepError(f"{shown} cannot be written: {error.strerror}; name another") from error
     typer.echo(f"{shown}\nnext: gnbench sweep {shlex.quote(shown)} --dry-run")

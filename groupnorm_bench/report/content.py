@@ -231,7 +231,7 @@ def summary_sentence(content: Content) -> str:
     question = asked(comparison.question)
     return (
         f"{what}: {decided} of {count(len(contrasts), 'contrast')} with {comparison.baseline} "
-        f"{'is' if decided == 1 else 'are'} decided, by {comparison.metric}. "
+        f"{'is' if 1 in (decided, len(contrasts)) else 'are'} decided, by {comparison.metric}. "
         f"{f'The question: {question}. ' if question else ''}{promise(comparison)}"
     )
 

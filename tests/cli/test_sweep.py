@@ -167,7 +167,7 @@ def test_status_knows_running_from_interrupted_by_the_lock(tmp_path):
     }
     assert len(document["problems"]) == 1
     assert "4 runs: 2 running, 1 interrupted, 1 failed" in text
-    assert f"{runs[0].name}    1/5        0.7500" in text
+    assert f"{runs[0].name}    1/5       75.00 %" in text
     assert f"failed: {runs[2].name}: ValueError: no good" in text
 
 

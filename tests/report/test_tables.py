@@ -30,7 +30,7 @@ def test_a_table_gets_its_page(tmp_path):
     assert "2 arms over 8 seeds: 1 of 2 contrasts with batch is decided, by dice" in page
     assert "guessed by its names: arm norm; seed seed; metric dice" in page
     anchors = re.findall(r'<li><a href="#(\w+)">', page)
-    assert anchors == ["verdict", "contrasts", "settings", "runs", "words", "provenance"]
+    assert anchors == ["verdict", "contrasts", "settings", "words", "provenance", "runs"]
     assert anchors == re.findall(r'<section id="(\w+)"', page)
     heads = re.search(r'id="run-table">.*?</thead>', page, re.S)
     assert re.findall(r'<button type="button">([^<]+)<', heads[0]) == [

@@ -88,7 +88,7 @@ def test_a_run_that_fails_raises_nothing_and_is_told(file, monkeypatch):
     ("options", "error", "message"),
     [
         ({"executer": "local"}, ConfigError, "unknown option 'executer' .* mean 'executor'"),
-        ({"executor": "ray"}, ConfigError, "executor='ray' is unknown"),
+        ({"executor": "dask"}, ConfigError, "executor='dask' is unknown"),
         ({"workers": "none"}, ConfigError, "workers='none' is not a number"),
         ({"wandb": "ofline"}, ConfigError, "wandb='ofline' is unknown; did you mean 'offline'"),
         ({"base": TrainConfig(seed=3)}, ConfigError, "seed=3 does nothing in a sweep"),

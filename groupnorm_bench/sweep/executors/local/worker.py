@@ -212,8 +212,8 @@ class _Messages:
             self._link.say(Progress(self._run, self._setup.slot, step, accuracy))
 
     def on_epoch(self, row: EpochRow) -> None:
-        step, accuracy = int(row.get("step", row["epoch"])), row.get("val/accuracy")
-        self._link.say(Progress(self._run, self._setup.slot, step, accuracy, row))
+        step = int(row["step"] if "step" in row else row["epoch"])
+        self._link.say(Progress(self._run, self._setup.slot, step, row.get("val/accuracy"), row))
 
     def should_prune(self, row: EpochRow) -> bool:
         """Ask the parent, which knows how the other runs fare."""

@@ -59,7 +59,7 @@ class FolderWatch:
             self._began[run.name] = time.monotonic()
             yield Started(run, len(self._began) - 1)
         for row in result.history[self._rows.get(run.name, 0) :]:
-            step = int(row.get("step", row["epoch"]))
+            step = int(row["step"] if "step" in row else row["epoch"])
             yield Progress(run, 0, step, row.get("val/accuracy"), row)
         self._rows[run.name] = len(result.history)
         if result.status in _ENDED:
