@@ -47,7 +47,8 @@ def init_command(
     for _, target in pairs:
         if os.path.lexists(target):
             raise SweepError(
-                f"{printable(str(target))} is there already; name another file: gnbench init {name} FILE"
+                f"{printable(str(target))} is there already; name another file: "
+                f"gnbench init {name} FILE"
             )
     try:
         for original, target in pairs:
