@@ -12,7 +12,8 @@ from groupnorm_bench.cli.app import run
 from tests.support import ROOT
 
 _SPEC = importlib.util.spec_from_file_location("make_results", ROOT / "docs/make_results.py")
-assert _SPEC is not None and _SPEC.loader is not None
+assert _SPEC is not None
+assert _SPEC.loader is not None
 make_results = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(make_results)
 
