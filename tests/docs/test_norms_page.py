@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 
 import pytest
 import torch
@@ -36,6 +37,7 @@ def test_a_norm_of_ones_own_trains_as_the_page_says(tmp_path, monkeypatch):
     (tmp_path / "my_norms.py").write_text(code)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "my_norms", raising=False)  # of another test
     small = ["--max-steps", "4", "--train-limit", "64", "--dataset", "mnist-5k", "--batch-size=16"]
     assert run([*shlex.split(command)[1:], *small, "--wandb", "disabled"]) == 0
     ((found,), problems) = find_runs([tmp_path / "runs"])

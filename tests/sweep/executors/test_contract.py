@@ -37,6 +37,9 @@ CANNOT = {
 STAND_INS = [each for each in ALL if not EXECUTORS[each.values[0]].needs_wandb]
 
 
+EVERY = pytest.mark.parametrize("engine", [each.values[0] for each in STAND_INS], indirect=True)
+"""For tests that are worth the start of a slow engine every time."""
+
 NEEDS = {"ray": "local_ray", "slurm": "slurm_stand_ins"}
 """Fixtures that an engine is not to be had without."""
 
@@ -135,6 +138,7 @@ def test_stopped_it_answers_for_every_run_and_the_same_sweep_goes_on(trained):
     assert not any(folder.is_claimed() for folder in folders)
 
 
+@EVERY
 def test_every_run_ends_once_and_a_second_sweep_reuses_them_all(tmp_path, engine):
     outcome, events, source = sweep(seeds(7), tmp_path, engine=engine)
     assert outcome.count("finished") == 7
@@ -150,6 +154,7 @@ def test_every_run_ends_once_and_a_second_sweep_reuses_them_all(tmp_path, engine
     assert sum(begun(tmp_path).values()) == 7
 
 
+@EVERY
 def test_trouble_costs_a_run_one_retry_and_the_sweep_nothing(tmp_path, engine):
     outcome, events, _ = sweep(seeds(8), tmp_path, "troubled", engine=engine)
     retried = {event.run.seed: event.reason for event in events if isinstance(event, Retried)}
@@ -216,7 +221,8 @@ def test_stopping_leaves_every_run_resumable_and_none_is_begun_after(tmp_path, e
     assert outcome.count("finished") in (3, 4)
     assert time.monotonic() - before < 30
     begun_then = set(begun(tmp_path))
-    assert len(begun_then) <= 5
+    # those at work as the third ended; an array's tasks hear of it later, and begin their next
+    assert len(begun_then) <= (7 if engine == "slurm" else 5)
     assert not any(RunFolder.of(tmp_path, run).is_claimed() for run in seeds(8))
 
     rest, _, _ = sweep(seeds(8), tmp_path, engine=engine)
