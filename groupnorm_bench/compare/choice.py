@@ -44,6 +44,11 @@ def choose(
     Raises:
         CompareError: a name is no setting that can be chosen, or candidates share no seed.
     """
+    if table.metric is not None:
+        raise CompareError(
+            "settings are chosen by scores on validation, which a table does not tell; leave "
+            "--choose out, and name the runs to compare by --where"
+        )
     names = tuple(dict.fromkeys(names))
     choosable = [name for name in SETTINGS if name not in _NOT_CHOSEN]
     for name in names:
@@ -96,7 +101,7 @@ def choose_candidate(candidates: Sequence[Sequence[RunRow]], metric: str) -> int
     first wins a tie, and where none has finished a run.
 
     Raises:
-        CompareError: they share no seed.
+        CompareError: they share no seed, or none tells the metric.
     """
     if len(candidates) == 1:
         return 0
@@ -108,6 +113,11 @@ def choose_candidate(candidates: Sequence[Sequence[RunRow]], metric: str) -> int
     running = [i for i, score in enumerate(scores) if score]
     running = [i for i in running if steady[i]] or running
     if not running:
+        if any(row.status == "finished" for rows in candidates for row in rows):
+            raise CompareError(
+                f"no run of {candidates[0][0].arm} tells {metric}, by which settings are chosen; "
+                "return it, or leave --choose out"
+            )
         return 0
     seeds = set.intersection(*(set(scores[i]) for i in running))
     if not seeds:

@@ -27,6 +27,8 @@ from groupnorm_bench.wording import printable
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 MAX_BYTES = 2**30
+_MAX_WORD = 300
+"""Letters of an arm or a setting: cut, two of them could be one."""
 _ARMS = ("arm", "norm", "norm_type", "norm_layer", "normalization", "normalisation", "method")
 _SEEDS = ("seed", "random_seed", "run_seed", "repeat", "replicate")
 _SETTINGS = (
@@ -78,6 +80,10 @@ class ForeignRow(RunRow):
     @property
     def setting(self) -> dict[str, Any]:
         return dict(self.told_setting)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        return {**self.told_setting, "seed": self.told_seed}
 
     @property
     def cell(self) -> str:
@@ -371,7 +377,13 @@ def _is_missing(line: ToldRun, name: str) -> bool:
 def _text(line: ToldRun, name: str) -> str:
     if _is_missing(line, name):
         raise CompareError(f"{line.place} has no {name}; fill it in, or {line.leave_out}")
-    return printable(str(line.values[name]), 80)
+    text = str(line.values[name])
+    if len(text) > _MAX_WORD:
+        raise CompareError(
+            f"{line.place} {name}={printable(text, 60)!r} has {len(text):,} letters; {_MAX_WORD} "
+            "are the most"
+        )
+    return printable(text)
 
 
 def _score(line: ToldRun, name: str) -> float:

@@ -156,6 +156,11 @@ class RunRow:
         return setting_key(self.setting)
 
     @property
+    def told(self) -> dict[str, Any]:
+        """Its settings and its seed, as it tells them."""
+        return self.config.to_dict()
+
+    @property
     def environment(self) -> dict[str, Any]:
         """Where it ran, as the run tells it."""
         return self.result.environment
@@ -326,12 +331,12 @@ class RunTable:
 
     def records(self) -> tuple[list[str], list[list[Any]]]:
         """Return heads and rows: what each run is, its settings, its summary as kept."""
-        settings = list(dict.fromkeys(name for row in self.rows for name in row.config.to_dict()))
+        settings = list(dict.fromkeys(name for row in self.rows for name in row.told))
         metrics = list(dict.fromkeys(name for row in self.rows for name in row.summary_keys))
         metrics = [name for name in metrics if name not in ("status", "error")]
         found: list[list[Any]] = []
         for row in self.rows:
-            config = row.config.to_dict()
+            config = row.told
             values = [config.get(name) for name in settings]
             numbers = [row.metric(name) for name in metrics]
             found.append([row.name, row.arm, row.cell, row.status, *values, *numbers, row.code])

@@ -178,3 +178,28 @@ def test_on_the_command_line(tmp_path):
         cwd=tmp_path,
     )
     assert told.returncode == 5
+
+
+def test_long_names_that_begin_alike_stay_two_arms(tmp_path):
+    """They were cut to 80 letters, and two arms of other seeds were one."""
+    path, place = tmp_path / "a.csv", "checkpoints/of/this/year/" * 4
+    lines = [f"{place}{arm},{seed},0.{seed}" for arm in ("a", "b") for seed in range(3)]
+    path.write_text("arm,seed,dice\n" + "\n".join(lines))
+    assert load_runs(path).arms == (f"{place}a", f"{place}b")
+    path.write_text("arm,seed,dice\n" + "x" * 301 + ",0,0.5\n")
+    with pytest.raises(CompareError, match=r"a.csv:2 arm='x+\.\.\.' has 301 letters; 300 are"):
+        load_runs(path)
+
+
+def test_in_pandas_it_has_its_own_columns(tmp_path):
+    """They were the defaults of a run of gnbench, the seed too."""
+    frame = load_runs(study(tmp_path, seeds=2)).to_pandas()
+    assert list(frame) == ["run", "arm", "cell", "status", "batch_size", "seed", "dice", "code"]
+    assert list(frame.seed) == [0, 0, 1, 1] * 2
+    assert list(frame.batch_size) == [2] * 4 + [8] * 4
+
+
+def test_settings_are_not_chosen_without_scores_on_validation(tmp_path):
+    path = study(tmp_path, seeds=3)
+    with pytest.raises(CompareError, match="which a table does not tell; leave --choose out"):
+        compare(path, choose=["batch_size"])

@@ -755,6 +755,15 @@ def test_a_choice_compares_candidates_on_common_seeds_and_a_diverged_one_loses()
         choose(RunTable(rows=tuple(rows)), ["lr"])
 
 
+def test_nothing_is_chosen_where_no_run_was_validated():
+    """As a trial of one's own may leave it: the first value was taken for the best."""
+    rows = [row_of(lr=lr, seed=seed) for lr in (0.001, 0.01) for seed in range(2)]
+    for row in rows:
+        del row.result.summary["val/accuracy"]
+    with pytest.raises(CompareError, match="no run of batch tells val/accuracy"):
+        choose(RunTable(rows=tuple(rows)), ["lr"])
+
+
 @pytest.mark.parametrize("name", ["seed", "norm", "lrr", "dataset"])
 def test_what_cannot_be_chosen_is_refused(name):
     with pytest.raises(CompareError, match=f"choose='{name}' cannot be chosen"):

@@ -108,3 +108,16 @@ def test_the_command_takes_the_columns_as_compare_does(tmp_path):
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     assert "did you mean 'seed'" in wrong.stderr
     assert not (tmp_path / "report.html").exists()
+
+
+def test_the_command_takes_a_goal_as_compare_does(tmp_path, capsys):
+    """By its name alone a distance is the better the larger it is."""
+    path = tmp_path / "fid.csv"
+    rows = [f"{n},{s},{f + s % 3}" for s in range(12) for n, f in (("batch", 50), ("group", 30))]
+    path.write_text("norm,seed,fid\n" + "\n".join(rows))
+    told = []
+    for goal in ("minimize", "maximize"):
+        assert run(["report", str(path), "--format", "md", "--goal", goal]) == 0
+        told.append(capsys.readouterr().out)
+    assert "better than batch" in told[0].lower()
+    assert "worse than batch" in told[1].lower()
