@@ -26,6 +26,7 @@ from groupnorm_bench.metrics import metric_spec
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.own_config import OwnConfig
 from groupnorm_bench.tracking.options import DEFAULT_PROJECT, TrackingOptions
+from groupnorm_bench.wording import printable
 
 if TYPE_CHECKING:
     from groupnorm_bench.cli.views.training import TrainProgress
@@ -86,7 +87,7 @@ def train_command(
         )
     _print(result, out, as_json, quiet)
     if result.status == "diverged":
-        raise TrainingDiverged(f"diverged: {result.summary['error']}")
+        raise TrainingDiverged(f"diverged: {result.summary.get('error', 'it does not tell why')}")
 
 
 def _show_config(config: TrainConfig, as_json: bool) -> None:
@@ -212,7 +213,9 @@ def _print(result: RunResult, out: Path, as_json: bool, quiet: bool) -> None:
         return
     typer.echo(f"{result.config.name}  {result.status}")
     if result.status == "finished":
-        show = _print_own_summary if isinstance(result.config, OwnConfig) else _print_summary
+        is_whole = all(isinstance(result.summary.get(name), int | float) for name in _TOLD)
+        is_ours = is_whole and not isinstance(result.config, OwnConfig)
+        show = _print_summary if is_ours else _print_own_summary
         show(result)
     if quiet:
         return
@@ -225,10 +228,18 @@ def _print(result: RunResult, out: Path, as_json: bool, quiet: bool) -> None:
         typer.echo(f"  {'W&B':<15}offline: wandb leet {folder}/wandb, upload: gnbench sync {out}")
 
 
+_TOLD = ("test/accuracy", "val/accuracy", "val/accuracy_best", "val/best_epoch")
+_TOLD += ("train_seconds", "images_per_second", "peak_memory_mb")
+"""What the summary of a network has; a trial's, or one that was read back, may lack of it."""
+
+
 def _print_own_summary(result: RunResult) -> None:
-    for name, value in result.summary.items():
-        if name != "status":
-            typer.echo(f"  {name:<15}{metric_spec(name).shown(value)}")
+    told = {printable(name): value for name, value in result.summary.items() if name != "status"}
+    width = max(15, *(len(name) + 2 for name in told)) if told else 15
+    for name, value in told.items():
+        is_number = value is None or type(value) in (int, float)
+        words = metric_spec(name).shown(value) if is_number else printable(str(value))
+        typer.echo(f"  {name:<{width}}{words}")
 
 
 def _print_summary(result: RunResult) -> None:

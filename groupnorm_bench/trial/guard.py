@@ -77,6 +77,8 @@ def _torch_state() -> Iterator[None]:
     import torch
 
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    device, cudnn = torch.get_default_device(), torch.backends.cudnn
+    cudnn_modes = cudnn.benchmark, cudnn.deterministic
     is_deterministic = torch.are_deterministic_algorithms_enabled()
     try:
         with torch.enable_grad():
@@ -84,6 +86,9 @@ def _torch_state() -> Iterator[None]:
     finally:
         torch.set_default_dtype(dtype)
         torch.set_num_threads(threads)
+        if torch.get_default_device() != device:
+            torch.set_default_device(None if device.type == "cpu" else device)
+        cudnn.benchmark, cudnn.deterministic = cudnn_modes
         if torch.are_deterministic_algorithms_enabled() != is_deterministic:  # imports a lot
             torch.use_deterministic_algorithms(is_deterministic)
 

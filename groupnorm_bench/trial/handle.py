@@ -113,7 +113,7 @@ class TrialRun:
             TrialError: a name or a value is none.
         """
         if not isinstance(row, Mapping) or not row:
-            raise TrialError(f"run.log({_shown(row)}) is no row; as run.log({{'val/dice': 0.71}})")
+            raise TrialError(f"run.log({shown(row)}) is no row; as run.log({{'val/dice': 0.71}})")
         kept = {name: number(name, value) for name, value in row.items()}
         epoch = kept.get("epoch", (self.rows[-1]["epoch"] if self.rows else 0) + 1)
         if not math.isfinite(epoch) or epoch != int(epoch) or not 1 <= epoch < 2**53:
@@ -140,15 +140,15 @@ def number(name: Any, value: Any) -> float:
         TrialError: the name or the value is none, or out of the metric's bounds.
     """
     if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME or not name.isprintable():
-        raise TrialError(f"{_shown(name)} is no name of a metric; as 'dice'")
+        raise TrialError(f"{shown(name)} is no name of a metric; as 'dice'")
     if name.startswith("_") or name in _RESERVED:
         raise TrialError(f"metric {name!r} is a word of others; call it otherwise")
     if not isinstance(value, int | float) and getattr(value, "size", None) is not None:
         value = value.item() if _is_single(value) else value
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TrialError(f"{name}={_shown(value)} is not a number")
+        raise TrialError(f"{name}={shown(value)} is not a number")
     if isinstance(value, int) and abs(value) >= 2**53:
-        raise TrialError(f"{name}={_shown(value)} is too large")
+        raise TrialError(f"{name}={shown(value)} is too large")
     spec = METRICS.get(name)
     if spec is not None and spec.bounds is not None and math.isfinite(value):
         low, high = spec.bounds
@@ -163,5 +163,9 @@ def _is_single(value: Any) -> bool:
     return size == 1 and hasattr(value, "item")
 
 
-def _shown(value: Any) -> str:
-    return printable(repr(value), 60)
+def shown(value: Any) -> str:
+    """Return a value of the function's as part of a line."""
+    try:
+        return printable(repr(value), 60)
+    except Exception:  # code of others may raise anything
+        return f"a {type(value).__name__}"

@@ -33,7 +33,7 @@ from groupnorm_bench.training.device import peak_memory_mb, resolve_device
 from groupnorm_bench.training.hooks import Hooks
 from groupnorm_bench.trial.attempt import Attempt
 from groupnorm_bench.trial.guard import guarded, stdout_on_stderr
-from groupnorm_bench.trial.handle import TrialRun, number
+from groupnorm_bench.trial.handle import TrialRun, number, shown
 from groupnorm_bench.wording import count, printable
 
 HITS = "hits"
@@ -178,7 +178,7 @@ def checked(returned: Any, name: str) -> tuple[dict[str, Any], npt.NDArray[np.bo
     """
     if not isinstance(returned, Mapping) or not set(returned) - {HITS}:
         raise TrialError(
-            f"trial={name!r} returned {printable(repr(returned), 60)}; return metrics by name, as "
+            f"trial={name!r} returned {shown(returned)}; return metrics by name, as "
             "{'dice': 0.71}"
         )
     try:
@@ -206,7 +206,10 @@ def _hits(value: Any) -> npt.NDArray[np.bool_]:
     Raises:
         TrialError: they are no row of zeros and ones.
     """
-    array = np.asarray(value.cpu() if hasattr(value, "cpu") else value)
+    try:
+        array = np.asarray(value.detach().cpu().float() if hasattr(value, "detach") else value)
+    except Exception as error:  # of another library, or rows of several lengths
+        raise TrialError(f"hits={shown(value)} is no row of 0 and 1, one an item") from error
     if array.ndim != 1 or not array.size or not np.isin(array, (0, 1)).all():
         raise TrialError(f"hits of shape {array.shape} are no row of 0 and 1, one an item")
     return array.astype(bool)

@@ -269,3 +269,20 @@ def test_a_run_that_failed_is_told_in_one_line(here, capsys):
     told = capsys.readouterr().err.splitlines()
     assert told[-1].startswith("error: trial='study:train' raised OSError: no masks; see ")
     assert "Traceback" not in "".join(told)
+
+
+def test_what_a_result_was_made_to_say_is_text_when_the_run_is_typed_again(here, capsys):
+    """A word in place of a number ended in a traceback; so did a number that is not there."""
+    for name, words in (
+        ("study:train", ["--trial", "study:train", "--set", "width=1"]),
+        ("val/accuracy", ["--max-steps", "1", "--train-limit", "40", "--dataset", "mnist-5k"]),
+    ):
+        assert run(["train", *words, "--batch-size", "8", "--wandb", "disabled", "--out", "r"]) == 0
+        for path in (here / "r").glob("*/result.json"):
+            document = json.loads(path.read_text())
+            document["summary"] = {"status": "finished", "dice": "\x1b[2Jx", "n": [1], name: None}
+            path.write_text(json.dumps(document))
+        capsys.readouterr()
+        assert run(["train", *words, "--batch-size", "8", "--wandb", "disabled", "--out", "r"]) == 0
+        told = capsys.readouterr().out
+        assert "  dice           \\x1b[2Jx\n  n              [1]\n" in told

@@ -119,6 +119,8 @@ def test_arms_of_a_seed_draw_alike_and_the_process_keeps_its_own_generators(stud
         ("{'status': 1}", "metric 'status' is a word of others"),
         ("{'test/accuracy': 71.3}", "test/accuracy=71.3 is not between 0 and 1: a fraction"),
         ("{'dice': 0.7, 'hits': [1, 2]}", "hits of shape .* are no row of 0 and 1"),
+        ("{'dice': 0.7, 'hits': [[1], [1, 0]]}", r"hits=\[\[1\], \[1, 0\]\] is no row of 0 and 1"),
+        ("{'dice': type('Odd', (), {'__repr__': lambda it: 1 / 0})()}", "dice=a Odd is not a"),
         ("{'test/accuracy': 0.9, 'hits': [1, 0]}", "returned test/accuracy=0.9, but 0.5 of"),
     ],
 )
@@ -248,10 +250,12 @@ def test_what_torch_keeps_for_the_process_is_put_back(study):
         "import torch\n"
         "def train(run):\n"
         "    torch.set_default_dtype(torch.float64); torch.set_grad_enabled(False)\n"
+        "    torch.set_default_device('meta'); torch.backends.cudnn.benchmark = True\n"
         "    return {'dice': 1}\n"
     )()
     assert torch.get_default_dtype() == torch.float32
     assert torch.is_grad_enabled()
+    assert (torch.get_default_device().type, torch.backends.cudnn.benchmark) == ("cpu", False)
 
 
 def test_stopped_it_goes_on_from_what_it_kept(study):
