@@ -31,7 +31,8 @@ ENVIRONMENT = ("version", "commit", "torch", "python", "host", "device_name", "d
 PER_RUN = ("command", "started")
 """Told as well, but differing from run to run, so that they are decoded only where asked for."""
 COUNTS = ("epochs", "first_images", "last_images", "last_accuracy")
-_MAX_PART = 2**26
+MAX_PART = 2**26
+"""Bytes of a part, before it is compressed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,26 @@ class Facts:
     nothing tells."""
     summary: dict[str, Any]
     """Numbers, and None for what is none; what is of another kind is an `...`."""
+
+
+class Part:
+    """Facts that become one part of a pack: not too many, nor too much to be read back."""
+
+    def __init__(self) -> None:
+        self.runs: list[Facts] = []
+        self._names: set[str] = set()
+        self._texts = 0
+
+    def add(self, facts: Facts) -> bool:
+        """Add those of a run; return whether the part is full."""
+        self.runs.append(facts)
+        new = facts.summary.keys() - self._names
+        self._names |= new
+        self._texts += sum(map(len, (facts.settings, facts.environment, *facts.later, *new)))
+        numbers = 8 * len(self.runs) * (len(self._names) + len(COUNTS) + 6)
+        return (
+            len(self.runs) >= PART or self._texts + 16 * len(self._names) + numbers > MAX_PART / 2
+        )
 
 
 def facts_of(result: RunResult) -> Facts:
@@ -166,13 +187,20 @@ class _Later:
         self._texts: dict[int, list[list[str]]] = {}
 
     def texts(self, at: int) -> tuple[str, ...]:
-        """Return each of `PER_RUN` of a run, as JSON."""
+        """Return each of `PER_RUN` of a run, as JSON.
+
+        Raises:
+            RunFolderError: a stranger's pack has none.
+        """
         place = int(self._order[at])
         part = bisect.bisect_right(self._starts, place) - 1
-        if part not in self._texts:
-            self._texts[part] = orjson.loads(self._lines[part])
         numbers = self._numbers[:, place]
-        return tuple(texts[i] for texts, i in zip(self._texts[part], numbers, strict=True))
+        try:
+            if part not in self._texts:
+                self._texts[part] = orjson.loads(self._lines[part])
+            return tuple(texts[i] for texts, i in zip(self._texts[part], numbers, strict=True))
+        except (ValueError, TypeError, IndexError, KeyError) as error:
+            raise RunFolderError(f"its columns are not readable: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +263,10 @@ class FactColumns:
     def environment(self, at: int) -> dict[str, Any]:
         """Return where a run ran, with its command and its start."""
         texts = zip(PER_RUN, self.later.texts(at), strict=True)
-        told = {name: orjson.loads(text) for name, text in texts}
+        try:
+            told = {name: orjson.loads(text) for name, text in texts}
+        except ValueError as error:
+            raise RunFolderError(f"its columns are not readable: {error}") from error
         return self.environments[self.environment_of[at]] | told
 
     def differs(self, at: int, result: RunResult) -> bool:
@@ -283,9 +314,9 @@ def decoded(parts: Iterable[bytes], order: npt.NDArray[np.int64]) -> FactColumns
 
 def _split(part: bytes) -> tuple[dict[str, Any], bytes, bytes]:
     inflater = zlib.decompressobj()
-    whole = inflater.decompress(part, _MAX_PART)
+    whole = inflater.decompress(part, MAX_PART)
     if not inflater.eof:
-        raise ValueError(f"longer than {_MAX_PART:,} bytes or cut short")
+        raise ValueError(f"longer than {MAX_PART:,} bytes or cut short")
     head, later, table = whole.split(b"\n", 2)
     return orjson.loads(head), later, table
 
@@ -340,6 +371,8 @@ def _joined(
         for name in head["summary"]:
             summary[name][here] = reader.column("<f8")
         reader.end()
+    if not all(0 <= epochs < 2**53 for epochs in counts["epochs"].tolist()):
+        raise ValueError("one has no number of epochs")
     statuses = list(texts["status"])
     if not STATUSES.issuperset(statuses):
         raise ValueError(f"one has the unknown status {statuses}")

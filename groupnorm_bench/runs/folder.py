@@ -353,8 +353,11 @@ def _told(header: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
         ValueError: it is none.
     """
     file = io.BytesIO(header)
-    np.lib.format.read_magic(file)
-    shape, _, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=_MAX_HEADER)
+    try:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=_MAX_HEADER)
+    except Exception as error:  # numpy parses it as Python, whose parser raises half a dozen kinds
+        raise ValueError(f"its head is none: {error}") from error
     return shape, dtype
 
 

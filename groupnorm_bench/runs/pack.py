@@ -10,6 +10,7 @@ runs are of, with their questions.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import hashlib
 import os
@@ -26,7 +27,7 @@ import numpy as np
 
 from groupnorm_bench.errors import RunFolderError
 from groupnorm_bench.files import open_regular, remove_temporaries, sync_folder
-from groupnorm_bench.runs.facts import PART, FactColumns, Facts, decoded, encoded, facts_of
+from groupnorm_bench.runs.facts import FactColumns, Part, decoded, encoded, facts_of
 from groupnorm_bench.runs.folder import MAX_RESULT_BYTES, RunFolder
 from groupnorm_bench.runs.result import SETTLED, RunResult
 
@@ -63,7 +64,8 @@ _INDEX = {
     1: "SELECT name, result_sha256, hits_sha256 FROM runs ORDER BY name",
     2: "SELECT name, result_sha256, hits_sha256, place FROM runs ORDER BY name",
 }
-_MAX_HITS = 2**20
+_MAX_HITS = 2**26
+"""Bytes of a test_hits.npy; those of 10,000 images, half of them misread, take 11,000."""
 _CHECKED = 256
 """Results that are held to their facts whenever these are read, drawn anew each time."""
 
@@ -180,7 +182,11 @@ def hold_to_results(columns: FactColumns, runs: Iterable[tuple[int, PackedRun]])
     """
     for at, run in runs:
         result = run.read()
-        if result is None or columns.differs(at, result):
+        try:
+            differs = result is None or columns.differs(at, result)
+        except RunFolderError as error:
+            raise RunFolderError(f"{run.path.parent}: {error}; {_AGAIN}") from error
+        if differs:
             raise RunFolderError(
                 f"{run.path.parent}: its columns do not say what the result of {run.name} does; "
                 f"{_AGAIN}"
@@ -256,7 +262,7 @@ def pack_runs(
                 on_run()
                 continue
             content = _content(run)
-            result = RunResult.from_json(content[0], run.name)
+            result = _result_of(run, content[0])
             if result.status not in SETTLED:
                 problems.append(f"{run.path} is {result.status}, no result yet; left out")
             elif writer.add(run, *content, result, path):
@@ -284,7 +290,7 @@ def unpack_runs(
     for at, run in enumerate(runs):
         folder = RunFolder(runs_dir / run.name)
         result, hits = _content(run)
-        told = RunResult.from_json(result, run.name)
+        told = _result_of(run, result)
         if columns is not None and columns.differs(at, told):
             hold_to_results(columns, [(at, run)])
         with folder.claim():
@@ -316,13 +322,22 @@ def _content(run: RunFolder) -> tuple[bytes, bytes | None]:
     return result, hits
 
 
+def _result_of(run: RunFolder, content: bytes) -> RunResult:
+    try:
+        return RunResult.from_json(content, run.name)
+    except RunFolderError as error:
+        raise RunFolderError(
+            f"{run.result_path} {error}; move it away, or train it anew"
+        ) from error
+
+
 class _Writer:
     """Puts runs into a pack that is being written."""
 
     def __init__(self, pack: sqlite3.Connection) -> None:
         self.pack = pack
         (self._place,) = pack.execute("SELECT COUNT(*) FROM runs").fetchone()
-        self._facts: list[Facts] = []
+        self._facts = Part()
 
     def add(
         self, run: RunFolder, result: bytes, hits: bytes | None, told: RunResult, path: Path
@@ -345,8 +360,7 @@ class _Writer:
         self.pack.execute("INSERT INTO contents VALUES (?, ?, ?)", (self._place, *packed))
         self.pack.execute("INSERT INTO runs VALUES (?, ?, ?, ?)", (run.name, self._place, *digests))
         self._place += 1
-        self._facts.append(facts_of(told))
-        if len(self._facts) == PART:
+        if self._facts.add(facts_of(told)):
             self._write_facts()
         return True
 
@@ -363,9 +377,9 @@ class _Writer:
         self.pack.commit()
 
     def _write_facts(self) -> None:
-        if self._facts:
-            self.pack.execute("INSERT INTO facts VALUES (NULL, ?)", [encoded(self._facts)])
-            self._facts = []
+        if self._facts.runs:
+            self.pack.execute("INSERT INTO facts VALUES (NULL, ?)", [encoded(self._facts.runs)])
+            self._facts = Part()
 
 
 def _seal(pack: sqlite3.Connection, version: int, rows: Iterable[tuple[Any, ...]]) -> bytes:
@@ -404,14 +418,19 @@ def _rewritten(path: Path) -> Iterator[_Writer]:
     temporary = path.parent / f".{path.name}-{secrets.token_hex(4)}"
     remove_temporaries(path.parent, of=path.name)
     try:
-        with contextlib.closing(_begun(temporary, path)) as pack:
+        before = _identity(path)
+        with _kept(temporary), contextlib.closing(_begun(temporary, path)) as pack:
             writer = _Writer(pack)
             if os.path.lexists(path) and _opened(path)[1] < _FORMAT:
                 for run in packed_runs(path):
                     content = _content(run)
-                    writer.add(run, *content, RunResult.from_json(content[0], run.name), path)
+                    writer.add(run, *content, _result_of(run, content[0]), path)
             yield writer
             writer.seal()
+        if _identity(path) != before:
+            raise RunFolderError(
+                f"{path} was changed by another process meanwhile; type the command again"
+            )
         _settle(temporary, path)
     except (OSError, sqlite3.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -422,6 +441,30 @@ def _rewritten(path: Path) -> Iterator[_Writer]:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
     _connected.cache_clear()
+
+
+@contextlib.contextmanager
+def _kept(temporary: Path) -> Iterator[None]:
+    """Make the file, held by a lock so that another process does not take it for abandoned.
+
+    The handle is closed after the database: closing it earlier would drop that one's own locks.
+    """
+    handle = os.open(temporary, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        with contextlib.suppress(OSError):  # no locks here: then nothing is swept away either
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """Return what tells a file from the one that replaced it; None where there is none."""
+    try:
+        told = path.stat()
+    except FileNotFoundError:
+        return None
+    return told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns
 
 
 def _begun(temporary: Path, path: Path) -> sqlite3.Connection:

@@ -102,7 +102,19 @@ def test_misreads_that_do_not_fit_the_hits_are_told(tmp_path: Path):
             folder.read_misreads(8)
 
 
-@pytest.mark.parametrize("content", [b"", b"not numpy", None])
+HEADS = (b"{'descr': '|u1', (((\n", b"-" * 3000 + b"1\n")
+"""What Python's parser, by which numpy reads a head, raises errors of its own for."""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not numpy",
+        None,
+        *(b"\x93NUMPY\x01\0" + len(head).to_bytes(2, "little") + head for head in HEADS),
+    ],
+)
 def test_hits_that_cannot_be_read_are_told(tmp_path: Path, content: bytes | None):
     folder = RunFolder(tmp_path)
     if content is not None:

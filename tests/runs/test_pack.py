@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 
 from groupnorm_bench.compare.ask import compare
@@ -21,6 +22,7 @@ from groupnorm_bench.compare.rows import RunRow
 from groupnorm_bench.errors import RunFolderError
 from groupnorm_bench.report import content
 from groupnorm_bench.runs import RunFolder, find_runs, list_folders, pack_runs, unpack_runs
+from groupnorm_bench.runs import facts as facts_module
 from groupnorm_bench.runs.facts import encoded, facts_of
 from groupnorm_bench.runs.folder import MAX_RESULT_BYTES
 from groupnorm_bench.runs.pack import _INDEX, _TABLES, Packed, _content, _seal
@@ -422,3 +424,61 @@ def test_a_pack_below_a_file_is_an_error_of_ours(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunFolderError, match="cannot be written"):
         pack_runs([], tmp_path / "file" / "x.gnb")
+
+
+def test_parts_of_the_columns_are_never_larger_than_they_are_read(runs, tmp_path, monkeypatch):
+    """Runs with a thousand metrics each were packed, and the pack was refused ever after."""
+    monkeypatch.setattr(facts_module, "MAX_PART", 6_000)
+    pack_runs(list_folders(runs), tmp_path / "all.gnb")
+    with sqlite3.connect(tmp_path / "all.gnb") as database:
+        ((parts,),) = database.execute("SELECT COUNT(*) FROM facts")
+    database.close()
+    assert 1 < parts < 9
+    assert compare(tmp_path / "all.gnb").to_dict() == compare(runs).to_dict()
+
+
+def test_hits_of_any_number_of_items_are_packed(tmp_path):
+    folder = make_run(tmp_path / "runs", TrainConfig(dataset="mnist-5k"))
+    hits = np.arange(9_000_000) % 3 > 0
+    folder.write_hits(hits)
+    assert pack_runs([folder], tmp_path / "all.gnb").added == 1
+    assert (list_folders(tmp_path / "all.gnb")[0].read_hits(len(hits)) == hits).all()
+
+
+def test_a_result_that_cannot_be_packed_is_told_by_its_path(runs, tmp_path):
+    folder = list_folders(runs)[4]
+    folder.result_path.write_text("{")
+    with pytest.raises(
+        RunFolderError, match=rf"{folder.name}/result.json is not readable: .* move"
+    ):
+        pack_runs(list_folders(runs), tmp_path / "all.gnb")
+    assert not (tmp_path / "all.gnb").exists()
+
+
+@pytest.mark.parametrize("later", [b"[]", b"{", b"[[],[]]"])
+def test_columns_that_are_read_late_are_refused_as_the_others_are(pack, later):
+    with sqlite3.connect(pack) as database:
+        ((part,),) = database.execute("SELECT content FROM facts")
+        head, _, table = zlib.decompress(part).split(b"\n", 2)
+        part = zlib.compress(b"\n".join((head, later, table)))
+        database.execute("UPDATE facts SET content = ?", [part])
+        seal = _seal(database, 2, database.execute(_INDEX[2]))
+        database.execute("UPDATE seal SET digest = ?", [seal])
+    database.close()
+    with pytest.raises(RunFolderError, match=r"all\.gnb: its columns are not readable"):
+        load_runs([pack])
+
+
+def test_of_two_that_pack_at_once_the_second_says_so_and_loses_nothing(runs, pack, tmp_path):
+    """It replaced the pack of the first, whose runs were gone, or took its temporary away."""
+    more = make_run(tmp_path / "more", TrainConfig(norm="instance", dataset="mnist-5k"))
+    others = iter([more])
+
+    def meanwhile() -> None:
+        for other in others:
+            assert pack_runs([other], pack).added == 1
+
+    with pytest.raises(RunFolderError, match=r"all\.gnb was changed by another process meanwhile"):
+        pack_runs(list_folders(runs), pack, on_run=meanwhile)
+    assert len(list_folders(pack)) == 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.gnb", "more", "runs"]
