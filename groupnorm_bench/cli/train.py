@@ -228,8 +228,10 @@ def _print(result: RunResult, out: Path, as_json: bool, quiet: bool) -> None:
         typer.echo(f"  {'W&B':<15}offline: wandb leet {folder}/wandb, upload: gnbench sync {out}")
 
 
-_TOLD = ("test/accuracy", "val/accuracy", "val/accuracy_best", "val/best_epoch")
-_TOLD += ("train_seconds", "images_per_second", "peak_memory_mb")
+_TOLD = (
+    *("test/accuracy", "val/accuracy", "val/accuracy_best", "val/best_epoch"),
+    *("train_seconds", "images_per_second", "peak_memory_mb"),
+)
 """What the summary of a network has; a trial's, or one that was read back, may lack of it."""
 
 

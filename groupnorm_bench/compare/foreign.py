@@ -105,7 +105,8 @@ class ForeignRow(RunRow):
         """Return what `--where` calls `name`: a column, or one of our own words."""
         if name in self.told_setting:
             return self.told_setting[name]
-        own = {"arm": self.arm, "cell": self.cell, "name": self.name, "status": self.status}
+        own: dict[str, Any] = {"arm": self.arm, "seed": self.told_seed, "cell": self.cell}
+        own |= {"name": self.name, "status": self.status}
         return own.get(name, self.result.summary.get(name))
 
 

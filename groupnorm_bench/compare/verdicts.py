@@ -232,7 +232,7 @@ def _in_what_there_is(question: Question, table: RunTable) -> Question:
     rows = [row for row in table.finished if isinstance(row.config, OwnConfig)]
     if not rows or any(row.metric(question.metric) is not None for row in table.finished):
         return question
-    found = {name for row in rows for name in row.result.summary if row.metric(name) is not None}
+    found = {name for row in rows for name in row.summary_keys if row.metric(name) is not None}
     told = found - METRICS.keys() - {"test/num_images"}
     return question.replace(metric=told.pop()) if len(told) == 1 else question
 

@@ -58,9 +58,9 @@ def confusions_of(
         classes: the classes' names.
     """
     found = confusions(rows, labels, len(classes))
-    if not found:
-        return None
     shares = {arm: 100 * found[arm] for arm in arms if arm in found}
+    if not shares:
+        return None
     overall = np.mean(list(shares.values()), axis=0)
     matrices = []
     if len(classes) <= MOST_CLASSES:

@@ -61,6 +61,8 @@ def read_settings(path: Path, trial: str | None = None) -> dict[str, Any]:
             kind.name_of(name)
         except ConfigError as error:
             raise ConfigError(f"{document.where(key)}: {error}") from error
+        if name in settings:
+            raise ConfigError(f"{document.where(key)}: {name} is given twice; keep one of them")
         settings[name] = value
     try:
         make_config([{TRIAL: trial}, settings])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from groupnorm_bench.errors import TrialError
 from groupnorm_bench.metrics import METRICS, EpochRow
-from groupnorm_bench.runs import RunFolder
+from groupnorm_bench.runs import WHOLE_NUMBERS, RunFolder
 from groupnorm_bench.settings.own_config import OwnConfig
 from groupnorm_bench.wording import printable
 
@@ -115,13 +115,16 @@ class TrialRun:
         if not isinstance(row, Mapping) or not row:
             raise TrialError(f"run.log({shown(row)}) is no row; as run.log({{'val/dice': 0.71}})")
         kept = {name: number(name, value) for name, value in row.items()}
+        for name in WHOLE_NUMBERS:
+            if name in kept:
+                kept[name] = _whole(name, kept[name])
         epoch = kept.get("epoch", (self.rows[-1]["epoch"] if self.rows else 0) + 1)
-        if not math.isfinite(epoch) or epoch != int(epoch) or not 1 <= epoch < 2**53:
+        if epoch < 1:
             raise TrialError(f"run.log: epoch={epoch:g} is no whole number from 1 on")
         if len(self.rows) >= MAX_ROWS:
             raise TrialError(f"run.log: {MAX_ROWS:,} rows are the most; log once an epoch")
         self.rows[:] = [one for one in self.rows if one["epoch"] < epoch]
-        self.rows.append({**kept, "epoch": int(epoch)})
+        self.rows.append({**kept, "epoch": epoch})
         self._is_pruned = self._on_row(self.rows[-1]) or self._is_pruned
 
     def should_stop(self) -> bool:
@@ -155,6 +158,14 @@ def number(name: Any, value: Any) -> float:
         if not low <= value <= high:
             raise TrialError(f"{name}={value:g} is not between {low:g} and {high:g}: a fraction")
     return value
+
+
+def _whole(name: str, value: float) -> int:
+    """Return a count as one, as `result.json` keeps it: 3.0 is 3."""
+    if not (math.isfinite(value) and value == int(value) and 0 <= value < 2**53):
+        least = 1 if name == "epoch" else 0
+        raise TrialError(f"run.log: {name}={value:g} is no whole number from {least} on")
+    return int(value)
 
 
 def _is_single(value: Any) -> bool:

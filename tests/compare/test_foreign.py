@@ -199,6 +199,10 @@ def test_in_pandas_it_has_its_own_columns(tmp_path):
     assert list(frame.batch_size) == [2] * 4 + [8] * 4
 
 
+def test_rows_at_hand_are_filtered_by_their_seed(tmp_path):
+    assert len(load_runs(study(tmp_path, seeds=4)).where("seed<2").rows) == 8
+
+
 def test_settings_are_not_chosen_without_scores_on_validation(tmp_path):
     path = study(tmp_path, seeds=3)
     with pytest.raises(CompareError, match="which a table does not tell; leave --choose out"):

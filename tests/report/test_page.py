@@ -244,6 +244,7 @@ def test_of_many_classes_the_mistakes_are_told_and_no_matrix(content: Content, s
     assert confused is not None
     assert (list(confused.matrices), len(confused.mistakes)) == ([], 8)
     assert all(re.fullmatch(r"class \d read as class \d: \d+\.\d %", m) for m in confused.mistakes)
+    assert confusions_of(rows, [], truth, many) is None
 
 
 def test_a_mark_of_what_a_cell_costs_names_its_batch_size_on_an_axis_from_zero(content: Content):

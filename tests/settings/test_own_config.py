@@ -83,3 +83,12 @@ def test_a_file_of_settings_may_name_the_trial_or_be_read_beside_one(tmp_path):
     file.write_text("trial: m:f\nnum_groups: 4\ngroups: 8\n")
     with pytest.raises(ConfigError, match=r"settings.yaml: num_groups is given twice"):
         read_settings(file)
+
+
+def test_a_setting_that_a_file_has_on_two_levels_is_refused(tmp_path):
+    """The later one won in silence."""
+    file = tmp_path / "a.yaml"
+    file.write_text("lr: 0.1\narm: {norm: group, lr: 0.2}\n")
+    for trial in (None, "m:f"):
+        with pytest.raises(ConfigError, match=r"a.yaml:2: lr is given twice; keep one of them"):
+            read_settings(file, trial)

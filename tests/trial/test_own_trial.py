@@ -141,6 +141,8 @@ def test_what_is_no_result_fails_the_run_in_one_line(study, returned, complaint)
         ("run.log(0.5)", r"run.log\(0.5\) is no row"),
         ("run.log({'dice': 'x'})", "dice='x' is not a number"),
         ("run.log({'dice': 1, 'epoch': 0})", "epoch=0 is no whole number from 1 on"),
+        ("run.log({'dice': 1, 'step': 2.5})", "step=2.5 is no whole number from 0 on"),
+        ("run.log({'images_seen': float('nan')})", "images_seen=nan is no whole number from 0 on"),
     ],
 )
 def test_what_raises_fails_the_run_with_its_traceback_kept(study, body, complaint):
@@ -151,6 +153,20 @@ def test_what_raises_fails_the_run_with_its_traceback_kept(study, body, complain
     folder = start.folder()
     assert folder.read().status == "failed"
     assert "in train" in folder.traceback_path.read_text()
+
+
+def test_a_count_that_is_logged_as_a_float_is_read_back(study):
+    """Its result was refused as foreign, set aside and trained again, for ever."""
+    start = study(
+        "import torch\n"
+        "def train(run):\n"
+        "    run.norm_layer(8)\n"
+        "    run.log({'step': torch.tensor(20.0), 'images_seen': 160.0})\n"
+        "    return {'dice': 1}\n"
+    )
+    assert start() == start.folder().read() == start()
+    assert start.folder().read().history == [{"step": 20, "images_seen": 160, "epoch": 1}]
+    assert start.heard == []
 
 
 @pytest.mark.parametrize("value", ["float('nan')", "float('inf')"])
