@@ -234,6 +234,10 @@ def _sweep_of(
             f"trial={config.trial!r} beside typed lists: nothing says by which metric the sweep "
             "goes; write a sweep file, with `metric: {name: dice, goal: maximize}`"
         )
+    if seeds is not None and "seed" in lists:
+        raise ConfigError(
+            f"seeds={seeds} beside seed={','.join(lists['seed'])}: both say which; leave one out"
+        )
     if seeds is not None and seeds < 1:
         raise ConfigError(f"seeds={seeds} is too small; set seeds to 1 or more")
     text = as_yaml(lists, _fixed(config, given), seeds)

@@ -170,11 +170,19 @@ def table_of_lines(
     metric = columns.metric or _guess_metric(path, names, rows, (*arm, seed))
     setting = columns.setting
     if setting is None:
-        setting = tuple(n for n in names if n.lower() in _SETTINGS and n not in (*arm, metric))
-    for name in (*arm, seed, metric, *setting):
+        setting = tuple(
+            n for n in names if n.lower() in _SETTINGS and n not in (*arm, seed, metric)
+        )
+    named = (*arm, seed, metric, *setting)
+    for place, name in enumerate(named):
         if name not in names:
             raise CompareError(f"{path} has no column {name!r}{nearest(name, names)}")
-    numeric = {name for name in setting if all(_is_number(row.get(name)) for row in rows)}
+        if name in named[:place]:
+            raise CompareError(
+                f"{path}: column {name!r} is taken for two things, and can be one of arm, seed, "
+                "metric and setting"
+            )
+    numeric = {name for name in setting if all(_is_finite(row.get(name)) for row in rows)}
     found: list[RunRow] = []
     problems: list[str] = []
     arms: dict[str, int] = {}
@@ -199,7 +207,7 @@ def table_of_lines(
                 told_seed=_seed(line, seed),
                 told_setting={
                     name: float(line.values[name])
-                    if name in numeric and _is_number(line.values[name])
+                    if name in numeric and _is_finite(line.values[name])
                     else _text(line, name)
                     for name in setting
                 },
@@ -288,7 +296,7 @@ def _csv(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _json_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # JSON's words may hold others
         if not line.strip():
             continue
         try:
@@ -371,6 +379,10 @@ def _is_number(value: Any) -> bool:
     return True
 
 
+def _is_finite(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(float(value))
+
+
 def _is_missing(line: ToldRun, name: str) -> bool:
     return line.values.get(name) in (None, "")
 
@@ -412,7 +424,13 @@ def _as_fractions(rows: list[RunRow], metric: str) -> list[RunRow]:
     """Divide accuracies that are per cent by 100: ours are fractions."""
     if not metric_spec(metric).is_percent:
         return rows
-    values = [row.result.summary[metric] for row in rows if row.result.summary]
+    having = [row for row in rows if row.result.summary]
+    values = [row.result.summary[metric] for row in having]
+    for row, value in zip(having, values, strict=True):
+        if abs(value) > PERCENT:
+            raise CompareError(
+                f"{row.source} {metric}={value:g} is neither a fraction nor per cent"
+            )
     if max(values, default=0) > 1:
         for row in rows:
             if row.result.summary:

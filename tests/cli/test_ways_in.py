@@ -58,6 +58,7 @@ def test_save_writes_a_file_that_is_the_same_sweep(capsys):
         ("init nrom", "error: name='nrom' is no sweep of ours; did you mean 'norm'?"),
         ("show none", "error: runs/none holds no run"),
         ("status --runs --json", "error: --runs lists runs once"),
+        ("sweep --norm none,batch --seed 0,1 --seeds 8", "error: seeds=8 beside seed=0,1: both"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(typed, says, capsys):

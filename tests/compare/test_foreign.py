@@ -199,6 +199,32 @@ def test_in_pandas_it_has_its_own_columns(tmp_path):
     assert list(frame.batch_size) == [2] * 4 + [8] * 4
 
 
+@pytest.mark.parametrize(
+    ("columns", "name"),
+    [
+        (Columns(metric="seed"), "seed"),
+        (Columns(setting=("norm",)), "norm"),
+        (Columns(setting=("batch_size", "dice"), metric="dice"), "dice"),
+        (Columns(arm=("norm", "norm")), "norm"),
+    ],
+)
+def test_a_column_is_one_thing(tmp_path, columns, name):
+    with pytest.raises(CompareError, match=f"column '{name}' is taken for two things"):
+        read_results(study(tmp_path, seeds=2), columns)
+
+
+def test_words_and_numbers_of_a_table_are_taken_for_no_more_than_they_are(tmp_path):
+    """A line separator inside JSON, a setting that is infinite, an accuracy of 5,000 per cent."""
+    rows = [{"norm": n, "seed": 0, "lr": lr, "accuracy": 0.5} for n in "ab" for lr in ("inf", 1)]
+    path = tmp_path / "a.jsonl"
+    note = {"note": "one\u2028two"}
+    path.write_text("\n".join(json.dumps(row | note, ensure_ascii=False) for row in rows))
+    assert [row.setting["lr"] for row in read_results(path).rows] == ["inf", "1"] * 2
+    path.write_text("\n".join(json.dumps(row | {"accuracy": 5000}) for row in rows))
+    with pytest.raises(CompareError, match=r"a\.jsonl:1 accuracy=5000 is neither a fraction"):
+        read_results(path)
+
+
 def test_rows_at_hand_are_filtered_by_their_seed(tmp_path):
     assert len(load_runs(study(tmp_path, seeds=4)).where("seed<2").rows) == 8
 
