@@ -7,6 +7,7 @@ outside and a second attempt may fare better.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import resource
 import signal
@@ -96,6 +97,22 @@ def hanging(config, *, data_dir, **keywords):
     if config.seed == 1 and _first_time(data_dir, "hang"):
         time.sleep(3600)
     return sleeper(config, data_dir=data_dir, **keywords)
+
+
+def parental(config, *, data_dir, **keywords):
+    """Start a process that holds all that this one has open, and be killed the first time."""
+    fork = multiprocessing.get_context("fork")
+    fork.Process(target=_until_over, args=(data_dir / "over",), daemon=True).start()
+    if _first_time(data_dir, "kill"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return sleeper(config, data_dir=data_dir, **keywords)
+
+
+def _until_over(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os._exit(0)
 
 
 def waiting(config, *, data_dir, **keywords):

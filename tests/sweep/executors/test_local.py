@@ -35,6 +35,18 @@ def test_no_more_workers_than_runs(tmp_path):
     assert started == [0]
 
 
+def test_a_run_may_start_processes_and_its_worker_is_missed_though_they_live(tmp_path):
+    """As a DataLoader does: workers were daemons, which may have none; its pipe stays open."""
+    started = time.monotonic()
+    try:
+        outcome, _, _ = sweep(seeds(2), tmp_path, "parental")
+    finally:
+        (tmp_path / "over").touch()
+    assert [result.status for result in outcome.results.values()] == ["finished"] * 2
+    assert time.monotonic() - started < 45
+    assert (tmp_path / "kill.happened").exists()
+
+
 def test_the_traceback_of_a_hung_run_shows_where_it_hung(tmp_path):
     executor = make_engine(tmp_path, "hanging", trial_timeout=0.5)
     (lost,) = [

@@ -192,6 +192,9 @@ class LocalExecutor:
                 self._looked += time.monotonic() - asked  # no run was at work for longer by that
             else:
                 yield self._heard(worker, message)
+        for worker in list(self._workers.values()):  # what a run has forked may hold its pipe open
+            if worker.process.exitcode is not None and not worker.pipe.poll():
+                yield from self._bury(worker)
 
     def _heard(self, worker: _Worker, event: Event) -> Event:
         """Keep account of what a worker does; return what the scheduler is to hear."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import importlib
+import multiprocessing
 import os
 import queue
 import signal
@@ -115,6 +116,7 @@ def work(connection: Connection[Any, Any], setup: WorkerSetup) -> None:
     After a run that raised, the process ends: what broke it (a full heap, a poisoned CUDA
     context) must not reach the next run.
     """
+    multiprocessing.current_process().daemon = False  # or a trial's DataLoader may have no workers
     link = _Link(connection)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent acts
     signal.signal(signal.SIGTERM, link.stop)
