@@ -54,7 +54,7 @@ class Facts:
     """Numbers, and None for what is none; what is of another kind is an `...`."""
 
 
-class Part:
+class PartOfFacts:
     """Facts that become one part of a pack: not too many, nor too much to be read back."""
 
     def __init__(self) -> None:

@@ -27,7 +27,7 @@ import numpy as np
 
 from groupnorm_bench.errors import RunFolderError
 from groupnorm_bench.files import open_regular, remove_temporaries, sync_folder
-from groupnorm_bench.runs.facts import FactColumns, Part, decoded, encoded, facts_of
+from groupnorm_bench.runs.facts import FactColumns, PartOfFacts, decoded, encoded, facts_of
 from groupnorm_bench.runs.folder import MAX_RESULT_BYTES, RunFolder
 from groupnorm_bench.runs.result import SETTLED, RunResult
 
@@ -337,7 +337,7 @@ class _Writer:
     def __init__(self, pack: sqlite3.Connection) -> None:
         self.pack = pack
         (self._place,) = pack.execute("SELECT COUNT(*) FROM runs").fetchone()
-        self._facts = Part()
+        self._facts = PartOfFacts()
 
     def add(
         self, run: RunFolder, result: bytes, hits: bytes | None, told: RunResult, path: Path
@@ -379,7 +379,7 @@ class _Writer:
     def _write_facts(self) -> None:
         if self._facts.runs:
             self.pack.execute("INSERT INTO facts VALUES (NULL, ?)", [encoded(self._facts.runs)])
-            self._facts = Part()
+            self._facts = PartOfFacts()
 
 
 def _seal(pack: sqlite3.Connection, version: int, rows: Iterable[tuple[Any, ...]]) -> bytes:
