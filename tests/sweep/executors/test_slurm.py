@@ -17,10 +17,12 @@ from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.own_config import OwnConfig
 from groupnorm_bench.sweep.executors import EngineOptions, SlurmOptions
 from groupnorm_bench.sweep.executors.protocol import Ended, Started, Stopped
+from groupnorm_bench.sweep.executors.slurm import batch as slurm_batch
 from groupnorm_bench.sweep.executors.slurm import executor as slurm_executor
 from groupnorm_bench.sweep.executors.slurm.batch import HOME, Batch, Order, batches
 from groupnorm_bench.sweep.executors.slurm.journal import Journal
 from groupnorm_bench.sweep.executors.slurm.options import sbatch_options
+from groupnorm_bench.sweep.executors.slurm.queue import SlurmQueue, SlurmRefused
 from groupnorm_bench.sweep.executors.slurm.task import Answers
 from groupnorm_bench.sweep.scheduler import Retried, Scheduler
 from groupnorm_bench.tracking.options import TrackingOptions
@@ -79,6 +81,7 @@ def test_options_of_sbatch_are_passed_on_as_they_are(text, arguments):
         ("exclusive,gpu", "'gpu' is no option of sbatch"),
         ("p=gpu", "'p=gpu' is no long option of sbatch"),
         ("array=0-9", "use --jobs; leave array out"),
+        ("arr=0-9", "use --jobs; leave arr out"),
         ("signal=USR1", "tasks checkpoint 60 s before their limit; leave signal out"),
         ("mem=1\n#SBATCH --x", "no long option of sbatch"),
     ],
@@ -138,6 +141,52 @@ def test_a_task_trains_several_runs_at_a_time(tmp_path, commands):
     assert outcome.count("finished") == 6
     assert "--array=0-1" in commands.submitted()[0]
     assert {e.slot for e in events if isinstance(e, Started)} == {0, 1, 2, 3}
+
+
+def test_a_task_imports_nothing_from_the_working_directory_by_chance(tmp_path, monkeypatch):
+    """An empty part of PYTHONPATH is the working directory, in front of the standard library."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$PYTHONSAFEPATH $PYTHONPATH"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(slurm_batch.sys, "executable", str(python))
+    monkeypatch.setattr(slurm_batch.site, "getsitepackages", list)
+    package = os.path.dirname(os.path.dirname(slurm_batch.groupnorm_bench.__file__))
+    told = []
+    for given in (None, "", "/a b:/c"):
+        monkeypatch.delenv("PYTHONPATH", raising=False)
+        if given is not None:
+            monkeypatch.setenv("PYTHONPATH", given)
+        command = ["/bin/sh", "-c", slurm_batch._script_of(tmp_path), "sh", "0"]
+        told.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert told == [f"1 {package}\n", f"1 {package}\n", f"1 {package}:/a b:/c\n"]
+
+
+def test_what_a_user_sets_for_commands_typed_by_hand_changes_nothing(commands, monkeypatch):
+    names = {"SQUEUE_STATES", "SCANCEL_INTERACTIVE", "SBATCH_WAIT", "SBATCH_ACCOUNT"}
+    for name in names:
+        monkeypatch.setenv(name, "1")
+    commands.tell("hold")
+    SlurmQueue().submit("0123abcd", commands.state / "task.sh", 0, 1, [])
+    seen = json.loads((commands.state / "environment").read_text())
+    assert names.intersection(seen) == {"SBATCH_ACCOUNT"}
+
+
+def test_an_array_that_is_there_though_sbatch_timed_out_is_not_submitted_again(
+    tmp_path, commands, monkeypatch, capsys
+):
+    taken = SlurmQueue.submit
+
+    def late(*arguments):
+        taken(*arguments)
+        raise SlurmRefused("Batch job submission failed: Socket timed out on send/recv operation")
+
+    monkeypatch.setattr(SlurmQueue, "submit", late)
+    commands.tell("hold")
+    looks = iter([False, False, True])
+    engine = make_engine(tmp_path, engine="slurm", slots=2)
+    Scheduler(ListSource(seeds(3)), engine, tmp_path, should_stop=lambda: next(looks, True)).run()
+    assert "Slurm job 1: 3 runs in 2 tasks" in capsys.readouterr().out
+    assert [call[0] for call in commands.calls] == ["sbatch", "scancel"]
 
 
 def test_an_array_beyond_the_sites_limit_is_cut(tmp_path, commands, capsys):

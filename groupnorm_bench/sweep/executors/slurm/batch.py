@@ -197,10 +197,11 @@ def _script_of(batch: Path) -> str:
     """Return the script of a task: this Python, this package, this working directory."""
     package = str(Path(groupnorm_bench.__file__).parent.parent)
     found_anyway = {*site.getsitepackages(), site.getusersitepackages()}
-    path = "" if package in found_anyway else f" PYTHONPATH={shlex.quote(package)}:$PYTHONPATH"
+    # An empty part of PYTHONPATH is the working directory, in front of the standard library.
+    path = f' PYTHONPATH={shlex.quote(package)}"${{PYTHONPATH:+:$PYTHONPATH}}"'
     return _SCRIPT.format(
         folder=shlex.quote(os.getcwd()),
-        path=path,
+        path="" if package in found_anyway else path,
         python=shlex.quote(sys.executable),
         module=_TASK,
         batch=shlex.quote(str(batch)),

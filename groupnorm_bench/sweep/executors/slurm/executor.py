@@ -266,8 +266,11 @@ class SlurmExecutor:
                     part.batch.name, part.batch.script, part.first, part.count, self._slurm.sbatch
                 )
             except SlurmRefused as error:
-                self._make_way(part, error)
-                continue
+                taken = self._taken_all_the_same(part, error)
+                if taken is None:
+                    self._make_way(part, error)
+                    continue
+                job = taken
             self._parts.popleft()
             now = time.monotonic()
             runs = 0
@@ -279,6 +282,17 @@ class SlurmExecutor:
                 f"Slurm job {job}: {count(runs, 'run')} in {count(part.count, 'task')}, claimed by "
                 f"{part.batch.claim_kind}, logs in {part.batch.path}"
             )
+
+    def _taken_all_the_same(self, part: _Part, error: SlurmRefused) -> str | None:
+        """Return the job of an array that is in the queue, though `sbatch` got no answer in time.
+
+        Submitted again it would be there twice, and `scancel` would be told of one.
+        """
+        if not error.may_pass:
+            return None
+        self._queue.look(now=True)
+        queued = self._queue.tasks.get((part.batch.name, part.first))
+        return None if queued is None else queued.job
 
     def _make_way(self, part: _Part, error: SlurmRefused) -> None:
         """Cut an array that Slurm did not take, or wait until it takes one."""

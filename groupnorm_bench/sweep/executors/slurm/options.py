@@ -54,7 +54,8 @@ def sbatch_options(text: str) -> tuple[str, ...]:
                 f"slurm={text!r}: {part!r} is no long option of sbatch; write name=value, as "
                 "partition=gpu,time=02:00:00"
             )
-        if name in _OURS:
-            raise ConfigError(f"slurm={text!r}: {_OURS[name]}; leave {name} out")
+        ours = next((each for each in _OURS if each.startswith(name)), None)
+        if ours is not None:  # `sbatch` takes the beginning of an option's name for the option
+            raise ConfigError(f"slurm={text!r}: {_OURS[ours]}; leave {name} out")
         given.append(f"--{name}{equals}{value}")
     return tuple(given)

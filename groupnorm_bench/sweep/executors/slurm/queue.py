@@ -33,6 +33,8 @@ _FULL = (
 """Parts of refusals that may pass: a full queue, a limit on jobs, a busy controller."""
 _HIDDEN = ("WANDB_API_KEY",)
 """Variables that do not travel with a job: a node uses its own credentials."""
+_OF_HABIT = re.compile(r"SQUEUE_\w+|SCANCEL_\w+|SBATCH_WAIT")
+"""What a user has set for commands typed by hand: tasks out of sight, an `sbatch` that waits."""
 
 
 class SlurmRefused(GnbenchError):
@@ -161,7 +163,11 @@ def _task_of(line: str) -> Queued | None:
 
 
 def _ask(command: list[str]) -> str:
-    environment = {name: value for name, value in os.environ.items() if name not in _HIDDEN}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _HIDDEN and not _OF_HABIT.fullmatch(name)
+    }
     try:
         done = subprocess.run(
             command,
