@@ -54,13 +54,11 @@ def compile_ahead(norms: Iterable[str], say: Callable[[str], None]) -> None:
         f"{why}compiling loops for this processor, once: some 10 s, while torch and the data are "
         "loaded"
     )
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(_cache_dir())}
     for kinds in missing:
-        command = [sys.executable, "-m", "groupnorm_bench.fast.compiler", *kinds]
+        command = [sys.executable, "-P", "-m", "groupnorm_bench.fast.compiler", *kinds]
         _children.append(
             subprocess.Popen(
                 command,
-                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -86,12 +84,13 @@ def prepare(kinds: Iterable[str]) -> tuple[str, bool]:
 @functools.cache
 def kernels() -> Any:
     """Return the module of loops, which loads Numba."""
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(_cache_dir()))
+    from numba import config
+
+    # Not by its variable, which would go to processes on machines with other processors.
+    config.CACHE_DIR = str(_cache_dir())
     try:
         from groupnorm_bench.fast import kernels
     except RuntimeError:  # no folder can be written: compile for this process alone
-        from numba import config
-
         sys.modules.pop("groupnorm_bench.fast.kernels", None)
         config.CACHE_DIR = tempfile.mkdtemp(prefix="gnbench-loops-")
         from groupnorm_bench.fast import kernels
@@ -118,25 +117,37 @@ def _prepare(kind: str) -> bool:
 
 
 def _cache_dir() -> Path:
+    """Return a folder for this kind of processor.
+
+    The nodes of a cluster share a home, and have several kinds: in one folder each would take the
+    other's loops for damaged, and overwrite them while they are loaded.
+    """
     given = os.environ.get("NUMBA_CACHE_DIR")
     if given is not None:
-        return Path(given)
-    cache_dir = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache_dir) / "groupnorm-bench/compiled"
+        folder = Path(given)
+    else:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(home) / "groupnorm-bench/compiled"
+    return folder / hashlib.sha256(_processor().encode()).hexdigest()[:8]
+
+
+@functools.cache
+def _processor() -> str:
+    """Return what tells processors apart that take other machine code."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return platform.processor()
+    told = ("model name", "flags", "CPU implementer", "CPU part", "Features")  # of x86; of ARM
+    lines = cpuinfo.read_text().split("\n\n")[0].splitlines()
+    return "".join(line for line in lines if line.startswith(told))
 
 
 @functools.cache
 def _digest() -> str:
     """Return what the compiled loops depend on: their source, the compiler and the processor."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text().split("\n\n")[0].splitlines()
-        processor = "".join(line for line in lines if line.startswith(("model name", "flags")))
-    else:
-        processor = platform.processor()
     sources = [Path(__file__).with_name(name) for name in ("kernels.py", "vectors.py")]
     texts = [part for source in sources for part in (source.read_text(), str(source))]
-    parts = *texts, importlib.metadata.version("numba"), processor
+    parts = *texts, importlib.metadata.version("numba"), _processor()
     return hashlib.sha256("".join((*parts, sys.version)).encode()).hexdigest()[:16]
 
 

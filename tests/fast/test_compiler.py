@@ -29,9 +29,13 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "loops"
 
 
-def prepared() -> list:
+def prepared(before: str = "") -> list:
     done = subprocess.run(
-        [sys.executable, "-c", PREPARE], capture_output=True, text=True, check=True, env=os.environ
+        [sys.executable, "-c", before + PREPARE],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ,
     )
     return json.loads(done.stdout)
 
@@ -49,8 +53,40 @@ def test_a_kind_is_compiled_alone_once_and_a_damaged_cache_is_made_anew(cache):
         data.write_bytes(data.read_bytes()[:100])
     assert prepared()[0] == line
     assert prepared() == ["compile on", names, 2, False]
-    next(cache.glob("none-*.ready")).unlink()  # as if another source had made what is there
+    next(cache.rglob("none-*.ready")).unlink()  # as if another source had made what is there
     assert prepared() == ["compile on", names, 0, False]
+
+
+ELSEWHERE = """
+import os
+os.environ |= {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+from groupnorm_bench.fast import compiler
+compiler._processor = lambda: "another"
+"""
+
+
+def test_machines_of_a_shared_home_keep_the_loops_of_their_own_processors(cache):
+    names = ["relu_pool", "relu_unpool"]
+    assert prepared() == ["compile on", names, 0, False]
+    assert prepared(ELSEWHERE) == ["compile on", names, 0, False]
+    assert prepared() == ["compile on", names, 2, False]
+    assert prepared(ELSEWHERE) == ["compile on", names, 2, False]
+
+
+def test_compiling_ahead_imports_nothing_from_the_working_directory(cache, tmp_path, monkeypatch):
+    (tmp_path / "random.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(compiler, "_is_whole", lambda kind: None if kind == "none" else True)
+    monkeypatch.setattr(compiler, "CONVOLUTIONS", ("none", "spectra"))
+    compiler.compile_ahead(["none"], lambda line: None)
+    assert compiler._children.pop().wait(timeout=60) == 0
+
+
+def test_where_loops_are_kept_is_not_told_to_other_processes(cache, monkeypatch):
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    compiler.kernels.__wrapped__()
+    assert "NUMBA_CACHE_DIR" not in os.environ
 
 
 @pytest.mark.slow
@@ -67,7 +103,7 @@ def test_machine_code_that_changed_is_not_run(cache):
         assert prepared() == ["compile on", names, 2, False]
     unpool.unlink()
     assert prepared()[0] == line
-    next(cache.glob("none-*.ready")).write_text("{}")
+    next(cache.rglob("none-*.ready")).write_text("{}")
     assert prepared()[0] == line
     assert prepared() == ["compile on", names, 2, False]
 
@@ -76,7 +112,7 @@ def test_damage_is_mended_ahead_and_said(cache, monkeypatch):
     started, said = [], []
     assert prepared()[0] == "compile on"
     monkeypatch.setattr(
-        compiler.subprocess, "Popen", lambda command, **_: started.append(command[3:])
+        compiler.subprocess, "Popen", lambda command, **_: started.append(command[4:])
     )
     for kind in compiler.CONVOLUTIONS:
         compiler._write_sums(compiler._stamp(kind), cache.rglob("kernels.relu_pool-*.nbc"))
@@ -107,7 +143,7 @@ def test_a_compiler_that_fails_is_said_in_one_line(monkeypatch):
 def test_what_long_runs_take_is_compiled_ahead_and_said_once(cache, monkeypatch):
     started, said = [], []
     monkeypatch.setattr(
-        compiler.subprocess, "Popen", lambda command, **_: started.append(command[3:])
+        compiler.subprocess, "Popen", lambda command, **_: started.append(command[4:])
     )
     short = TrainConfig(dataset="mnist-5k", norm="batch", max_steps=9)
     fast.compile_ahead([short, short.replace(compile="off", max_steps=999)], said.append)
@@ -116,10 +152,11 @@ def test_what_long_runs_take_is_compiled_ahead_and_said_once(cache, monkeypatch)
     fast.compile_ahead(runs, said.append)
     assert started == [["convolution", "statistics", "group"], ["spectra"]]
     assert len(said) == 1
-    (cache / "code").mkdir(parents=True)
-    (cache / "code/loops.nbc").touch()
+    loops = compiler._cache_dir() / "code/loops.nbc"
+    loops.parent.mkdir(parents=True)
+    loops.touch()
     for kind in kernels.KERNELS:
-        compiler._write_sums(compiler._stamp(kind), [cache / "code/loops.nbc"])
+        compiler._write_sums(compiler._stamp(kind), [loops])
     fast.compile_ahead(runs, said.append)
     assert len(started) == 2
 
