@@ -7,6 +7,7 @@ from groupnorm_bench.runs.environment import (
     device_name,
     source_commit,
 )
+from groupnorm_bench.runs.exclusive import is_claim
 from groupnorm_bench.runs.facts import FactColumns
 from groupnorm_bench.runs.find import FoundRun, find_runs, list_folders
 from groupnorm_bench.runs.folder import RunFolder
@@ -42,6 +43,7 @@ __all__ = [
     "device_name",
     "find_runs",
     "finite",
+    "is_claim",
     "is_pack",
     "list_folders",
     "pack_runs",

@@ -45,7 +45,7 @@ def test_what_changed_in_a_folder_goes_home_and_nothing_else(tmp_path):
     here.path.mkdir()
     (there.path / "wandb" / "offline-run-1-a" / "run-a.wandb").write_bytes(b"rows")
     (there.path / "wandb" / "latest-run").symlink_to("offline-run-1-a")
-    for name in ("result.json", "checkpoint.pt", "lock", ".result.json-1a2b3c4d"):
+    for name in ("result.json", "checkpoint.pt", "lock", "lock.3", ".result.json-1a2b3c4d"):
         (there.path / name).write_text(name)
     watcher = FolderWatcher(there.path)
     apply_news(here, watcher.news())
@@ -60,7 +60,7 @@ def test_what_changed_in_a_folder_goes_home_and_nothing_else(tmp_path):
     assert (here.path / "wandb" / "latest-run" / "run-a.wandb").read_bytes() == b"rows"
 
 
-@pytest.mark.parametrize("name", ["../lock", "/etc/passwd", "lock", ""])
+@pytest.mark.parametrize("name", ["../lock", "/etc/passwd", "lock", "lock.3", ""])
 def test_a_node_writes_into_its_run_folder_alone(tmp_path, name):
     with pytest.raises(RunFolderError, match="no file of a run"):
         apply_news(RunFolder(tmp_path), FolderNews({name: b"x"}))
@@ -71,7 +71,8 @@ def test_code_goes_along_and_runs_data_and_the_repository_do_not(tmp_path, monke
     for folder in ("lab", "lab/runs", "lab/.git", "lab/data", "lab/wandb", "runs", ".git"):
         (home / folder).mkdir(parents=True)
         (home / folder / "big.bin").write_bytes(b"x")
-    (home / "lab" / "__init__.py").touch()
+    for name in ("__init__.py", ".env", ".netrc"):
+        (home / "lab" / name).touch()
     (home / "my_norms.py").write_text(OWN_NORM.replace("helper", "beside"))
     (home / "beside.py").write_text("from torch import nn")
     (home / "sweep.yaml").write_text(

@@ -112,4 +112,4 @@ def _find(name: str) -> Path | None:
 def _walk(folder: Path) -> Iterable[Path]:
     for at, folders, names in os.walk(folder):
         folders[:] = [f for f in sorted(folders) if f not in _LEFT_OUT and not f.startswith(".")]
-        yield from (Path(at) / name for name in sorted(names))
+        yield from (Path(at) / name for name in sorted(names) if not name.startswith("."))

@@ -1,7 +1,7 @@
 """A run folder on its way between the machine that keeps it and the node that trains it.
 
 What is sent is the files that changed since the last look. W&B's own files come at the end; the
-lock stays where it is.
+lock stays where it is, and claims by exclusive files too: each side has its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from groupnorm_bench.errors import RunFolderError
 from groupnorm_bench.files import is_temporary, write_atomic
-from groupnorm_bench.runs import RunFolder
+from groupnorm_bench.runs import RunFolder, is_claim
 
 _RESULT = "result.json"
 _LOCK = "lock"
@@ -85,10 +85,14 @@ def _entries(folder: Path, *, wandb: bool) -> list[tuple[str, str]]:
         for name in [*names, *linked]:
             path = os.path.join(at, name)
             mode = os.lstat(path).st_mode if os.path.lexists(path) else 0
-            is_ours = not (is_top and (name == _LOCK or is_temporary(name)))
+            is_ours = not (is_top and (_is_of_a_claim(name) or is_temporary(name)))
             if is_ours and (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
                 entries.append((name if is_top else f"{inside}/{name}", path))
     return sorted(entries)
+
+
+def _is_of_a_claim(name: str) -> bool:
+    return name == _LOCK or is_claim(name)
 
 
 def apply_news(folder: RunFolder, news: FolderNews) -> None:
@@ -101,7 +105,8 @@ def apply_news(folder: RunFolder, news: FolderNews) -> None:
     """
     for name in [*news.files, *news.links, *news.gone]:
         parts = PurePosixPath(name).parts
-        if not parts or ".." in parts or name.startswith("/") or parts == (_LOCK,):
+        is_claim_of_ours = len(parts) == 1 and _is_of_a_claim(parts[0])
+        if not parts or ".." in parts or name.startswith("/") or is_claim_of_ours:
             raise RunFolderError(f"{folder.path}: a node sent {name!r}, which is no file of a run")
     for name in sorted(news.files, key=lambda name: (name == _RESULT, name)):
         path = folder.path / name
