@@ -12,13 +12,17 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from groupnorm_bench.errors import ConfigError, RunFolderError
 from groupnorm_bench.runs import RunFolder, find_runs
+from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.sweep.executors import EXECUTORS, EngineOptions
+from groupnorm_bench.sweep.executors.protocol import Lost, Progress, Said, Stopped
 from groupnorm_bench.sweep.executors.ray import cluster
+from groupnorm_bench.sweep.executors.ray.executor import RayExecutor, _Slot
 from groupnorm_bench.sweep.executors.ray.luggage import OWN_MODULES, pack_code
 from groupnorm_bench.sweep.executors.ray.travel import FolderNews, FolderWatcher, apply_news
 from groupnorm_bench.sweep.file.spec import read_spec
@@ -147,6 +151,60 @@ parameters:
   train_limit: {value: 64}
   epochs: {value: 2}
 """
+
+
+@pytest.fixture
+def hearing(tmp_path):
+    """An executor whose only actor is at a run, and dies after each batch; how it went, told."""
+    ray = SimpleNamespace(
+        exceptions=SimpleNamespace(
+            RayError=RayDied, RayActorError=RayDied, RayTaskError=KeyboardInterrupt
+        ),
+        get=lambda messages: messages,
+        kill=lambda actor: None,
+    )
+    executor = object.__new__(RayExecutor)
+    executor._ray, executor._slots, executor._furthest = ray, {}, {}
+    executor._stop_deadline = None
+    executor._options = EngineOptions(
+        runs_dir=tmp_path, data_dir=tmp_path, tracking=TrackingOptions(mode="disabled"), trial="a:b"
+    )
+
+    def heard(run, *steps):
+        def stream():
+            yield [Progress(run, 0, step, 0.5, {"epoch": step}) for step in steps]
+            raise RayDied
+
+        executor._slots[0] = slot = _Slot(0, None, None, run=run, stream=stream())
+        return [type(e) for _ in range(2) for e in executor._hear(slot, None)][len(steps) :]
+
+    return executor, heard
+
+
+class RayDied(Exception):
+    pass
+
+
+def test_a_run_that_ends_its_node_at_the_same_place_does_not_go_on_for_ever(hearing):
+    _, heard = hearing
+    run = TrainConfig()
+    assert heard(run, 1, 2) == [Said, Stopped]
+    assert heard(run, 2, 3) == [Said, Stopped]
+    assert heard(run, 1, 2, 3) == [Lost]
+    assert heard(run) == [Lost]
+
+
+def test_a_folder_that_cannot_be_read_costs_its_run_alone(hearing, monkeypatch):
+    executor, _ = hearing
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied", "checkpoint.pt")
+
+    monkeypatch.setattr(FolderWatcher, "news", refuse)
+    (event,) = executor._begin(_Slot(0, None, None), run := TrainConfig())
+    assert isinstance(event, Lost)
+    assert "Permission denied" in event.reason
+    assert not executor._folder(run).is_claimed()
 
 
 @pytest.mark.slow

@@ -79,7 +79,7 @@ class _Slot:
     stream: Any = None
     claim: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     epochs: int = 0
-    """Epochs of its run that came home in this attempt."""
+    """Epochs of its run that came home in this attempt, beyond those of earlier ones."""
     told: bool = False
     """Whether its run was asked to stop."""
     held: set[str] = field(default_factory=set)
@@ -102,6 +102,8 @@ class RayExecutor:
         self.source, self._options, self._say = None, options, say
         self._slots: dict[int, _Slot] = {}
         self._data: dict[str, Any] = {}
+        self._furthest: dict[str, int] = {}
+        """By run: the last step of the epochs that came home in any attempt."""
         self._failed_starts = 0
         self._looked = self._asked = time.monotonic()
         self._draining: frozenset[str] = frozenset()
@@ -286,12 +288,12 @@ class RayExecutor:
             yield Ended(run, slot.number, settled, 0.0, trained=False)
             return
         try:
+            files = FolderWatcher(folder.path).news()
             name, data = self._data_for(slot, run)
         except Exception as error:  # a data set of the user's own raises anything
             claim.close()
             yield Lost(run, slot.number, one_line(error))
             return
-        files = FolderWatcher(folder.path).news()
         slot.run, slot.claim, slot.epochs, slot.told = run, claim, 0, False
         train = slot.actor.train.options(num_returns="streaming")
         slot.stream = train.remote(run, files, name, data)
@@ -369,17 +371,25 @@ class RayExecutor:
             else:
                 event: Event = dataclasses.replace(message, slot=slot.number)
                 if isinstance(event, Progress):
-                    slot.epochs += event.row is not None
+                    slot.epochs += self._is_news(event)
                 elif not isinstance(event, Started | Said):
                     slot.claim.close()
                     slot.run = slot.stream = None
                 yield event
 
+    def _is_news(self, progress: Progress) -> bool:
+        """Return whether this is the end of an epoch that no attempt at its run has reached yet."""
+        name, step = progress.run.name, progress.step
+        if progress.row is None or step <= self._furthest.get(name, -1):
+            return False
+        self._furthest[name] = step
+        return True
+
     def _lose(self, slot: _Slot, run: TrainConfig, error: BaseException) -> Iterator[Event]:
         """Answer for the run of an actor that has died.
 
-        Where an epoch of it came home, the run has not come to nothing: it goes on from there, and
-        no attempt is counted.
+        Where a new epoch of it came home, the run has not come to nothing: it goes on from there,
+        and no attempt is counted. One that ends its node at the same place again does not for ever.
         """
         self._retire(slot)
         if self._stop_deadline is not None:
