@@ -636,6 +636,11 @@ def _ray_address(options: SweepOptions) -> str | None:
         raise ConfigError(
             f"ray_address={options.ray_address!r} does nothing without --executor ray"
         )
+    if options.ray_address is not None and not options.ray_address.strip():
+        raise ConfigError(
+            f"ray_address={options.ray_address!r} is empty; write HOST:PORT, or auto, or leave it "
+            "out"
+        )
     if options.ship_wandb_key and address is None:
         raise ConfigError(
             "ship_wandb_key is for the nodes of a cluster; add --executor ray --ray-address ADDRESS"

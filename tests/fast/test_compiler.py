@@ -1,5 +1,6 @@
 """Compiling: only what is needed, ahead, once; a damaged cache is made anew, and said."""
 
+import errno
 import json
 import os
 import subprocess
@@ -129,6 +130,16 @@ def test_a_cache_folder_that_cannot_be_written_is_done_without(tmp_path, monkeyp
     (tmp_path / "file").touch()
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "loops"))
     assert prepared()[0] == "compile on"
+
+
+def test_where_there_are_no_locks_loops_are_compiled_all_the_same(cache, monkeypatch):
+    monkeypatch.setattr(compiler.fcntl, "flock", no_locks)
+    with compiler._locked("none"):
+        assert list(cache.rglob("none-*.lock"))
+
+
+def no_locks(*_):
+    raise OSError(errno.ENOSYS, "Function not implemented")
 
 
 def test_a_compiler_that_fails_is_said_in_one_line(monkeypatch):

@@ -129,6 +129,7 @@ def test_without_ray_it_says_what_to_install(tmp_path, monkeypatch):
     ("options", "words"),
     [
         ({"executor": "local", "ray_address": "auto"}, "does nothing without --executor ray"),
+        ({"executor": "ray", "ray_address": " "}, "ray_address=' ' is empty; write HOST:PORT"),
         ({"executor": "ray", "ship_wandb_key": True}, "is for the nodes of a cluster"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -44,6 +45,16 @@ def test_the_second_worker_maps_what_the_first_wrote(tmp_path, monkeypatch):
         lambda *arguments: pytest.fail("loaded a second time"),
     )
     assert len(shared_dataset("mnist-5k", Path(), tmp_path).train) == 3500
+
+
+def test_data_are_shared_where_there_are_no_locks(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    shared_dataset.cache_clear()
+    monkeypatch.setattr("groupnorm_bench.sweep.executors.local.shared.fcntl.flock", no_locks)
+    assert len(shared_dataset("mnist-5k", Path(), tmp_path).train) == 3500
+    assert {path.name for path in tmp_path.iterdir()} == {"mnist-5k.lock", "mnist-5k.pt"}
 
 
 def test_an_estimate_grows_with_the_steps(dataset):

@@ -16,7 +16,7 @@ from groupnorm_bench.runs import RunFolder
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.own_config import OwnConfig
 from groupnorm_bench.sweep.executors import EngineOptions, SlurmOptions
-from groupnorm_bench.sweep.executors.protocol import Ended, Started, Stopped
+from groupnorm_bench.sweep.executors.protocol import Ended, Lost, Progress, Started, Stopped
 from groupnorm_bench.sweep.executors.slurm import batch as slurm_batch
 from groupnorm_bench.sweep.executors.slurm import executor as slurm_executor
 from groupnorm_bench.sweep.executors.slurm.batch import HOME, Batch, Order, batches
@@ -261,6 +261,21 @@ def test_a_killed_task_costs_the_run_it_was_at_a_try_and_the_others_none(tmp_pat
     assert retried.reason.startswith("its Slurm task ended without it: ")
     assert sum(isinstance(event, Stopped) for event in events) == 2
     assert len(commands.submitted()) == 2
+
+
+def test_a_run_that_no_task_brings_further_is_not_submitted_for_ever(tmp_path, commands):
+    engine, (run,) = make_engine(tmp_path, engine="slurm", slots=1), seeds(1)
+    ends = []
+    for step in (3, 5, 5, 4, 6):
+        engine._make_batch([run])
+        (task,) = engine._tasks.values()
+        journal = Journal(task.batch.said(0))
+        for event in (Started(run, 0), Progress(run, 0, step, None), Stopped(run, 0)):
+            journal.write(event)
+        for line in task.tail.news():
+            list(engine._take(task, line, None))
+        ends += engine._close_task(task, stopping=False)
+    assert [type(end) for end in ends] == [Stopped, Stopped, Lost, Lost, Stopped]
 
 
 def test_a_task_that_ends_before_it_begins_is_a_failure_with_its_last_words(

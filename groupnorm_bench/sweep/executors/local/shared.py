@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import functools
@@ -84,9 +85,10 @@ def shared_dataset(name: str, data_dir: Path, shared_dir: Path) -> Dataset:
     path = shared_dir / data_file(name)
     lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # no locks here: each loads it
+            fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
-            unfinished = path.with_suffix(".part")
+            unfinished = path.with_suffix(f".part-{os.getpid()}")
             unfinished.write_bytes(pack_data(name, data_dir))
             os.replace(unfinished, path)
     finally:

@@ -71,6 +71,8 @@ class _Task:
     """Runs that it has stopped half-way, with a checkpoint."""
     advanced: set[str] = field(default_factory=set)
     """Runs of which it has done a step or an end."""
+    furthered: set[str] = field(default_factory=set)
+    """Those of them that it has brought further than any task before it."""
     ended: dict[str, tuple[Told, int, float]] = field(default_factory=dict)
     """Runs that it has ended, whose result is yet to be seen here; their slot, and since when."""
 
@@ -114,6 +116,8 @@ class SlurmExecutor:
         """By run: tasks of arrays that a closed command has left."""
         self._parts: deque[_Part] = deque()
         self._retry_at = 0.0
+        self._furthest: dict[str, float] = {}
+        """By run: the last step that any task has told of."""
         self._slot_of: dict[str, int] = {}
         self._said: set[str] = set()
         self._over: set[tuple[str, int]] = set()
@@ -347,6 +351,10 @@ class SlurmExecutor:
             self._seat(run)
         elif line.what in ("Progress", "Ended"):
             task.advanced.add(run.name)
+            step = line.fields.get("step", math.inf)
+            if step > self._furthest.get(run.name, -1):
+                self._furthest[run.name] = step
+                task.furthered.add(run.name)
         if line.what == ASKED:
             row = line.fields["row"]
             prune = judge(run, row)
@@ -412,8 +420,8 @@ class SlurmExecutor:
                 pass
             elif name in task.began:
                 event = Lost(run, slot, f"its Slurm task ended without it: {last}", words)
-            elif name in task.left and name not in task.advanced:
-                event = Lost(run, slot, "its Slurm task was ended before its first step", words)
+            elif name in task.left and name not in task.furthered:
+                event = Lost(run, slot, "its Slurm task was ended before a new step of it", words)
             elif not (task.advanced or blamed or name in task.left):
                 event = Lost(run, slot, f"its Slurm task ended before it began: {last}", words)
             yield from self._answer(task, event)
