@@ -68,11 +68,14 @@ def spread(typing: Any, number: Any) -> Any:
 
 @intrinsic
 def fma(typing: Any, left: Any, right: Any, total: Any) -> Any:
-    """Return left * right + total, rounded once."""
+    """Return left * right + total, rounded once where the processor can.
+
+    `llvm.fma` would call the C library sixteen times where it cannot, as on a virtual machine's.
+    """
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         kind = ir.FunctionType(_WIDE, [_WIDE] * 3)
-        name = f"llvm.fma.v{LANES}f32"
+        name = f"llvm.fmuladd.v{LANES}f32"
         function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
         return builder.call(function, values)
 

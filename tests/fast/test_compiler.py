@@ -83,6 +83,21 @@ def test_compiling_ahead_imports_nothing_from_the_working_directory(cache, tmp_p
     assert compiler._children.pop().wait(timeout=60) == 0
 
 
+def test_a_processor_without_fused_products_multiplies_and_adds(cache, monkeypatch):
+    """By instructions of its own: each call of the C library's `fmaf` takes as long as many."""
+    code = """
+from groupnorm_bench.fast import kernels
+loop = kernels.sum_columns
+loop.compile(kernels._SIGNATURES["sum_columns"])
+print(*loop.inspect_asm().values())
+"""
+    monkeypatch.setenv("NUMBA_CPU_NAME", "generic")
+    monkeypatch.setenv("NUMBA_CPU_FEATURES", "")
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "mul" in made.stdout
+    assert "fmaf" not in made.stdout
+
+
 def test_where_loops_are_kept_is_not_told_to_other_processes(cache, monkeypatch):
     monkeypatch.delenv("NUMBA_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
