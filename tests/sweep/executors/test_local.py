@@ -14,6 +14,7 @@ import pytest
 
 from groupnorm_bench.runs import RunFolder
 from groupnorm_bench.signals import StopSignal
+from groupnorm_bench.sweep.executors.local.executor import _how_it_died
 from groupnorm_bench.sweep.executors.protocol import Lost
 from groupnorm_bench.sweep.scheduler import Scheduler
 from tests.support.stand_in_trials import EPOCHS
@@ -141,3 +142,11 @@ def test_workers_killed_at_random_lose_no_run(tmp_path, attempt):
     assert rest.count("finished") == sum(len(result.history) < EPOCHS for result in failed)
     assert len(rest.results) + len(rest.reused) == 40
     assert {RunFolder.of(tmp_path, run).read().status for run in runs} == {"finished"}
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(-9, "killed by SIGKILL (out of memory?)"), (-40, "killed by signal 40"), (3, "with code 3")],
+)
+def test_how_a_worker_died_is_told_of_any_signal(code, words):
+    assert words in _how_it_died(code)

@@ -298,7 +298,8 @@ def _dump_threads(worker: _Worker) -> None:
 
 def _how_it_died(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name
+        named = signal.Signals.__members__.values()
+        name = next((one.name for one in named if one == -exitcode), f"signal {-exitcode}")
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         return f"its worker was killed by {name}{hint}"
     return f"its worker exited with code {exitcode}"
