@@ -62,8 +62,8 @@ def slow_sleeper(config, **keywords):
 
 
 def very_slow_sleeper(config, **keywords):
-    """Take 24 s, for a time limit to come in between."""
-    return sleeper(config, step_seconds=0.8, **keywords)
+    """Take 48 s, for a limit of a minute, which Slurm may cut by half, to come in between."""
+    return sleeper(config, step_seconds=1.6, **keywords)
 
 
 def _first_time(data_dir: Path, what: str) -> bool:
