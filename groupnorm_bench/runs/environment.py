@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import sys
@@ -56,8 +57,12 @@ def device_name(device: str) -> str:
     return platform.processor() or platform.machine()
 
 
+@functools.cache
 def source_commit(checkout: Path) -> str | None:
-    """Return the commit of a source checkout, read without git; None if it is no checkout."""
+    """Return the commit of a source checkout, read without git; None if it is no checkout.
+
+    Read once a process: a checkout that moves on does not change the code that is loaded.
+    """
     git = checkout / ".git"
     try:
         if git.is_file():  # a linked worktree

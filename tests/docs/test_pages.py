@@ -93,6 +93,7 @@ ELSEWHERE = {
     "gnbench report runs --open": "tests/report/test_page.py",
     "gnbench report study.csv": "tests/report/test_tables.py",
     "gnbench show": "tests/cli/test_ways_in.py",
+    "gnbench status": "tests/cli/test_sweep.py",
     "gnbench sweep FILE": "tests/cli/test_sweep.py",
     "gnbench sweep fit.yaml": "tests/docs/test_your_training_page.py",
     "gnbench sweep mine.yaml": "tests/docs/test_your_own_page.py",

@@ -67,3 +67,10 @@ def test_an_environment_tells_what_is_needed_to_judge_a_run():
 def test_a_command_is_told_without_where_the_program_lies(monkeypatch, program, told):
     monkeypatch.setattr("sys.argv", [program, "train", "--norm", "none"])
     assert describe_environment("cpu")["command"] == [told, "train", "--norm", "none"]
+
+
+def test_a_checkout_that_moves_on_does_not_change_what_is_loaded(tmp_path):
+    git_folder(tmp_path / ".git", COMMIT)
+    assert source_commit(tmp_path) == COMMIT
+    (tmp_path / ".git" / "HEAD").write_text("0" * 40)
+    assert source_commit(tmp_path) == COMMIT
