@@ -293,7 +293,9 @@ def test_failures_in_a_row_cancel_what_is_in_the_queue(tmp_path, commands):
     runs = [seeds(3)[2].replace(lr=lr) for lr in (0.1, 0.2, 0.3, 0.4, 0.5)]
     outcome, _, _ = sweep(runs, tmp_path, "troubled", slots=1, max_failures=2, engine="slurm")
     assert outcome.gave_up
-    assert [failure.run.lr for failure in outcome.failures] == [0.1, 0.2]
+    failed = [failure.run.lr for failure in outcome.failures]
+    assert failed[:2] == [0.1, 0.2]
+    assert len(failed) < len(runs)  # an array hears of the cancelling a run or so later
     assert "ValueError: no good" in outcome.failures[0].traceback
     assert commands.calls[-1][0] == "scancel"
     until(lambda: not commands.live())
