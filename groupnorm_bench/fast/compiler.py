@@ -103,6 +103,8 @@ def _prepare(kind: str) -> bool:
     What was changed since it was written is not run at all: it is machine code.
     """
     loops = kernels()
+    if loops.is_loaded(kind):  # what became of its files is for the next process to see
+        return False
     with _locked(kind):
         is_whole = _is_whole(kind)
         if is_whole is None:  # what may be there is of other sources: Numba looks at one alone

@@ -838,6 +838,11 @@ def prepare(kind: str) -> bool:
     return is_readable
 
 
+def is_loaded(kind: str) -> bool:
+    """Return whether this process has the loops of a kind already."""
+    return all(globals()[name].signatures for name in KERNELS[kind])
+
+
 def cached(kind: str) -> list[Path]:
     """Return the files of machine code that the cache folder has for the loops of a kind."""
     return [path for name in KERNELS[kind] for path in _files(f"{name}-*.nbc")]

@@ -58,6 +58,21 @@ def test_a_kind_is_compiled_alone_once_and_a_damaged_cache_is_made_anew(cache):
     assert prepared() == ["compile on", names, 0, False]
 
 
+def test_loops_that_a_process_has_are_not_called_damaged_when_their_files_go(cache):
+    """The next process says so, once, and compiles them."""
+    again = """
+import os
+from pathlib import Path
+from groupnorm_bench.fast import compiler
+assert compiler.prepare(["none"]) == ("compile on", True)
+for code in Path(os.environ["NUMBA_CACHE_DIR"]).rglob("*.nbc"):
+    code.unlink()
+"""
+    assert prepared(again)[0] == "compile on"
+    assert prepared()[0].endswith("damaged, and is made anew")
+    assert prepared()[0] == "compile on"
+
+
 ELSEWHERE = """
 import os
 os.environ |= {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
