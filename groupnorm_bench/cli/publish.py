@@ -11,7 +11,7 @@ import typer
 
 from groupnorm_bench.cli.app import DEFAULT_RUNS_DIR, app, print_json
 from groupnorm_bench.cli.train import Entity
-from groupnorm_bench.cli.wandb import RunsDirs
+from groupnorm_bench.cli.wandb import RunsDirs, drawn_of
 from groupnorm_bench.errors import ConfigError
 from groupnorm_bench.tracking.options import DEFAULT_PROJECT
 
@@ -47,9 +47,10 @@ def publish_command(
     workspace.require_package("gnbench publish")
     places: list[str | Path] = list(runs or [DEFAULT_RUNS_DIR])
     command = shlex.join(["gnbench", *sys.argv[1:]])
-    text = report(places, None, output="md", command=command).text
+    written = report(places, None, output="md", command=command)
+    text, drawn = written.text, drawn_of(written.content.comparison.metric, written.content.table)
     if dry_run:
-        print_json(publish.spec_of(publish.build_report("", project, title, text, suite)))
+        print_json(publish.spec_of(publish.build_report("", project, title, text, suite, drawn)))
         return
     owner = entity or workspace.default_entity()
-    typer.echo(publish.save_report(owner, project, title, text, suite))
+    typer.echo(publish.save_report(owner, project, title, text, suite, drawn))

@@ -25,9 +25,12 @@ from groupnorm_bench.metrics import METRICS
 from groupnorm_bench.wording import markdown
 
 if TYPE_CHECKING:
+    from groupnorm_bench.compare.notebook import Verdicts
+    from groupnorm_bench.compare.rows import RunTable
     from groupnorm_bench.runs import RunResult
     from groupnorm_bench.tracking.agent_pool import SweepStatus
     from groupnorm_bench.tracking.sync import SyncOutcome, Upload
+    from groupnorm_bench.tracking.workspace import Drawn
 
 RunsDirs = Annotated[
     list[Path] | None,
@@ -231,29 +234,51 @@ def dashboard_command(
     from groupnorm_bench.tracking import workspace as ws
 
     ws.require_package()
-    verdict = _verdict(runs or [DEFAULT_RUNS_DIR]) or ws.NO_VERDICT
+    verdicts = _verdicts(runs or [DEFAULT_RUNS_DIR])
+    told = (
+        (suite, _markdown(verdicts), drawn_of(verdicts.metric, verdicts.runs))
+        if verdicts
+        else (suite,)
+    )
     if dry_run:
-        print_json(ws.spec_of(ws.build_workspace(entity or "", project, suite, verdict)))
+        print_json(ws.spec_of(ws.build_workspace(entity or "", project, *told)))
         return
     owner = entity or ws.default_entity()
-    url = ws.save_workspace(ws.build_workspace(owner, project, suite, verdict))
-    if verdict == ws.NO_VERDICT:
+    url = ws.save_workspace(ws.build_workspace(owner, project, *told))
+    if verdicts is None:
         say("no verdict on it yet: gnbench dashboard RUNS")
     typer.echo(url)
 
 
-def _verdict(places: list[Path]) -> str | None:
-    """Return the verdict table of run folders as Markdown, None where there is none to be had."""
+def _verdicts(places: list[Path]) -> Verdicts | None:
+    """Return the verdicts on the runs of folders, None where there are none to be had."""
     from groupnorm_bench.cli.views.training import say
-    from groupnorm_bench.compare import render
     from groupnorm_bench.compare.ask import compare
 
     try:
-        comparison = compare([str(place) for place in places])
+        return compare([str(place) for place in places])
     except (CompareError, RunFolderError) as error:
         say(f"no verdict: {error}")
         return None
-    heads, rows = render.table_of(comparison)
-    lines = [markdown(render.headline(comparison)), "", render.to_markdown(heads, rows), ""]
-    lines += [f"- {markdown(contrast.sentence)}" for contrast in comparison.contrasts]
+
+
+def _markdown(verdicts: Verdicts) -> str:
+    from groupnorm_bench.compare import render
+
+    heads, rows = render.table_of(verdicts)
+    lines = [markdown(render.headline(verdicts)), "", render.to_markdown(heads, rows), ""]
+    lines += [f"- {markdown(contrast.sentence)}" for contrast in verdicts.contrasts]
     return "\n".join(lines)
+
+
+def drawn_of(metric: str, table: RunTable) -> Drawn:
+    """Return what panels on W&B draw of these runs."""
+    from groupnorm_bench.compare.order import varying
+    from groupnorm_bench.tracking.workspace import Drawn
+
+    ours = table.is_of_networks
+    swept = varying(row.setting for row in table.finished)
+    if ours:
+        swept = ("batch_size", *(name for name in swept if name != "batch_size"))
+    rows = [row.history[-1] for row in table.finished if row.history]
+    return Drawn.of(metric, swept, rows, ours)

@@ -24,7 +24,12 @@ _PANELS_BEFORE = "Where this comes from"
 
 
 def build_report(
-    entity: str, project: str, title: str, text: str, suite: str | None = None
+    entity: str,
+    project: str,
+    title: str,
+    text: str,
+    suite: str | None = None,
+    drawn: workspace.Drawn = workspace.DEFAULT,
 ) -> Report:
     """Return the report of a project, not yet saved.
 
@@ -33,6 +38,7 @@ def build_report(
         title: its heading; it is found again by it.
         text: Markdown, whose headings become the report's.
         suite: panels on the runs of the sweep of this name only; on all finished ones if None.
+        drawn: metric and settings of the runs.
 
     Raises:
         TrackingError: the extra is not installed.
@@ -46,7 +52,7 @@ def build_report(
     sections = [("", pieces[0]), *zip(pieces[1::2], pieces[2::2], strict=True)]
     for heading, body in sections:
         if heading == _PANELS_BEFORE:
-            blocks += _panels(wr, entity, project, suite)
+            blocks += _panels(wr, entity, project, suite, drawn)
         if heading:
             blocks.append(wr.H2(text=heading.replace("\\", "")))
         if body.strip():
@@ -61,10 +67,12 @@ def build_report(
     )
 
 
-def _panels(wr: Any, entity: str, project: str, suite: str | None) -> list[Any]:
+def _panels(
+    wr: Any, entity: str, project: str, suite: str | None, drawn: workspace.Drawn
+) -> list[Any]:
     known = {"entity": entity, "project": project} if entity else {"entity": "", "project": ""}
     runs = wr.Runset(name="finished runs", filters=workspace.filters_of(suite), **known)
-    grid = wr.PanelGrid(runsets=[runs], panels=workspace.answer_panels(wr))
+    grid = wr.PanelGrid(runsets=[runs], panels=workspace.answer_panels(wr, drawn))
     return [wr.H2(text="The runs on W&B"), grid]
 
 
@@ -87,7 +95,14 @@ def spec_of(report: Report) -> dict[str, Any]:
     }
 
 
-def save_report(entity: str, project: str, title: str, text: str, suite: str | None) -> str:
+def save_report(
+    entity: str,
+    project: str,
+    title: str,
+    text: str,
+    suite: str | None,
+    drawn: workspace.Drawn,
+) -> str:
     """Build a report and save it over the one of its title, or as a new one; return its address.
 
     Raises:
@@ -102,7 +117,7 @@ def save_report(entity: str, project: str, title: str, text: str, suite: str | N
             raise TrackingError(
                 f"W&B has no project {entity}/{project}; upload the runs first: gnbench sync"
             )
-        report = build_report(entity, project, title, text, suite)
+        report = build_report(entity, project, title, text, suite, drawn)
         model = report._to_model()
         model.name = report_name(report.title)
         known = api.reports(f"{entity}/{project}", name=model.name)

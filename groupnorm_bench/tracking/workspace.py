@@ -11,6 +11,8 @@ import hashlib
 import importlib.util
 import json
 import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from groupnorm_bench.errors import TrackingError
@@ -23,7 +25,55 @@ MAX_SHOWN = 1000
 """Runs that a panel shows at most."""
 NO_VERDICT = "No verdict yet: `gnbench dashboard RUNS` puts that of your run folders here."
 ACCURACY = "val/accuracy"
+_MOST_LAYERS = 8
 _COLORS = ("#4269d0", "#efb118", "#6cc5b0")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawn:
+    """What the panels draw, by the runs that they stand on."""
+
+    tuned_by: str = ACCURACY
+    """The metric that choices are made on; rows of each run's history have it."""
+    metric: str = "test/accuracy"
+    """What the verdict is on; of a training function of one's own the same."""
+    settings: Sequence[str] = ("batch_size",)
+    """What was swept beside the norm."""
+    logged: Sequence[str] | None = None
+    """What rows of a training function of one's own hold; None: what gnbench logs."""
+    layers: Sequence[str] = tuple(MODELS["cnn"].norm_channels)
+    """Norm layers whose activations are drawn."""
+
+    @classmethod
+    def of(
+        cls,
+        metric: str,
+        settings: Sequence[str],
+        rows: Sequence[Mapping[str, Any]],
+        is_of_networks: bool,
+    ) -> Drawn:
+        """Return what suits runs.
+
+        Args:
+            metric: what they are compared by.
+            settings: what was swept beside the norm and its own settings.
+            rows: the last row of the history of each.
+            is_of_networks: gnbench trained them itself.
+        """
+        logged = list(dict.fromkeys(name for row in rows for name in row if name != "epoch"))
+        if not is_of_networks:
+            return cls(tuned_by=metric, metric=metric, settings=settings, logged=logged)
+        on_val = metric.replace("test/", "val/")
+        layers = [name.split("/")[1] for name in logged if name.endswith("/activation_std")]
+        return cls(
+            tuned_by=on_val if on_val in logged else ACCURACY,
+            metric=metric,
+            settings=settings,
+            layers=layers[:_MOST_LAYERS],
+        )
+
+
+DEFAULT = Drawn()
 
 
 def require_package(command: str = "gnbench dashboard") -> None:
@@ -39,7 +89,11 @@ def require_package(command: str = "gnbench dashboard") -> None:
 
 
 def build_workspace(
-    entity: str, project: str, suite: str | None = None, verdict: str = NO_VERDICT
+    entity: str,
+    project: str,
+    suite: str | None = None,
+    verdict: str = NO_VERDICT,
+    drawn: Drawn = DEFAULT,
 ) -> ws.Workspace:
     """Return the workspace of a project, not yet saved; nothing is asked of W&B.
 
@@ -47,6 +101,7 @@ def build_workspace(
         entity, project: where it will be.
         suite: only the runs of the sweep of this name; all runs if None.
         verdict: Markdown for its first panel.
+        drawn: metric and settings of the runs.
 
     Raises:
         TrackingError: the extra is not installed.
@@ -63,13 +118,13 @@ def build_workspace(
         sections=[
             ws.Section(
                 name="Which normalisation?",
-                panels=[_verdict_panel(wr, verdict), *answer_panels(wr)],
+                panels=[_verdict_panel(wr, verdict), *answer_panels(wr, drawn)],
                 is_open=True,
                 layout_settings=layout,
             ),
             ws.Section(
-                name="Norm diagnostics",
-                panels=_diagnostics(wr),
+                name="Norm diagnostics" if drawn.logged is None else "What the runs logged",
+                panels=_diagnostics(wr, drawn),
                 is_open=True,
                 layout_settings=layout,
             ),
@@ -77,11 +132,11 @@ def build_workspace(
         settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=MAX_SHOWN),
         runset_settings=ws.RunsetSettings(
             filters=filters_of(suite),
-            order=[ws.Ordering(ws.Config("arm")), ws.Ordering(ws.Config("batch_size"))],
+            order=[ws.Ordering(ws.Config(name)) for name in ("arm", *drawn.settings)],
             pinned_columns=[
                 "run:displayName",
-                *(f"config:{key}.value" for key in ("arm", "batch_size", "seed")),
-                *(f"summary:{key}" for key in (ACCURACY, "test/accuracy", "train_seconds")),
+                *(f"config:{key}.value" for key in ("arm", *drawn.settings, "seed")),
+                *(f"summary:{key}" for key in _once(drawn.tuned_by, drawn.metric, "train_seconds")),
             ],
         ),
     )
@@ -125,17 +180,26 @@ def _verdict_panel(wr: Any, verdict: str) -> Any:
     return wr.MarkdownPanel(markdown=verdict, layout=_place(wr, 0, 0, width=24))
 
 
-def answer_panels(wr: Any) -> list[Any]:
+def answer_panels(wr: Any, drawn: Drawn = DEFAULT) -> list[Any]:
     """Return the panels that answer the question, on the runs of whatever holds them."""
     column = wr.ParallelCoordinatesPlotColumn
-    return [
+    what = "accuracy" if drawn.metric == "test/accuracy" else drawn.metric
+    by_epoch = "Validation accuracy" if drawn.tuned_by == ACCURACY else drawn.tuned_by
+    panels = [
         wr.ParallelCoordinatesPlot(
-            title="Every run, from settings to accuracy",
+            title=f"Every run, from settings to {what}",
             columns=[
                 column(wr.Config("norm"), display_name="norm"),
                 column(wr.Config("num_groups"), display_name="num_groups (0: has none)"),
-                column(wr.Config("batch_size"), display_name="batch size", log=True),
-                column(wr.SummaryMetric(ACCURACY), display_name=ACCURACY),
+                *(
+                    column(
+                        wr.Config(name),
+                        display_name=name.replace("_", " "),
+                        log=name == "batch_size" or None,
+                    )
+                    for name in drawn.settings
+                ),
+                column(wr.SummaryMetric(drawn.tuned_by), display_name=drawn.tuned_by),
             ],
             gradient=[
                 wr.GradientPoint(color=color, offset=offset)
@@ -143,27 +207,20 @@ def answer_panels(wr: Any) -> list[Any]:
             ],
             layout=_place(wr, 0, 8, width=16),
         ),
-        wr.ParameterImportancePlot(with_respect_to=ACCURACY, layout=_place(wr, 16, 8)),
+        wr.ParameterImportancePlot(with_respect_to=drawn.tuned_by, layout=_place(wr, 16, 8)),
         wr.BarPlot(
-            title="Accuracy by arm, with standard error",
-            metrics=[wr.SummaryMetric("test/accuracy")],
+            title=f"{what[0].upper()}{what[1:]} by arm, with standard error",
+            metrics=[wr.SummaryMetric(drawn.metric)],
             max_bars_to_show=30,
             layout=_place(wr, 0, 16),
             **_by_arm(wr),
         ),
         wr.LinePlot(
-            title="Validation accuracy by epoch and arm",
+            title=f"{by_epoch} by epoch and arm",
             x="epoch",
-            y=[ACCURACY],
+            y=[drawn.tuned_by],
             layout=_place(wr, 8, 16),
             **_by_arm(wr),
-        ),
-        wr.ScatterPlot(
-            title="Accuracy against batch size",
-            x=wr.Config("batch_size"),
-            y=wr.SummaryMetric(ACCURACY),
-            log_x=True,
-            layout=_place(wr, 16, 16),
         ),
         wr.BarPlot(
             title="Cost: seconds of training by arm",
@@ -174,19 +231,31 @@ def answer_panels(wr: Any) -> list[Any]:
         ),
         wr.RunComparer(diff_only="split", layout=_place(wr, 8, 24, width=16)),
     ]
+    if drawn.settings:
+        against = wr.ScatterPlot(
+            title=f"{what[0].upper()}{what[1:]} against {drawn.settings[0].replace('_', ' ')}",
+            x=wr.Config(drawn.settings[0]),
+            y=wr.SummaryMetric(drawn.tuned_by),
+            log_x=drawn.settings[0] == "batch_size" or None,
+            layout=_place(wr, 16, 16),
+        )
+        panels.insert(4, against)
+    return panels
 
 
-def _diagnostics(wr: Any) -> list[Any]:
+def _diagnostics(wr: Any, drawn: Drawn) -> list[Any]:
     lines = [
         ("Evaluation gap of batch norm", "norm/eval_gap"),
         *(
             (f"{layer}: {word} of its activations", f"norm/{layer}/activation_{key}")
-            for layer in MODELS["cnn"].norm_channels
+            for layer in drawn.layers
             for word, key in (("mean", "mean"), ("spread", "std"))
         ),
         ("Training loss", "train/loss"),
         ("Speed in images per second", "perf/images_per_second"),
     ]
+    if drawn.logged is not None:
+        lines = [(name, name) for name in drawn.logged[:_MOST_LAYERS]]
     return [
         wr.LinePlot(
             title=name,
@@ -197,6 +266,10 @@ def _diagnostics(wr: Any) -> list[Any]:
         )
         for i, (name, key) in enumerate(lines)
     ]
+
+
+def _once(*names: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
 
 
 def _by_arm(wr: Any) -> dict[str, Any]:

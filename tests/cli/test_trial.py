@@ -286,3 +286,17 @@ def test_what_a_result_was_made_to_say_is_text_when_the_run_is_typed_again(here,
         assert run(["train", *words, "--batch-size", "8", "--wandb", "disabled", "--out", "r"]) == 0
         told = capsys.readouterr().out
         assert "  dice           \\x1b[2Jx\n  n              [1]\n" in told
+
+
+@pytest.mark.parametrize("command", ["dashboard", "publish"])
+@pytest.mark.filterwarnings("ignore:Pydantic V1 style:DeprecationWarning")  # on import
+def test_panels_on_wandb_draw_what_the_trial_measured_and_swept(swept, command, capsys):
+    folder, _ = swept
+    capsys.readouterr()
+    assert run([command, str(folder / "runs"), "--dry-run"]) == 0
+    spec = capsys.readouterr().out
+    assert '"summary:dice"' in spec
+    assert '"config:width.value"' in spec
+    assert "accuracy" not in spec.replace("Every run, from settings to accuracy", "")
+    assert "batch_size" not in spec
+    assert ('"val/dice"' in spec) == (command == "dashboard")  # what the runs logged
