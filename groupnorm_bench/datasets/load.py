@@ -10,6 +10,8 @@ import numpy as np
 
 from groupnorm_bench.datasets import AUTO, dataset_spec
 from groupnorm_bench.datasets.fetch import fetch, is_on_disk, recently_failed
+from groupnorm_bench.datasets.mapped import is_on_disk as is_mapped
+from groupnorm_bench.datasets.mapped import taken
 from groupnorm_bench.datasets.naming import is_own_data
 from groupnorm_bench.datasets.split import stratified_order
 from groupnorm_bench.datasets.tensors import Dataset, Split
@@ -94,17 +96,18 @@ def _cut(name: str, data_dir: Path) -> tuple[Part, Part, Part]:
         test = read.test_images, read.test_labels
     else:
         cut, order = order[: spec.counts.test], order[spec.counts.test :]
-        test = read.images[cut], read.labels[cut]
+        test = taken(read.images, cut), read.labels[cut]
     if read.val_images is not None and read.val_labels is not None:
         val = read.val_images, read.val_labels
     else:
         cut, order = order[: spec.counts.val], order[spec.counts.val :]
-        val = read.images[cut], read.labels[cut]
-    return (read.images[order], read.labels[order]), val, test
+        val = taken(read.images, cut), read.labels[cut]
+    return (taken(read.images, order), read.labels[order]), val, test
 
 
 def _tensors(part: Part) -> Split:
     import torch
 
     images, labels = part
-    return Split(torch.tensor(images), torch.tensor(labels.astype(np.int64)))
+    pixels = torch.from_numpy(images) if is_mapped(images) else torch.tensor(images)
+    return Split(pixels, torch.tensor(labels.astype(np.int64)))

@@ -17,6 +17,7 @@ import numpy as np
 
 from groupnorm_bench.datasets import Counts, DatasetSpec
 from groupnorm_bench.datasets.files import Array, Arrays
+from groupnorm_bench.datasets.mapped import contiguous
 from groupnorm_bench.datasets.naming import (
     FOLDER,
     HASH_DIGITS,
@@ -179,12 +180,11 @@ def _keep(key: str, facts: dict[str, Any]) -> None:
 
 def _read(plain: str) -> tuple[Arrays, tuple[str, ...]]:
     """Read and check all parts."""
-    limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
     path = Path(plain.partition(":")[2])
     if plain.startswith(NPZ):
-        data = read_npz(path, limit)
+        data = read_npz(path)
     elif plain.startswith(FOLDER):
-        data = read_folder(path, limit)
+        data = read_folder(path)
     else:
         data = call_function(plain)
     return _checked(plain, data)
@@ -267,7 +267,7 @@ def _pair(what: str, images: Any, labels: Any) -> tuple[Array, Array]:
         raise DataError(f"{what} has {len(images):,} images and {len(labels):,} labels")
     if labels.min() < 0:
         raise DataError(f"{what} has the label {labels.min()}; number classes from 0")
-    return np.ascontiguousarray(images), labels.astype(np.int64)
+    return contiguous(images), labels.astype(np.int64)
 
 
 def _describe(arrays: Arrays, names: tuple[str, ...]) -> dict[str, Any]:

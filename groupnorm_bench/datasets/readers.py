@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from groupnorm_bench.datasets import mapped
 from groupnorm_bench.datasets.files import Array
 from groupnorm_bench.errors import DataError, one_line
 from groupnorm_bench.own import own_function
@@ -23,6 +24,8 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", 
 PARTS = ("train", "val", "test")
 MAX_SIDE = 1_024
 """Pixels."""
+_SMALL = 1 << 24
+"""Bytes that are read at once, and that are in memory wherever the rest is."""
 _KEYS = (
     {part: (f"x_{part}", f"y_{part}") for part in PARTS},
     {part: (f"{part}_images", f"{part}_labels") for part in PARTS},
@@ -62,17 +65,17 @@ def files_of(folder: Path) -> list[Path]:
     return images
 
 
-def read_folder(folder: Path, limit: int) -> OwnData:
+def read_folder(folder: Path) -> OwnData:
     """Read class folders, `DIR/CLASS/IMAGE`, or `DIR/train/CLASS/IMAGE` with `val` and `test`.
 
     Files whose suffix is no image's, and names that begin with a dot, are left out.
 
     Args:
         folder: holds the classes, or `train` and at least one of `val` and `test`.
-        limit: bytes of pixels that are read at most.
 
     Raises:
-        DataError: an image cannot be read, has another size, or lies outside a class.
+        DataError: an image cannot be read, has another size, or lies outside a class; or there is
+            room for all of them neither in memory nor on disk.
     """
     files = files_of(folder)
     tops = {path.relative_to(folder).parts[0] for path in files}
@@ -87,15 +90,19 @@ def read_folder(folder: Path, limit: int) -> OwnData:
     if not files:
         raise DataError(f"folder:{folder} holds no images; they are {folder}/CLASS/IMAGE")
     names = sorted({name for members in parts.values() for name, _ in members})
-    shape = _common_shape(files, limit)
+    shape = _common_shape(files)
+    on_disk = len(files) * shape[0] * shape[1] * shape[2] > mapped.MOST_IN_MEMORY
+    what = f"the {len(files):,} images of {folder}"
     pairs = {}
     for part, members in parts.items():
-        images = np.stack([_pixels(path, shape[0]) for _, path in members])
+        images = mapped.empty((len(members), *shape), on_disk=on_disk, what=what)
+        for i, (_, path) in enumerate(members):
+            images[i] = _pixels(path, shape[0])
         pairs[part] = (images, np.array([names.index(name) for name, _ in members]))
     return OwnData(pairs, tuple(names))
 
 
-def _common_shape(files: Sequence[Path], limit: int) -> tuple[int, int, int]:
+def _common_shape(files: Sequence[Path]) -> tuple[int, int, int]:
     """Return channels, height and width of all images, before any is decoded."""
     first: tuple[int, int] | None = None
     channels = 1
@@ -115,8 +122,6 @@ def _common_shape(files: Sequence[Path], limit: int) -> tuple[int, int, int]:
             if image.mode not in ("1", "L", "LA"):
                 channels = 3
     assert first is not None
-    needed = channels * first[0] * first[1] * len(files)
-    check_size(needed, limit, f"the {len(files):,} images of {files[0].parent.parent}")
     return channels, first[1], first[0]
 
 
@@ -139,11 +144,12 @@ def _pixels(path: Path, channels: int) -> Array:
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def read_npz(path: Path, limit: int) -> OwnData:
+def read_npz(path: Path) -> OwnData:
     """Read an archive of arrays under Keras' or MedMNIST's names; nothing in it is executed.
 
     Raises:
-        DataError: it is no such archive, or larger unpacked than `limit` bytes.
+        DataError: it is no such archive, or unpacked there is room for it neither in memory nor on
+            disk.
     """
     if not path.is_file():
         raise DataError(f"npz:{path} is no file")
@@ -154,16 +160,18 @@ def read_npz(path: Path, limit: int) -> OwnData:
             wanted = [*_parts_in(members, f"npz:{path}").values()]
             keys = [key for pair in wanted for key in pair]
             keys += ["class_names"] * ("class_names" in members)
-            check_size(sum(members[key].file_size for key in keys), limit, f"npz:{path} unpacked")
+            size = sum(members[key].file_size for key in keys)
+            on_disk = size > mapped.MOST_IN_MEMORY
             for key in keys:
                 with archive.open(members[key]) as file:
-                    arrays[key] = _read_npy(file, members[key].file_size, f"{path}: {key}")
+                    what = f"{path}: {key}"
+                    arrays[key] = _read_npy(file, members[key].file_size, what, on_disk)
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
         raise DataError(f"npz:{path} cannot be read: {one_line(error)}") from error
     return _from_mapping(arrays, f"npz:{path}")
 
 
-def _read_npy(file: Any, size: int, what: str) -> Array:
+def _read_npy(file: Any, size: int, what: str, on_disk: bool) -> Array:
     """Read an array whose header is held against the bytes that are there."""
     version = np.lib.format.read_magic(file)
     header = np.lib.format.read_array_header_1_0
@@ -175,7 +183,13 @@ def _read_npy(file: Any, size: int, what: str) -> Array:
     length = int(np.prod(shape, dtype=object)) * dtype.itemsize if shape else dtype.itemsize
     if length > size:
         raise DataError(f"{what} is truncated or altered: its header promises {length:,} bytes")
-    array = np.frombuffer(file.read(length), dtype)
+    content = mapped.empty((length,), on_disk=on_disk and length > _SMALL, what=what)
+    for start in range(0, length, _SMALL):
+        piece = file.read(min(_SMALL, length - start))
+        content[start : start + len(piece)] = np.frombuffer(piece, np.uint8)
+        if len(piece) < min(_SMALL, length - start):
+            raise EOFError("it ends too early")
+    array = content.view(dtype)
     return array.reshape(shape, order="F" if fortran else "C")
 
 
@@ -218,16 +232,3 @@ def call_function(name: str) -> OwnData:
         f"dataset={name!r} returned {type(told).__name__}; return (images, labels), "
         "((x_train, y_train), (x_test, y_test)) or a dictionary of arrays"
     )
-
-
-def check_size(size: int, limit: int, what: str) -> None:
-    """Refuse what would not fit.
-
-    Raises:
-        DataError: `size` bytes are more than `limit`.
-    """
-    if size > limit:
-        raise DataError(
-            f"{what} would take {size / 2**30:,.1f} GiB of memory; {limit / 2**30:,.1f} GiB is "
-            "the most here"
-        )

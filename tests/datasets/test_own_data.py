@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import json
 import os
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -15,8 +17,9 @@ import pytest
 import torch
 
 from groupnorm_bench.cli.app import run
-from groupnorm_bench.datasets import dataset_spec, own_data
+from groupnorm_bench.datasets import dataset_spec, mapped, own_data, readers
 from groupnorm_bench.datasets.load import load_dataset, resolve_dataset
+from groupnorm_bench.datasets.place import default_data_dir
 from groupnorm_bench.errors import DataError
 from groupnorm_bench.report.gallery import _test_images
 from groupnorm_bench.runs import find_runs
@@ -312,13 +315,88 @@ def test_a_function_that_raises_or_returns_nonsense_is_one_line(body, capsys):
     assert not Path("runs").exists()
 
 
-def test_an_archive_larger_than_memory_is_refused_before_it_is_unpacked(monkeypatch):
+@pytest.fixture
+def little_memory(monkeypatch):
+    monkeypatch.setattr(mapped, "MOST_IN_MEMORY", 10_000)
+    monkeypatch.setattr(readers, "_SMALL", 1_000)
+
+
+@pytest.mark.parametrize("kind", ["folder", "npz", "npz-fortran"])
+def test_what_does_not_fit_in_memory_is_mapped_and_is_the_same_data(kind, request):
+    images, labels = shaded(600, (12, 10, 3))
+    if kind == "folder":
+        write_folder(Path("large"), images, labels)
+    else:
+        kept = np.asfortranarray(images) if kind == "npz-fortran" else images
+        np.savez_compressed("large.npz", images=kept, labels=labels)
+    name = "folder:large" if kind == "folder" else "npz:large.npz"
+    in_memory = load_dataset(bound := resolved(name), NOWHERE)
+    request.getfixturevalue("little_memory")
+    own_data._held.clear()
+    before = set(Path.cwd().rglob("*")) | set(default_data_dir().parent.rglob("*"))
+    on_disk = load_dataset(bound, NOWHERE)
+    assert set(Path.cwd().rglob("*")) | set(default_data_dir().parent.rglob("*")) == before
+    for part in ("train", "val", "test"):
+        kept, found = getattr(in_memory, part), getattr(on_disk, part)
+        assert torch.equal(kept.images, found.images)
+        assert torch.equal(kept.labels, found.labels)
+        assert lies_in_a_nameless_file(found.images)
+        assert not lies_in_a_nameless_file(kept.images)
+    assert run(["train", "--dataset", name, "--norm", "batch", *SMALL]) == 0
+
+
+def lies_in_a_nameless_file(tensor):
+    place = tensor.data_ptr()
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        first, last = (int(end, 16) for end in line.split()[0].split("-"))
+        if first <= place < last:
+            return line.endswith("(deleted)")
+    raise AssertionError("it lies nowhere")
+
+
+def test_large_data_take_no_more_memory_than_small_ones():
+    """320 MB of pixels where 150 MB of a process's own memory are to be had."""
+    np.savez_compressed(
+        "large.npz",
+        images=np.arange(160, dtype=np.uint8).repeat(2_000_000).reshape(20_000, 16_000),
+        labels=np.arange(20_000) % 3,
+    )
+    code = """
+import resource, sys
+from groupnorm_bench.datasets import mapped, own_data
+mapped.MOST_IN_MEMORY = 10_000_000
+resource.setrlimit(resource.RLIMIT_DATA, (150_000_000,) * 2)
+own_data.MIN_SIDE, own_data.MAX_SIDE = 1, 16_000
+from groupnorm_bench.datasets.readers import read_npz
+images = read_npz(own_data.Path("large.npz")).parts["train"][0]
+images = mapped.taken(images.reshape(-1, 1, 100, 160), own_data.np.arange(20_000)[::-1])
+print(own_data.hashlib.sha256(mapped.contiguous(images)).hexdigest())
+"""
+    args = {"capture_output": True, "text": True, "check": False, "timeout": 60}
+    done = subprocess.run([sys.executable, "-c", code], **args)
+    assert done.returncode == 0, done.stderr
+    again = subprocess.run([sys.executable, "-c", code.replace("10_000_000", "2**40")], **args)
+    assert again.returncode != 0  # in memory there is no room
+    assert "MemoryError" in again.stderr or "cannot be read" in again.stderr
+
+
+def test_data_with_room_neither_in_memory_nor_on_disk_are_refused_before_they_are_unpacked(
+    little_memory, monkeypatch
+):
     np.savez_compressed(
         "z.npz", images=np.zeros((1_000, 64, 64), np.uint8), labels=np.arange(1_000)
     )
-    monkeypatch.setattr(os, "sysconf", lambda _: 2_000)  # 4 MB, a quarter of it for data
-    with pytest.raises(DataError, match=r"unpacked would take .* GiB of memory"):
+    monkeypatch.setattr(mapped, "_COPIES", 10**9)
+    with pytest.raises(DataError, match=r"z.npz: images would take .* GiB: .* no room for 10"):
         resolved("npz:z.npz")
+    monkeypatch.setattr(mapped, "_COPIES", 0)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(DataError, match=r"No space left on device"):
+        resolved("npz:z.npz")
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.parametrize("name", ["npz:", "folder:", "npz:a\n.npz", "zip:a.zip"])

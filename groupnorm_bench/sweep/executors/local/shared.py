@@ -89,7 +89,7 @@ def shared_dataset(name: str, data_dir: Path, shared_dir: Path) -> Dataset:
             fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
             unfinished = path.with_suffix(f".part-{os.getpid()}")
-            unfinished.write_bytes(pack_data(name, data_dir))
+            torch.save(_content(name, data_dir), unfinished)
             os.replace(unfinished, path)
     finally:
         os.close(lock)
@@ -113,11 +113,15 @@ def pack_data(name: str, data_dir: Path) -> bytes:
     """
     import torch
 
+    buffer = io.BytesIO()
+    torch.save(_content(name, data_dir), buffer)
+    return buffer.getvalue()
+
+
+def _content(name: str, data_dir: Path) -> dict[str, Any]:
     dataset = load_dataset(name, data_dir)
     splits = {part: getattr(dataset, part) for part in _PARTS}
     content: dict[str, Any] = {part: (s.images, s.labels) for part, s in splits.items()}
     if is_own_data(name):
         content["facts"] = facts_of(name)
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
+    return content
