@@ -15,6 +15,8 @@ from groupnorm_bench.metrics import metric_spec
 from groupnorm_bench.settings.fields import ARM_SETTINGS
 from groupnorm_bench.wording import count
 
+MOST_CELLS = 1_000
+"""More of them take minutes, and gigabytes."""
 FEWEST_SEEDS = 3
 """Under this many seeds per cell the residual, the yardstick of all shares, is too uncertain."""
 _RESAMPLES = 1_000
@@ -87,9 +89,14 @@ def variance_shares(
         alpha: 1 minus the confidence of the bootstrap over seeds.
 
     Raises:
-        CompareError: fewer than two cells share a seed.
+        CompareError: fewer than two cells share a seed, or there are more than `MOST_CELLS`.
     """
     firsts, values = _balanced_values(rows, metric)
+    if len(firsts) > MOST_CELLS:
+        raise CompareError(
+            f"{len(firsts):,} cells are more than the {MOST_CELLS:,} of which shares are reckoned; "
+            "narrow them by --where"
+        )
     n_cells, n_seeds = values.shape
     bases = _bases(_terms(firsts), n_cells)
     shares = _shares(values, bases)

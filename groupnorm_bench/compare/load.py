@@ -98,7 +98,7 @@ def _armed(table: RunTable, names: tuple[str, ...]) -> RunTable:
     """
     if not names or names == ("norm",):
         return table
-    own = dict.fromkeys(name for row in table.rows for name in row.config.cell_settings)
+    own = dict.fromkeys(name for row in table.rows for name in row.cell_config.cell_settings)
     known = [known for known in {**SETTINGS, **own} if known != "seed"]
     for name in names:
         if name not in known:

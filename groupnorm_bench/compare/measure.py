@@ -176,7 +176,7 @@ def least_spread(metric: str, images: int | None) -> float:
 
 def _chance(metric: str, row: RunRow) -> float | None:
     """Return what guessing scores, in the printed unit; None where nothing tells."""
-    spec, dataset = metric_spec(metric), DATASETS.get(row.config.dataset)
+    spec, dataset = metric_spec(metric), DATASETS.get(row.cell_config.dataset)
     if spec.chance is None or dataset is None:
         return None
     return spec.factor * spec.chance(dataset.num_classes)

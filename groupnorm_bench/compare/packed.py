@@ -184,6 +184,10 @@ class PackedRow(RunRow):
         return config
 
     @property
+    def cell_config(self) -> TrainConfig:
+        return self._cell.config
+
+    @property
     def norm(self) -> str:
         return self._cell.config.norm
 

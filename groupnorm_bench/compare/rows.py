@@ -128,6 +128,11 @@ class RunRow:
         return self.result.config
 
     @property
+    def cell_config(self) -> TrainConfig:
+        """Its config but for the seed, which may be another run's: at hand in a pack, too."""
+        return self.result.config
+
+    @property
     def norm(self) -> str:
         return self.result.config.norm
 
@@ -296,9 +301,9 @@ _NAMES = (
 def armed_by(rows: Iterable[RunRow], names: tuple[str, ...]) -> tuple[RunRow, ...]:
     """Return the runs with these settings as what makes an arm, each arm in its place."""
     armed = [row.seen_as(armed=names) for row in rows]
-    places = {row.arm: row.order for row in armed}
-    arms = sorted(places, key=lambda arm: places[arm])
-    return tuple(row.seen_as(position=arms.index(row.arm)) for row in armed)
+    orders = {row.arm: row.order for row in armed}
+    places = {arm: at for at, arm in enumerate(sorted(orders, key=lambda arm: orders[arm]))}
+    return tuple(row.seen_as(position=places[row.arm]) for row in armed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -316,7 +321,8 @@ class RunTable:
     @property
     def is_of_networks(self) -> bool:
         """Whether gnbench trained every run itself: then batch sizes, epochs, layers are known."""
-        return self.metric is None and not any(isinstance(r.config, OwnConfig) for r in self.rows)
+        configs = (row.cell_config for row in self.rows)
+        return self.metric is None and not any(isinstance(config, OwnConfig) for config in configs)
 
     @property
     def finished(self) -> tuple[RunRow, ...]:

@@ -16,6 +16,7 @@ from groupnorm_bench.compare.contrast import (
     Rule,
     Verdict,
 )
+from groupnorm_bench.compare.excerpt import first_of
 from groupnorm_bench.compare.judge import NOT_ASKED, judge
 from groupnorm_bench.compare.letters import letters_of
 from groupnorm_bench.compare.measure import measure, over_settings
@@ -79,8 +80,9 @@ def compare_runs(
             notes.append(remark)
     notes += _mixture_notes(groups)
     contrasts: list[Contrast] = []
+    apart: list[str] = []
     for arm, baseline in _arm_pairs(present, chosen, question, all_pairs, others):
-        parts, apart = _at_each_setting(
+        parts, alone = _at_each_setting(
             groups, arm, baseline, question, rule, cells, details=details
         )
         each = [contrast for contrast, _ in parts]
@@ -88,7 +90,7 @@ def compare_runs(
             contrasts += _over_settings(parts, question)
             each = [dataclasses.replace(contrast, family=NOT_ASKED) for contrast in each]
         contrasts += each
-        notes += apart
+        apart += alone
     order = {group.label: place for place, group in enumerate(groups)}
     contrasts.sort(key=lambda c: (c.decide == "each", order.get(c.label, -1)))
     judged = judge(contrasts, question, {family.name: family.contrasts for family in families})
@@ -106,9 +108,10 @@ def compare_runs(
         common=_common(groups),
         notes=(
             *notes,
+            *first_of(apart, "cells without their baseline"),
             *_family_notes(judged),
             *_next_steps(judged, families, table),
-            *_lost_notes(groups),
+            *first_of(_lost_notes(groups), "cells with such runs"),
             *table.problems,
         ),
     )
@@ -229,7 +232,7 @@ def _family_notes(contrasts: Sequence[Contrast]) -> list[str]:
 
 def _in_what_there_is(question: Question, table: RunTable) -> Question:
     """Return the question in the one metric that runs of a trial of the user's own have."""
-    rows = [row for row in table.finished if isinstance(row.config, OwnConfig)]
+    rows = [row for row in table.finished if isinstance(row.cell_config, OwnConfig)]
     if not rows or any(row.metric(question.metric) is not None for row in table.finished):
         return question
     found = {name for row in rows for name in row.summary_keys if row.metric(name) is not None}

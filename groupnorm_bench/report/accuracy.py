@@ -25,13 +25,15 @@ from groupnorm_bench.report.charts import (
     metric_axis,
     size_ticks,
 )
-from groupnorm_bench.report.palette import Style, style_of_run
-from groupnorm_bench.report.slices import Slice, slices
+from groupnorm_bench.report.palette import Style, style_of_run, styles_of
+from groupnorm_bench.report.slices import MAX_VIEWS, Slice, fullest_of, slices
 from groupnorm_bench.settings.config import AUTO_GROUPS
 
 MAX_ROWS_OF_ONE_FOREST = 32
 BESIDE = 0.12
 """Norms with the same number of groups stand this share of a place apart."""
+MOST_CELLS_SHOWN = 2_000
+"""Marks of what cells cost."""
 MOST_NAMES = 40
 """Marks that can be named and still be read."""
 MAX_LINEAR_SPREAD = 10
@@ -56,20 +58,24 @@ def differences(comparison: Comparison, rows: Sequence[RunRow]) -> Figure:
             f"{measured}; differences inside a shaded margin count for nothing."
         ),
     )
-    if not comparison.contrasts:
+    styles = styles_of(rows)
+    contrasts = [contrast for contrast in comparison.contrasts if contrast.arm in styles]
+    if not contrasts:
         return base.without("No arm shares a setting with the baseline, so nothing is contrasted.")
-    styles = {row.arm: style_of_run(row) for row in rows}
-    if len(comparison.contrasts) <= MAX_ROWS_OF_ONE_FOREST:
-        views = [FigureView(label="all contrasts", panels=[_forest(comparison.contrasts, styles)])]
-    else:
-        groups: dict[str, list[Contrast]] = {}
-        for contrast in comparison.contrasts:
-            groups.setdefault(contrast.label, []).append(contrast)
-        views = [
-            FigureView(label=label, panels=[_forest(group, styles, labelled=False)])
-            for label, group in groups.items()
-        ]
-    return base.filled(views=views, table=_contrast_table(comparison.contrasts))
+    if len(contrasts) <= MAX_ROWS_OF_ONE_FOREST:
+        views = [FigureView(label="all contrasts", panels=[_forest(contrasts, styles)])]
+        return base.filled(views=views, table=_contrast_table(contrasts))
+    groups: dict[str, list[Contrast]] = {}
+    for contrast in contrasts:
+        groups.setdefault(contrast.label, []).append(contrast)
+    fullest = sorted(groups, key=lambda label: -len(groups[label]))[:MAX_VIEWS]
+    views = [
+        FigureView(label=label, panels=[_forest(group, styles, labelled=False)])
+        for label, group in groups.items()
+        if label in fullest
+    ]
+    note = fullest_of(len(groups))
+    return base.filled(note, views=views, table=_contrast_table(contrasts))
 
 
 def _forest(
@@ -156,12 +162,12 @@ def by_batch_size(rows: Sequence[RunRow], metric: str) -> Figure:
         ),
     )
     found, note = slices(rows, across=("batch_size",))
-    sizes = sorted({row.config.batch_size for row in rows})
+    sizes = sorted({row.cell_config.batch_size for row in rows})
     if not rows:
         return base.without("No finished run.")
     views, table = [], []
     for piece in found:
-        series, numbers = _over(piece, metric, lambda row: row.config.batch_size)
+        series, numbers = _over(piece, metric, lambda row: row.cell_config.batch_size)
         views.append(
             FigureView(
                 label=piece.label,
@@ -244,7 +250,7 @@ def by_groups(rows: Sequence[RunRow], metric: str) -> Figure:
     grouped = [row for row in rows if _counts_groups(row)]
     if not grouped:
         return base.without("No finished run of a norm with a number of groups.")
-    counts = sorted({int(row.config.num_groups) for row in grouped})
+    counts = sorted({int(row.cell_config.num_groups) for row in grouped})
     places: dict[Any, float] = {"layer": 0}
     places |= {count: i + 1 for i, count in enumerate(counts)}
     places["instance"] = len(counts) + 1
@@ -265,7 +271,7 @@ def by_groups(rows: Sequence[RunRow], metric: str) -> Figure:
 
 def _reach_of_groups(rows: Sequence[RunRow]) -> str:
     """Return which layers become InstanceNorm, where the runs are of one network."""
-    models = {row.config.model: row.config.model_spec for row in rows}
+    models = {row.cell_config.model: row.cell_config.model_spec for row in rows}
     every = {tuple(sorted(set(s.norm_channels.values()))) for s in models.values()}
     channels = every.pop() if len(every) == 1 else ()
     if len(channels) != 2:
@@ -278,7 +284,7 @@ def _reach_of_groups(rows: Sequence[RunRow]) -> str:
 
 
 def _counts_groups(row: RunRow) -> bool:
-    config = row.config
+    config = row.cell_config
     is_number = config.group_size is None and config.num_groups != AUTO_GROUPS
     return config.norm_spec.reads_groups and is_number
 
@@ -292,7 +298,7 @@ def _group_series(piece: Slice, metric: str, places: dict[Any, float]) -> list[S
     series = []
     norms = list(dict.fromkeys(row.norm for row in piece.rows if _counts_groups(row)))
     for arm, members in piece.by_arm().items():
-        config = members[0].config
+        config = members[0].cell_config
         estimate = estimate_metric(members, metric)
         if estimate is None:
             continue
@@ -321,7 +327,7 @@ def _group_series(piece: Slice, metric: str, places: dict[Any, float]) -> list[S
 def by_seconds(rows: Sequence[RunRow], metric: str) -> Figure:
     """Return the metric against training time, one mark per cell: what accuracy costs."""
     is_named = (
-        len({row.config.batch_size for row in rows}) > 1
+        len({row.cell_config.batch_size for row in rows}) > 1
         and len({row.cell for row in rows}) <= MOST_NAMES
     )
     names = " The number beside a mark is its batch size." if is_named else ""
@@ -335,14 +341,10 @@ def by_seconds(rows: Sequence[RunRow], metric: str) -> Figure:
             "different devices do not compare; they are different views."
         ),
     )
-    machines: dict[str, list[RunRow]] = {}
-    for row in rows:
-        threads = "" if row.threads is None else f", {wording.count(row.threads, 'thread')}"
-        machine = f"{row.device}{threads}"
-        machines.setdefault(f"{row.config.dataset} on {machine}", []).append(row)
+    machines, note = _cells_by_machine(rows)
     views, table = [], []
-    for label, members in machines.items():
-        series, numbers = _cost_series(members, metric, is_named=is_named)
+    for label, cells in machines.items():
+        series, numbers = _cost_series(cells, metric, is_named=is_named)
         if series:
             panel = Panel(
                 x=ChartAxis(
@@ -358,7 +360,24 @@ def by_seconds(rows: Sequence[RunRow], metric: str) -> Figure:
     if not views:
         return base.without("No finished run recorded its training time.")
     headers = ["arm", "cell", "n", "seconds", "mean", "low", "high", "machine"]
-    return base.filled(views=views, table=Table(headers=headers, rows=table))
+    return base.filled(note, views=views, table=Table(headers=headers, rows=table))
+
+
+def _cells_by_machine(rows: Sequence[RunRow]) -> tuple[dict[str, list[list[RunRow]]], str]:
+    """Return the runs of each cell by where they ran, and a line where there are too many cells."""
+    cells: dict[tuple[Any, ...], list[RunRow]] = {}
+    for row in rows:
+        key = (row.cell_config.dataset, row.device, row.threads, row.cell)
+        cells.setdefault(key, []).append(row)
+    fullest = sorted(cells, key=lambda key: -len(cells[key]))[:MOST_CELLS_SHOWN]
+    machines: dict[str, list[list[RunRow]]] = {}
+    for dataset, device, threads, cell in fullest:
+        on = "" if threads is None else f", {wording.count(threads, 'thread')}"
+        members = cells[dataset, device, threads, cell]
+        machines.setdefault(f"{dataset} on {device}{on}", []).append(members)
+    left = len(cells) - len(fullest)
+    note = f"The {len(fullest):,} fullest of {len(cells):,} cells are drawn." if left else ""
+    return machines, note
 
 
 def _spread(series: Sequence[Series]) -> float:
@@ -367,27 +386,27 @@ def _spread(series: Sequence[Series]) -> float:
 
 
 def _cost_series(
-    rows: Sequence[RunRow], metric: str, *, is_named: bool
+    cells: Sequence[list[RunRow]], metric: str, *, is_named: bool
 ) -> tuple[list[Series], list[list[Any]]]:
-    by_arm: dict[str, dict[str, list[RunRow]]] = {}
-    for row in sorted(rows, key=lambda row: row.order):
-        by_arm.setdefault(row.arm, {}).setdefault(row.cell, []).append(row)
+    by_arm: dict[str, list[list[RunRow]]] = {}
+    for members in sorted(cells, key=lambda members: members[0].order):
+        by_arm.setdefault(members[0].arm, []).append(members)
     series, numbers = [], []
-    for arm, cells in by_arm.items():
+    for arm, of_arm in by_arm.items():
         marks, names = [], []
-        for cell, members in cells.items():
+        for members in of_arm:
+            cell = members[0].cell
             seconds, value = (estimate_metric(members, m) for m in ("train_seconds", metric))
             if seconds and value and seconds.mean > 0:
                 marks.append((seconds.mean, value, cell))
-                names.append(str(members[0].config.batch_size))
+                names.append(str(members[0].cell_config.batch_size))
                 numbers.append(
                     [arm, cell, value.n, seconds.mean, value.mean, value.low, value.high]
                 )
         if marks:
-            any_row = next(iter(cells.values()))[0]
             series.append(
                 estimate_series(
-                    arm, any_row, marks, metric, "points", names=names if is_named else None
+                    arm, of_arm[0][0], marks, metric, "points", names=names if is_named else None
                 )
             )
     return series, numbers

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from groupnorm_bench.compare.contrast import Comparison, Contrast, Verdict
+from groupnorm_bench.compare.excerpt import excerpt
 from groupnorm_bench.compare.order import describe, setting_order, varying
 from groupnorm_bench.compare.rows import RunRow, RunTable
 from groupnorm_bench.compare.words import asked, promise
@@ -31,6 +32,9 @@ from groupnorm_bench.wording import count, printable
 HEADLINE_ITEMS = 6
 MOST_SHOWN, SHOWN_OF_MORE = 20_000, 5_000
 """Runs with a line of their own: a browser takes no more than the first; of more, the second."""
+MOST_ARMS = 64
+"""Arms that figures tell apart."""
+MOST_ORIGINS = 24
 _ORDER: tuple[Verdict, ...] = ("better", "worse", "equal", "undecided")
 
 
@@ -65,6 +69,8 @@ class Content:
     shown: RunTable
     """The runs that have a line of their own: all of them, up to `MOST_SHOWN`."""
     comparison: Comparison
+    listed: Comparison
+    """What tables and sentences tell of the comparison: all of it, up to a thousand contrasts."""
     figures: Sequence[Figure]
     """Of another program's table those that need nothing but the metric."""
     gallery: Gallery | None
@@ -125,22 +131,26 @@ def build(
     """
     metric = comparison.metric
     settings = {row.setting_key: row.setting for row in table.rows}
-    orders = {key: setting_order(setting) for key, setting in settings.items()}
+    places = sorted(settings, key=lambda key: setting_order(settings[key]))
+    orders = {key: place for place, key in enumerate(places)}
     ordered = sorted(table.rows, key=lambda r: (orders[r.setting_key], r.order, r.seed))
     table = dataclasses.replace(table, rows=tuple(ordered))
-    rows = [row for row in table.finished if row.metric(metric) is not None]
-    shown = _shown(table)
-    seen = [row for row in shown.finished if row.metric(metric) is not None]
-    if len(shown.rows) < len(table.rows):
-        line = (
+    drawn, line = _of_few_arms(table, comparison)
+    shown = _shown(drawn)
+    lines = [line] if line else []
+    if len(shown.rows) < len(drawn.rows):
+        lines.append(
             f"the run table, the parallel coordinates, the curves and the images are of "
             f"{len(shown.rows):,} runs of {len(table.rows):,}, those of the lowest seeds; verdicts "
             "and means rest on all"
         )
-        comparison = dataclasses.replace(comparison, notes=(*comparison.notes, line))
+    comparison = dataclasses.replace(comparison, notes=(*comparison.notes, *lines))
+    listed = excerpt(comparison)
+    rows = [row for row in drawn.finished if row.metric(metric) is not None]
+    seen = [row for row in shown.finished if row.metric(metric) is not None]
     varied = varying(row.setting for row in table.rows)
     figures = [
-        differences(comparison, rows),
+        differences(listed, rows),
         parallel(shown, metric),
         importance(seen, metric, comparison.alpha),
     ]
@@ -161,12 +171,29 @@ def build(
         table=table,
         shown=shown,
         comparison=comparison,
+        listed=listed,
         figures=figures,
         gallery=gallery(seen, data_dir) if ours else None,
         settings=varied,
         sources=sources,
         command=command,
     )
+
+
+def _of_few_arms(table: RunTable, comparison: Comparison) -> tuple[RunTable, str]:
+    """Return the runs of as many arms as figures can tell apart, and a line where some are left."""
+    arms = table.arms
+    if len(arms) <= MOST_ARMS:
+        return table, ""
+    telling = excerpt(comparison, MOST_ARMS).contrasts
+    kept = dict.fromkeys([comparison.baseline, *(contrast.arm for contrast in telling), *arms])
+    few = set(list(kept)[:MOST_ARMS])
+    rows = tuple(row for row in table.rows if row.arm in few)
+    line = (
+        f"figures and the run table are of {MOST_ARMS} arms of {len(arms):,}: the baseline, and "
+        "those whose contrasts tell most"
+    )
+    return dataclasses.replace(table, rows=rows), line
 
 
 def _shown(table: RunTable) -> RunTable:
@@ -238,24 +265,40 @@ def summary_sentence(content: Content) -> str:
 
 def origins(rows: Sequence[RunRow]) -> list[Origin]:
     """Return how the runs were made, grouped."""
-    groups: dict[tuple[str, str, str], list[str]] = {}
+    groups: dict[tuple[str, ...], list[str]] = {}
+    words: dict[tuple[Any, ...], tuple[str, ...]] = {}
     for row in rows:
         told = row.environment
-        known = ("host", "device_name", "device", "platform")
-        machine = [printable(str(told[name])) for name in known if told.get(name)] or ["unknown"]
-        if row.threads is not None:
-            machine.append(count(row.threads, "thread"))
-        key = (
-            f"gnbench {row.code}, python {printable(str(told.get('python', 'unknown')))}",
-            ", ".join(machine),
-            _command(told.get("command")),
-        )
-        groups.setdefault(key, []).append(printable(str(told.get("started") or "")))
-    found = [
+        command = told.get("command")
+        of_machine = tuple(str(told[name]) for name in _OF_MACHINES if told.get(name))
+        python = str(told.get("python", "unknown"))
+        key = (row.code, python, of_machine, row.threads, str(command))  # alike in many runs
+        if key not in words:
+            words[key] = _origin_in_words(row, python, of_machine, command)
+        groups.setdefault(words[key], []).append(str(told.get("started") or ""))
+    ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
+    if len(ordered) > MOST_ORIGINS:
+        rest = ordered[MOST_ORIGINS - 1 :]
+        others = ("various", f"{len(rest):,} others", "various")
+        ordered[MOST_ORIGINS - 1 :] = [(others, [start for _, more in rest for start in more])]
+    return [
         Origin(runs=len(starts), code=code, machine=machine, command=command, when=_span(starts))
-        for (code, machine, command), starts in groups.items()
+        for (code, machine, command), starts in ordered
     ]
-    return sorted(found, key=lambda origin: -origin.runs)
+
+
+_OF_MACHINES = ("host", "device_name", "device", "platform")
+
+
+def _origin_in_words(
+    row: RunRow, python: str, of_machine: Sequence[str], command: Any
+) -> tuple[str, str, str]:
+    """Return code, machine and command of a run, for people."""
+    machine = [printable(text) for text in of_machine] or ["unknown"]
+    if row.threads is not None:
+        machine.append(count(row.threads, "thread"))
+    code = f"gnbench {row.code}, python {printable(python)}"
+    return code, ", ".join(machine), _command(command)
 
 
 def _command(command: Any) -> str:
@@ -269,7 +312,8 @@ def _command(command: Any) -> str:
 
 
 def _span(starts: Sequence[str]) -> str:
-    known = sorted(start for start in starts if start)
+    known = [start for start in starts if start]
     if not known:
         return "unknown"
-    return known[0] if known[0] == known[-1] else f"{known[0]} to {known[-1]}"
+    first, last = printable(min(known)), printable(max(known))
+    return first if first == last else f"{first} to {last}"

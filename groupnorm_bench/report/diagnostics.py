@@ -87,7 +87,7 @@ def _curves(piece: Slice, key: str) -> list[Series]:
 
 
 def _epochs(piece: Slice) -> ChartAxis:
-    last = max(row.config.epochs for row in piece.rows)
+    last = max(row.cell_config.epochs for row in piece.rows)
     ticks = [(epoch, str(epoch)) for epoch in range(1, last + 1)] if last <= 10 else None
     return ChartAxis(title="epoch", ticks=ticks)
 
@@ -163,15 +163,15 @@ def eval_gap(rows: Sequence[RunRow]) -> Figure:
     having = [row for row in rows if key in _keys(row)]
     if not having:
         return base.without("No finished run of a norm with running statistics.")
-    sizes = sorted({row.config.batch_size for row in having})
+    sizes = sorted({row.cell_config.batch_size for row in having})
     found, note = slices(having, across=("batch_size",))
     views, table = [], []
     for piece in found:
         series = []
         for arm, members in piece.by_arm().items():
             marks = []
-            for size in sorted({row.config.batch_size for row in members}):
-                at = [row for row in members if row.config.batch_size == size]
+            for size in sorted({row.cell_config.batch_size for row in members}):
+                at = [row for row in members if row.cell_config.batch_size == size]
                 if e := estimate_last(at, key):
                     marks.append((float(size), e, f"batch size {size}"))
                     table.append([arm, piece.label, size, e.n, e.mean, e.low, e.high])

@@ -117,7 +117,7 @@ def gallery(rows: Sequence[RunRow], data_dir: Path, limit: int = 24) -> Gallery:
             for image in found.images
         ],
         confusions=confusions_of(
-            [row for row in rows if row.config.dataset == found.dataset], arms, labels, classes
+            [row for row in rows if row.cell_config.dataset == found.dataset], arms, labels, classes
         ),
     )
 

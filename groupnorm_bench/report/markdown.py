@@ -17,7 +17,7 @@ def render_markdown(content: Content, pictures: Sequence[Path] = ()) -> str:
         content: what to say.
         pictures: figures' PNG files to link, as paths from where the text will lie.
     """
-    comparison = content.comparison
+    comparison = content.listed
     parts = [
         f"## {markdown(content.question)}",
         markdown(summary_sentence(content)),

@@ -62,12 +62,13 @@ def render(content: Content) -> str:
         lstrip_blocks=True,
     )
     environment.filters["cell"] = cell_text
-    heads, verdicts = tables.table_of(content.comparison)
+    metrics = _metrics_of(content)
+    heads, verdicts = tables.table_of(content.listed)
     plotly = _inline(get_plotlyjs())
     script = _inline((_TEMPLATES / "report.js").read_text(encoding="utf-8"))
     return environment.get_template("report.html.j2").render(
         content=content,
-        comparison=content.comparison,
+        comparison=content.listed,
         table_title=tables.headline(content.comparison),
         heads=heads,
         verdict_rows=[list(zip(heads, row, strict=True)) for row in verdicts],
@@ -75,8 +76,8 @@ def render(content: Content) -> str:
         contents=_contents(content),
         summary=summary_sentence(content),
         specs=json_for_script({f.key: figure_spec(f) for f in content.figures if not f.absent}),
-        run_columns=_run_columns(content),
-        run_rows=[_run_row(content, row) for row in content.shown.rows],
+        run_columns=_run_columns(content, metrics),
+        run_rows=[_run_row(content, metrics, row) for row in content.shown.rows],
         style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
         plotly=plotly,
         script=script,
@@ -130,19 +131,17 @@ def _metrics_of(content: Content) -> list[str]:
     return [*_SUMMARY_COLUMNS, *([metric] if metric not in _SUMMARY_COLUMNS else [])]
 
 
-def _run_columns(content: Content) -> list[dict[str, str]]:
+def _run_columns(content: Content, metrics: list[str]) -> list[dict[str, str]]:
     """Return the run table's columns: what to call them, and whether they sort as numbers."""
-    names = _metrics_of(content)
     columns = [("run", "text"), ("arm", "text")]
     columns += [(name, "number") for name in content.settings]
     columns += [("seed", "number"), ("status", "text")]
-    columns += [(_SUMMARY_COLUMNS.get(name, metric_spec(name).title), "number") for name in names]
+    columns += [(_SUMMARY_COLUMNS.get(name, metric_spec(name).title), "number") for name in metrics]
     return [{"title": title, "kind": kind} for title, kind in columns]
 
 
-def _run_row(content: Content, row: RunRow) -> dict[str, Any]:
+def _run_row(content: Content, metrics: list[str], row: RunRow) -> dict[str, Any]:
     """Return a run as the table shows it: text, and the value to sort by."""
-    names = _metrics_of(content)
     settings = [row.setting.get(name) for name in content.settings]
     return {
         "name": row.folder.path.name if row.folder else row.name,
@@ -153,7 +152,7 @@ def _run_row(content: Content, row: RunRow) -> dict[str, Any]:
             *({"text": _setting_text(value), "kind": "number"} for value in settings),
             {"text": str(row.seed), "kind": "number"},
             {"text": row.status, "kind": "text"},
-            *(_number_cell(name, row.printed(name)) for name in names),
+            *(_number_cell(name, row.printed(name)) for name in metrics),
         ],
     }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from groupnorm_bench.compare.order import num_groups_of
@@ -86,12 +87,20 @@ def style_of(config: TrainConfig) -> Style:
 def style_of_run(row: RunRow) -> Style:
     """Return the style of a run's arm; arms that are no norms take theirs by their places."""
     if not row.armed:
-        return style_of(row.config)
+        return style_of(row.cell_config)
     if row.arm in _PLAIN or row.arm in _RAMPS:
         return style_of(TrainConfig(norm=row.arm))
     at = row.position
     marker = _OPEN_MARKERS[at % len(_OPEN_MARKERS)]
     return Style(_OTHERS[at % len(_OTHERS)], marker, _DASHES[at % len(_DASHES)])
+
+
+def styles_of(rows: Iterable[RunRow]) -> dict[str, Style]:
+    """Return the style of each arm, in the order in which they come."""
+    first: dict[str, RunRow] = {}
+    for row in rows:
+        first.setdefault(row.arm, row)
+    return {arm: style_of_run(row) for arm, row in first.items()}
 
 
 def _ramp_step(config: TrainConfig) -> int:

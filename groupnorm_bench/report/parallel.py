@@ -10,7 +10,7 @@ from groupnorm_bench.compare.order import num_groups_of, varying
 from groupnorm_bench.compare.rows import RunRow, RunTable
 from groupnorm_bench.metrics import metric_spec
 from groupnorm_bench.report.charts import Dimension, Figure, Parallel
-from groupnorm_bench.report.palette import style_of_run
+from groupnorm_bench.report.palette import styles_of
 
 MAX_PLACES = 12
 """A setting with more values than this is a scale (logarithmic), not a list of places."""
@@ -40,7 +40,7 @@ def parallel(table: RunTable, metric: str) -> Figure:
         return base.without(f"No finished run has {metric}.")
     rows.sort(key=lambda row: row.order)
     place = {id(row): i for i, row in enumerate(table.rows)}
-    styles = {row.arm: style_of_run(row) for row in rows}
+    styles = styles_of(rows)
     ours = table.is_of_networks
     names = [n for n in varying(row.setting for row in rows) if n != "batch_size" or not ours]
     values = [row.factor[1] for row in rows]
@@ -63,12 +63,12 @@ def parallel(table: RunTable, metric: str) -> Figure:
 def _axes_of_ours(rows: Sequence[RunRow]) -> list[Dimension]:
     return [
         _setting("num_groups", [_groups_of(row) for row in rows]),
-        _setting("batch_size", [row.config.batch_size for row in rows]),
+        _setting("batch_size", [row.cell_config.batch_size for row in rows]),
     ]
 
 
 def _groups_of(row: RunRow) -> str | int:
-    return num_groups_of(row.config) or "none"
+    return num_groups_of(row.cell_config) or "none"
 
 
 def _all_have(key: str, rows: Sequence[RunRow]) -> bool:

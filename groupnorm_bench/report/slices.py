@@ -40,9 +40,13 @@ def slices(rows: Sequence[RunRow], across: Collection[str] = ()) -> tuple[list[S
     """
     names = [name for name in varying(row.setting for row in rows) if name not in across]
     codes = {row.code for row in rows}
+    values: dict[int, tuple[dict[str, Any], tuple[Any, ...]]] = {}
     groups: dict[tuple[Any, ...], list[RunRow]] = {}
     for row in rows:
-        groups.setdefault((*(row.setting.get(name) for name in names), row.code), []).append(row)
+        own = row.setting  # runs of one cell may share theirs
+        if (key := id(own)) not in values:
+            values[key] = own, tuple(own.get(name) for name in names)
+        groups.setdefault((values[key][1], row.code), []).append(row)
     fullest = sorted(groups, key=lambda key: -len(groups[key]))[:MAX_VIEWS]
     kept = [groups[key] for key in fullest]
 
@@ -56,6 +60,9 @@ def slices(rows: Sequence[RunRow], across: Collection[str] = ()) -> tuple[list[S
         if len(codes) > 1:
             parts.append(f"code {group[0].code}")
         found.append(Slice(label=", ".join(filter(None, parts)) or "all runs", rows=group))
-    left = len(groups) - len(kept)
-    note = f"The {MAX_VIEWS} fullest of {len(groups):,} settings can be chosen." if left else ""
-    return found, note
+    return found, fullest_of(len(groups))
+
+
+def fullest_of(number: int) -> str:
+    """Return a line that says how many settings a figure leaves out; "" for none."""
+    return f"The {MAX_VIEWS} fullest of {number:,} settings can be chosen." * (number > MAX_VIEWS)

@@ -280,6 +280,10 @@ class RunFolder:
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())
             raise RunFolderError(f"{self.hits_path} is not readable: {reason}") from error
 
+    def has_result(self) -> bool:
+        """Return whether a `result.json` lies here, of whatever content."""
+        return os.path.lexists(self.result_path)
+
     def file(self, name: str, limit: int) -> bytes:
         """Return the content of one of the run's files, of at most `limit` bytes.
 

@@ -103,6 +103,10 @@ class PackedRun(RunFolder):
             raise RunFolderError(f"{self.path} is not as it was packed; {_AGAIN}")
         return content
 
+    def has_result(self) -> bool:
+        """Return True: nothing else is packed."""
+        return True
+
     def is_claimed(self) -> bool:
         """Return False: nobody trains in a pack."""
         return False
@@ -257,7 +261,7 @@ def pack_runs(
     problems = []
     with _rewritten(path) as writer:
         for run in runs:
-            if not isinstance(run, PackedRun) and not os.path.lexists(run.result_path):
+            if not run.has_result():
                 problems.append(f"{run.path} has no result yet; left out")
                 on_run()
                 continue

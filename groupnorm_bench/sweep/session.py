@@ -403,7 +403,7 @@ class Session:
             per_device=self._options.workers_per_device,
             auto_slots=self._auto_slots,
             ray_address=self._address,
-            environment=login_variables() if self._options.ship_wandb_key else (),
+            environment=self._shipped(),
             slurm=self._slurm
             and dataclasses.replace(
                 self._slurm, may_cancel=lambda question: self._may_cancel(question)
@@ -411,6 +411,20 @@ class Session:
         )
         self._engine = spec.open(plan, options, self._say)
         self.slots = self._engine.slots
+
+    def _shipped(self) -> tuple[tuple[str, str], ...]:
+        """Return the variables of a W&B login that go to a cluster's nodes, if any are to.
+
+        Raises:
+            TrackingError: they are to, and nobody is logged in here.
+        """
+        if not self._options.ship_wandb_key:
+            return ()
+        variables = login_variables()
+        if self._tracking.mode != "online":  # by WANDB_MODE, or W&B is out of reach
+            self._say(f"W&B is {self._tracking.mode}, so no key goes to the nodes")
+            return ()
+        return variables
 
     def run(
         self,
@@ -644,6 +658,10 @@ def _ray_address(options: SweepOptions) -> str | None:
     if options.ship_wandb_key and address is None:
         raise ConfigError(
             "ship_wandb_key is for the nodes of a cluster; add --executor ray --ray-address ADDRESS"
+        )
+    if options.ship_wandb_key and options.wandb in ("offline", "disabled"):
+        raise ConfigError(
+            f"ship_wandb_key does nothing with --wandb {options.wandb}; leave one of them out"
         )
     return address
 

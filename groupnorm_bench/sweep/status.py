@@ -20,6 +20,7 @@ from groupnorm_bench.runs import (
     packed_facts,
 )
 from groupnorm_bench.tracking.sweeps import find_records
+from groupnorm_bench.wording import count
 
 ORDER = ("finished", "running", "interrupted", "pruned", "diverged", "failed")
 
@@ -76,22 +77,37 @@ class RunsStatus:
 def read_status(paths: Iterable[Path]) -> RunsStatus:
     """Read the state of every run under `paths`. Changes nothing and waits for nobody.
 
+    A run that lies in a pack as well as in a folder, or in two packs, counts once: as the folder
+    has it, or the first pack.
+
     Raises:
         RunFolderError: a path does not exist.
     """
-    paths = list(paths)
-    runs: list[RunState] = []
+    paths = list(dict.fromkeys(paths))
+    packs: dict[Path, list[RunState]] = {}
     folders: list[Path] = []
     for path in paths:
         packed = _packed(path) if is_pack(path) else None
-        folders += [path] if packed is None else []
-        runs += packed or []
+        if packed is None:
+            folders.append(path)
+        else:
+            packs[path] = packed
     found, problems = find_runs(folders)
+    runs: list[RunState] = []
     for run in found:
         status = run.result.status
         held = status not in SETTLED and run.folder.is_claimed()
         runs.append(_state_of(run.result, "running" if held else status))
     runs += [RunState(folder.path.name, "running", None, 0, None) for folder in _just_begun(paths)]
+    names = {run.name for run in runs}
+    for path, packed in packs.items():
+        new = [run for run in packed if run.name not in names] if names else packed
+        if len(new) < len(packed):
+            twice = count(len(packed) - len(new), "run")
+            problems.append(f"{twice} of {path} had been counted in the other places already")
+        if len(packs) > 1:
+            names.update(run.name for run in new)
+        runs += new
     records, _ = find_records(path for path in paths if path.is_dir() or is_pack(path))
     questions = {record.name: record.question for _, record in records if record.question}
     return RunsStatus(runs, problems, questions)

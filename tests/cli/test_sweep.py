@@ -244,7 +244,7 @@ def test_watch_looks_again_until_ctrl_c(tmp_path, monkeypatch, capsys, is_termin
     if is_terminal:
         assert "2 runs: 2 finished" in shown
     else:
-        assert shown == "1 runs: 1 finished\n2 runs: 2 finished\n", "said again only if changed"
+        assert shown == "1 run: 1 finished\n2 runs: 2 finished\n", "said again only if changed"
 
 
 def test_what_failed_and_diverged_before_is_told_and_exits_3(tmp_path, monkeypatch, capsys):

@@ -16,19 +16,22 @@ import plotly.graph_objects as go
 import pytest
 
 from groupnorm_bench.cli.app import run
+from groupnorm_bench.compare import excerpt
 from groupnorm_bench.compare.load import load_runs
 from groupnorm_bench.compare.rows import RunTable
 from groupnorm_bench.compare.verdicts import compare_runs
+from groupnorm_bench.report import accuracy
+from groupnorm_bench.report import content as content_module
 from groupnorm_bench.report.charts import Figure
 from groupnorm_bench.report.confusion import MOST_CLASSES, confusions_of
-from groupnorm_bench.report.content import Content, build
+from groupnorm_bench.report.content import MOST_ORIGINS, Content, build, origins
 from groupnorm_bench.report.draw_page import figure_spec
 from groupnorm_bench.report.draw_paper import draw_figure, save_figures
 from groupnorm_bench.report.markdown import render_markdown
 from groupnorm_bench.report.page import json_for_script, render
 from groupnorm_bench.report.slices import MAX_VIEWS, slices
 from groupnorm_bench.settings.config import TrainConfig
-from tests.support.run_folders import arms, make_run, make_runs
+from tests.support.run_folders import arms, make_run, make_runs, row_of
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -339,6 +342,54 @@ def test_a_search_over_lr_keeps_to_the_budget_of_views(tmp_path: Path):
     parallel = figure(content, "parallel").parallel
     assert parallel is not None
     assert next(d for d in parallel.dimensions if d.label == "log10 lr").is_scale
+
+
+def test_a_page_is_of_a_sane_size_and_says_what_it_leaves_out(study: Path, monkeypatch):
+    monkeypatch.setattr(excerpt, "MOST_READ", 5)
+    monkeypatch.setattr(content_module, "MOST_ARMS", 3)
+    monkeypatch.setattr(content_module, "MOST_SHOWN", 20)
+    monkeypatch.setattr(content_module, "SHOWN_OF_MORE", 12)
+    monkeypatch.setattr(accuracy, "MOST_CELLS_SHOWN", 4)
+    content = content_of(study)
+    words = Page(render(content)).words
+    for said in (
+        "84 finished runs of 7 arms",
+        "of these 12 contrasts",
+        "those of the 5 contrasts of 12 that tell most",
+        "figures and the run table are of 3 arms of 7: the baseline, and those whose contrasts",
+        "are of 12 runs of 85, those of the lowest seeds",
+        "The 4 fullest of 6 cells are drawn.",
+        "12 of 12 runs shown",
+    ):
+        assert said in words
+    assert len(content.listed.contrasts) == 5
+    assert {row[0] for row in figure(content, "differences").table.rows} < set(content.table.arms)
+    assert {arm for arm, _ in figure(content, "parallel").arms} <= set(content.table.arms)
+    assert len(figure(content, "batch-size").arms) == 3
+    assert len(figure(content, "seconds").table.rows) == 4
+    assert "that tell most" in render_markdown(content)
+
+
+def test_a_page_looks_at_all_runs_a_few_times_and_not_for_each_of_them(content, monkeypatch):
+    looked = []
+    real = RunTable.is_of_networks
+    monkeypatch.setattr(
+        RunTable, "is_of_networks", property(lambda self: looked.append(1) or real.fget(self))
+    )
+    render(content)
+    assert len(looked) <= 2
+
+
+def test_runs_of_many_machines_are_told_of_in_a_few_lines():
+    rows = [row_of("batch", 0.9, seed=seed) for seed in range(40)]
+    for seed, row in enumerate(rows):
+        row.result.environment.update(host=f"node{min(seed, 35):02d}", started=f"2026-11-{seed}")
+    found = origins(rows)
+    assert len(found) == MOST_ORIGINS
+    assert [origin.runs for origin in found[:2]] == [5, 1]
+    assert (found[-1].machine, found[-1].runs) == ("13 others", 13)
+    assert sum(origin.runs for origin in found) == 40
+    assert found[0].when == "2026-11-35 to 2026-11-39"
 
 
 def test_code_versions_are_never_averaged(tmp_path: Path):

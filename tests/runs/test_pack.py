@@ -6,6 +6,8 @@ import dataclasses
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import zlib
 from hashlib import sha256
 from pathlib import Path
@@ -32,6 +34,8 @@ from groupnorm_bench.sweep.status import read_status
 from groupnorm_bench.tracking.sweeps import SweepRecord, find_records
 from tests.support.command_line import gnbench
 from tests.support.run_folders import make_run, make_runs
+
+OURS = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -145,6 +149,38 @@ def test_status_of_a_pack_tells_of_each_run_what_it_does_of_its_folder(runs):
     packed, folders = read_status([runs.with_name("odd.gnb")]), read_status([runs])
     assert packed.counts == folders.counts == {"finished": 9, "diverged": 1}
     assert [run.to_data() for run in packed.runs] == [run.to_data() for run in folders.runs]
+
+
+def test_a_run_in_a_folder_and_in_packs_counts_once(runs, pack, tmp_path):
+    other = tmp_path / "other.gnb"
+    pack_runs(list_folders(runs)[:4], other)
+    make_run(runs, TrainConfig(dataset="mnist-5k", seed=20), status="interrupted")
+    status = read_status([pack, runs, other, runs])
+    assert status.counts == {"finished": 9, "interrupted": 1}
+    assert status.problems == [
+        f"9 runs of {pack} had been counted in the other places already",
+        f"4 runs of {other} had been counted in the other places already",
+    ]
+    assert read_status([other, pack]).counts == {"finished": 9}
+    assert read_status([pack]).problems == []
+
+
+def test_made_results_are_packed_and_read(tmp_path):
+    """As a million of them are: `benchmarks/million.py`."""
+    script, path = OURS / "benchmarks" / "million.py", tmp_path / "made.gnb"
+    said = [
+        subprocess.run(
+            [sys.executable, script, *map(str, args)], capture_output=True, text=True, check=True
+        ).stdout
+        for args in (
+            ["make", path, "--cells", 12, "--seeds", 3, "--epochs", 1],
+            ["make", path, "--cells", 15, "--seeds", 3, "--epochs", 1, "--from", 12],
+            ["read", path],
+        )
+    ]
+    assert "36 runs of 12 cells" in said[0]
+    assert "9 runs of 3 cells" in said[1]
+    assert "| 45 runs |" in said[2]
 
 
 def test_a_report_of_too_many_runs_shows_the_lowest_seeds_one_by_one(runs, monkeypatch):

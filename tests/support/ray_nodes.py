@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
@@ -14,6 +13,19 @@ import time
 from pathlib import Path
 
 START = "import sys; from ray.scripts.scripts import main; sys.exit(main())"
+DRAIN = """
+import sys
+import ray
+from ray.scripts.scripts import main
+
+address, resource = sys.argv[1:]
+ray.init(address=address, logging_level=50, log_to_driver=False)
+(node,) = [each["NodeID"] for each in ray.nodes() if resource in each["Resources"]]
+ray.shutdown()
+why = ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=test"]
+when = ["--deadline-remaining-seconds=600"]
+sys.exit(main(["drain-node", f"--address={address}", f"--node-id={node}", *why, *when]))
+"""
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
 
 
@@ -47,8 +59,22 @@ class RayNodes:
         port = self.address.partition(":")[2]
         self._start("--head", f"--port={port}", "--include-dashboard=false", "--num-cpus=0")
 
-    def add(self, cpus: int = 1) -> subprocess.Popen:
-        return self._start(f"--address={self.address}", f"--num-cpus={cpus}")
+    def add(self, cpus: int = 1, resources: str = "{}") -> subprocess.Popen:
+        options = (f"--num-cpus={cpus}", f"--resources={resources}")
+        return self._start(f"--address={self.address}", *options)
+
+    def drain(self, resource: str) -> None:
+        """Have the node that has this resource given no more work; it goes in ten minutes."""
+        subprocess.run(
+            [sys.executable, "-P", "-c", DRAIN, self.address, resource],
+            env=self.environment,
+            check=True,
+            capture_output=True,
+        )
+
+    def trainers(self, node: subprocess.Popen) -> int:
+        """Return how many actors of sweeps a node has."""
+        return sum(name.startswith("ray::Trainer") for name in map(name_of, descendants(node.pid)))
 
     def _start(self, *options: str, tries: int = 3) -> subprocess.Popen:
         folder = self.home / f"node-{len(self.nodes)}"
@@ -92,16 +118,21 @@ class RayNodes:
         """Return what sweeps have left here: actors, and their scratch folders."""
         found = [path.name for path in self.temp.glob("gnbench-*")]
         for node in self.nodes:
-            for process in descendants(node.pid):
-                with contextlib.suppress(OSError):  # it has ended
-                    name = Path(f"/proc/{process}/cmdline").read_bytes().decode()
-                    found += [name] * name.startswith("ray::Trainer")
+            found += ["ray::Trainer"] * self.trainers(node)
         return found
 
     def close(self) -> None:
         for node in reversed(self.nodes):
             self.kill(node)
         shutil.rmtree(self.temp)
+
+
+def name_of(process: int) -> str:
+    """Return how a process is called; "" where it has ended."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes().decode()
+    except OSError:
+        return ""
 
 
 def descendants(root: int) -> list[int]:

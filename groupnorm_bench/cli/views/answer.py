@@ -17,6 +17,7 @@ from rich.text import Text
 from groupnorm_bench.compare import words
 from groupnorm_bench.compare.cells import CellSummary
 from groupnorm_bench.compare.contrast import Comparison, Contrast
+from groupnorm_bench.compare.excerpt import excerpt
 from groupnorm_bench.compare.order import describe, setting_key, varying
 from groupnorm_bench.metrics import metric_spec
 from groupnorm_bench.wording import count
@@ -34,6 +35,7 @@ def draw_answer(comparison: Comparison, places: Sequence[str] = ()) -> Renderabl
         places: where the runs lie, for the commands to type next.
     """
     parts: list[RenderableType] = [Text(line) for line in answer(comparison)]
+    comparison = excerpt(comparison)
     parts += [Text(), _table(comparison)]
     for group in comparison.groups:
         parts += [

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from groupnorm_bench.metrics import METRICS
 from groupnorm_bench.sweep.status import RunsStatus, RunState
-from groupnorm_bench.wording import printable
+from groupnorm_bench.wording import count, printable
 
 _SHOWN = 10
 
@@ -52,8 +52,8 @@ def _run_table(runs: Sequence[RunState]) -> RenderableType:
 
 def counts_in_words(status: RunsStatus) -> str:
     """Return the one line that tells all: 72 runs: 70 finished, 2 running."""
-    counts = ", ".join(f"{count:,} {state}" for state, count in status.counts.items())
-    return f"{len(status.runs):,} runs" + (f": {counts}" if counts else "")
+    counts = ", ".join(f"{number:,} {state}" for state, number in status.counts.items())
+    return count(len(status.runs), "run") + (f": {counts}" if counts else "")
 
 
 def _running_table(runs: list[RunState]) -> RenderableType:

@@ -144,6 +144,21 @@ def test_a_task_trains_several_runs_at_a_time(tmp_path, commands):
     assert {e.slot for e in events if isinstance(e, Started)} == {0, 1, 2, 3}
 
 
+@pytest.mark.parametrize(
+    ("options", "arguments"),
+    [
+        ({"threads": 1}, []),
+        ({"threads": 2}, ["--cpus-per-task=2"]),
+        ({"threads": 2, "slurm": SlurmOptions(workers=3)}, ["--cpus-per-task=6"]),
+        ({"threads": 2, "slurm": SlurmOptions(sbatch=("--cpus-per-t=4",))}, ["--cpus-per-t=4"]),
+    ],
+)
+def test_a_task_has_the_cpus_that_its_threads_take(tmp_path, commands, options, arguments):
+    slurm(seeds(1), tmp_path, slots=1, **options)
+    (submitted,) = commands.submitted()
+    assert [argument for argument in submitted if argument.startswith("--cpus")] == arguments
+
+
 def test_a_task_imports_nothing_from_the_working_directory_by_chance(tmp_path, monkeypatch):
     """An empty part of PYTHONPATH is the working directory, in front of the standard library."""
     python = tmp_path / "python"

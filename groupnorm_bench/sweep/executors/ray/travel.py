@@ -1,7 +1,9 @@
 """A run folder on its way between the machine that keeps it and the node that trains it.
 
 What is sent is the files that changed since the last look. W&B's own files come at the end; the
-lock stays where it is, and claims by exclusive files too: each side has its own.
+lock stays where it is, and claims by exclusive files too: each side has its own. A link within the
+folder travels as one; of one that leads out of it, as W&B makes where a trial saves a file, the
+file travels.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ class FolderNews:
 
     files: dict[str, bytes] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
-    """Symbolic links, of W&B's, and where they lead."""
+    """Symbolic links, of W&B's, and where they lead: within the folder."""
     gone: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
@@ -48,8 +50,11 @@ class FolderWatcher:
         found = {}
         for name, path in _entries(self._folder, wandb=wandb):
             if os.path.islink(path):
-                links[name] = os.readlink(path)
-                continue
+                if _stays(self._folder, name, os.readlink(path)):
+                    links[name] = os.readlink(path)
+                    continue
+                if not os.path.isfile(path):
+                    continue
             try:
                 before = _state(path)
                 found[name] = before
@@ -69,7 +74,7 @@ class FolderWatcher:
 
 
 def _state(path: str) -> tuple[int, int, int]:
-    found = os.lstat(path)
+    found = os.stat(path)
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
@@ -91,6 +96,13 @@ def _entries(folder: Path, *, wandb: bool) -> list[tuple[str, str]]:
     return sorted(entries)
 
 
+def _stays(folder: Path, name: str, target: str = "") -> bool:
+    """Return whether a path of a folder, and where a link there would lead, lie in the folder."""
+    home = folder.resolve()
+    parent = (folder / name).parent.resolve()
+    return parent.is_relative_to(home) and (parent / target).resolve().is_relative_to(home)
+
+
 def _is_of_a_claim(name: str) -> bool:
     return name == _LOCK or is_claim(name)
 
@@ -106,7 +118,8 @@ def apply_news(folder: RunFolder, news: FolderNews) -> None:
     for name in [*news.files, *news.links, *news.gone]:
         parts = PurePosixPath(name).parts
         is_claim_of_ours = len(parts) == 1 and _is_of_a_claim(parts[0])
-        if not parts or ".." in parts or name.startswith("/") or is_claim_of_ours:
+        is_elsewhere = ".." in parts or name.startswith("/") or not _stays(folder.path, name)
+        if not parts or is_claim_of_ours or is_elsewhere:
             raise RunFolderError(f"{folder.path}: a node sent {name!r}, which is no file of a run")
     for name in sorted(news.files, key=lambda name: (name == _RESULT, name)):
         path = folder.path / name
@@ -121,6 +134,10 @@ def apply_news(folder: RunFolder, news: FolderNews) -> None:
     try:
         for name, target in news.links.items():
             path = folder.path / name
+            if not _stays(folder.path, name, target):
+                raise RunFolderError(
+                    f"{folder.path}: a node sent the link {name!r} to {target!r}, out of the run"
+                )
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
             path.symlink_to(target)

@@ -31,6 +31,7 @@ from groupnorm_bench.sweep.executors.protocol import (
 )
 from groupnorm_bench.sweep.executors.slurm.batch import Batch, Order, batches, new_batch
 from groupnorm_bench.sweep.executors.slurm.journal import ASKED, DONE, Tail, Told, append
+from groupnorm_bench.sweep.executors.slurm.options import cpus_asked
 from groupnorm_bench.sweep.executors.slurm.queue import SlurmQueue, SlurmRefused, check_commands
 from groupnorm_bench.sweep.plan.plan import Plan
 from groupnorm_bench.tracking.options import Say
@@ -107,6 +108,8 @@ class SlurmExecutor:
         self.slots, self.source = options.slots, None
         self._options, self._say = options, say
         self._slurm = options.slurm or SlurmOptions()
+        cpus = cpus_asked(options.threads * self._slurm.workers, self._slurm.sbatch)
+        self._asked = (*cpus, *self._slurm.sbatch)
         spec = None if plan is None else plan.spec
         self._asks = spec is None or spec.early_terminate is not None
         self._is_search = spec is not None and spec.method == "bayes"
@@ -267,7 +270,7 @@ class SlurmExecutor:
             part = self._parts[0]
             try:
                 job = self._queue.submit(
-                    part.batch.name, part.batch.script, part.first, part.count, self._slurm.sbatch
+                    part.batch.name, part.batch.script, part.first, part.count, self._asked
                 )
             except SlurmRefused as error:
                 taken = self._taken_all_the_same(part, error)

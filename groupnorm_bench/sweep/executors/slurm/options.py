@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from groupnorm_bench.errors import ConfigError
 
@@ -59,3 +60,14 @@ def sbatch_options(text: str) -> tuple[str, ...]:
             raise ConfigError(f"slurm={text!r}: {_OURS[ours]}; leave {name} out")
         given.append(f"--{name}{equals}{value}")
     return tuple(given)
+
+
+def cpus_asked(number: int, given: Sequence[str]) -> tuple[str, ...]:
+    """Return the option for a task's CPUs: none for one, nor where the user's own say it.
+
+    >>> cpus_asked(4, ("--partition=gpu",)), cpus_asked(4, ("--cpus-per-gpu=4",))
+    (('--cpus-per-task=4',), ())
+    """
+    if number < 2 or any(option.startswith("--cpus-per-") for option in given):
+        return ()
+    return (f"--cpus-per-task={number}",)
