@@ -166,7 +166,7 @@ def _spent(rows: Sequence[RunRow]) -> str:
         f"{row.result.environment.get('device_name')}, {count(row.threads or 0, 'thread')} a run"
         for row in rows
     }
-    lines.append(f"By {'; '.join(sorted(processors))}, shared with other work at low priority.")
+    lines.append(f"By {'; '.join(sorted(processors))}, shared with other work.")
     return "\n".join(lines)
 
 
