@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import stat
 import tempfile
 from pathlib import Path
@@ -41,5 +43,7 @@ def _own_folder() -> Path:
     except FileExistsError:
         found = path.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o22:
-            return Path(tempfile.mkdtemp(prefix="gnbench-home-"))
+            folder = tempfile.mkdtemp(prefix="gnbench-home-")
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            return Path(folder)
     return path

@@ -159,7 +159,10 @@ def test_damage_is_mended_ahead_and_said(cache, monkeypatch):
 def test_a_cache_folder_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "loops"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    (tmp_path / "temporary" / "gnbench-loops-12345678").mkdir(parents=True)  # of a killed process
     assert prepared()[0] == "compile on"
+    assert os.listdir(tmp_path / "temporary") == []
 
 
 def test_where_there_are_no_locks_loops_are_compiled_all_the_same(cache, monkeypatch):
