@@ -159,9 +159,17 @@ def test_damage_is_mended_ahead_and_said(cache, monkeypatch):
 def test_a_cache_folder_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "loops"))
+    assert prepared()[0] == "compile on"
+
+
+def test_loops_that_nothing_can_keep_leave_no_folder_behind(tmp_path, monkeypatch):
+    """Neither the folder of caches nor our sources' nor the home can be written."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "loops"))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     (tmp_path / "temporary" / "gnbench-loops-12345678").mkdir(parents=True)  # of a killed process
-    assert prepared()[0] == "compile on"
+    one_place = "import numba.core.caching as c; del c.CacheImpl._locator_classes[1:]\n"
+    assert prepared(before=one_place)[0] == "compile on"
     assert os.listdir(tmp_path / "temporary") == []
 
 
