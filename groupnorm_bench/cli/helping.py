@@ -51,6 +51,7 @@ class HelpfulCommand(TyperCommand):
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         if not ctx.resilient_parsing:
             _refuse_empty_paths(self, ctx, args)
+            _refuse_two_values(self, args)
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
@@ -74,6 +75,32 @@ def _refuse_empty_paths(command: TyperCommand, ctx: typer.Context, typed: Sequen
         if name is not None and takes_path.get(name, word == ""):
             what = name if name in takes_path else "an argument"
             raise ConfigError(f"{what} is empty text; leave it out, or give a name")
+
+
+def _refuse_two_values(command: TyperCommand, typed: Sequence[str]) -> None:
+    """Refuse an option that is typed twice with different values: the first would be ignored.
+
+    Raises:
+        ConfigError: one is.
+    """
+    options = {
+        name: param
+        for param in command.params
+        if isinstance(param, TyperOption) and not param.is_flag and not param.multiple
+        for name in param.opts
+    }
+    given: dict[str | None, str] = {}
+    words = iter(typed)
+    for word in words:
+        if word == "--":
+            return
+        name, equals, value = word.partition("=")
+        if name not in options:
+            continue
+        value = value if equals else next(words, "")
+        before = given.setdefault(options[name].name, value)
+        if before != value:
+            raise ConfigError(f"{name} is given twice, {before} and {value}; leave one of them out")
 
 
 class HelpfulGroup(TyperGroup):
