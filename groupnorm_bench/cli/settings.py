@@ -174,7 +174,7 @@ def _layers(
     layers: list[dict[str, Any]] = []
     if config_file is not None:
         layers.append(read_settings(config_file, options[TRIAL]))
-    pairs = {}
+    pairs: dict[str, str] = {}
     for text in assignments:
         key, equals, value = text.partition("=")
         if not equals or not key:

@@ -162,11 +162,6 @@ TABLE = {
     "set without a key": train("--set =1", "is not key=value"),
     "set without a value": train("--set lr=", "lr='' is not a number"),
     "set of an unknown key": train("--set num_group=8", "did you mean 'num_groups'?"),
-    "option with two values": Bad("train --lr 0.1 --lr=0.2", "--lr is given twice, 0.1 and 0.2"),
-    "option by two spellings": Bad(
-        "train --batch-size 8 --batch_size 9", "--batch_size is given twice, 8 and 9"
-    ),
-    "path with two values": Bad("report runs --out a --out b", "--out is given twice, a and b"),
     "set with two values": Bad("train --set lr=1 --set lr=2", "--set lr=1 and lr=2; leave one"),
     "set of one setting by two names": train("--set groups=8 --set num_groups=4", "given twice"),
     # values
