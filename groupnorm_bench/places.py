@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def ensure_home() -> None:
-    """Set HOME where there is none, and W&B's caches where the home cannot be written.
+    """Set HOME where there is none, and the folders of libraries where it cannot be written.
 
     A container often runs under a number that no passwd knows; W&B's service, torch and
     matplotlib would then make a folder called `~`, or write their troubles to our stderr.
@@ -26,6 +26,9 @@ def ensure_home() -> None:
     data = os.environ.get("XDG_DATA_HOME") or os.path.join(home, ".local", "share")
     if not _is_writable(data):
         os.environ.setdefault("WANDB_DATA_DIR", str(_own_folder()))
+    config = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
+    if not _is_writable(os.path.join(config, "matplotlib")):
+        os.environ.setdefault("MPLCONFIGDIR", str(_own_folder()))
 
 
 def _is_writable(folder: str) -> bool:
