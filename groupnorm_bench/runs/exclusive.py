@@ -72,7 +72,7 @@ def keeps_flock_to_a_node(kind: str, options: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class OwnClaim:
     """A claim that this process has made."""
 
     path: Path
@@ -106,7 +106,7 @@ class Claim:
 
 
 @contextlib.contextmanager
-def hold(lock: Path) -> Iterator[Claim]:
+def hold(lock: Path) -> Iterator[OwnClaim]:
     """Hold the claim beside `lock` while entered.
 
     Raises:
@@ -124,7 +124,7 @@ def hold(lock: Path) -> Iterator[Claim]:
         mine.drop()
 
 
-def _make(folder: Path) -> Claim:
+def _make(folder: Path) -> OwnClaim:
     before = _claims(folder)
     now = _now(folder) if before else 0.0
     if any(_is_live(claim, now) for claim in before):
@@ -144,7 +144,7 @@ def _make(folder: Path) -> Claim:
         raise _in_use(folder)
     for stale in others:
         stale.unlink(missing_ok=True)
-    return Claim(mine, content)
+    return OwnClaim(mine, content)
 
 
 def _in_use(folder: Path) -> RunFolderError:
@@ -237,7 +237,7 @@ def _now(folder: Path) -> float:
             probe.unlink()
 
 
-def _keep_fresh(claim: Claim, over: threading.Event) -> None:
+def _keep_fresh(claim: OwnClaim, over: threading.Event) -> None:
     while not over.wait(TOUCH_SECONDS):
         with contextlib.suppress(OSError):  # it is full, or away for a moment; the next time
             claim.touch()
