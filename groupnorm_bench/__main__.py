@@ -10,7 +10,8 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """Run `gnbench` and exit. Ctrl-C counts from the first moment, while the command is loaded."""
-    signal.signal(signal.SIGINT, _leave)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a script's background
+        signal.signal(signal.SIGINT, _leave)
     from groupnorm_bench.cli.app import main
 
     main()

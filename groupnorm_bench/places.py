@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import stat
 import tempfile
 from pathlib import Path
 
 
 def ensure_home() -> None:
-    """Set HOME where there is none, and W&B's caches where the home cannot be written.
+    """Set HOME where there is none, and the folders of libraries where it cannot be written.
 
     A container often runs under a number that no passwd knows; W&B's service, torch and
     matplotlib would then make a folder called `~`, or write their troubles to our stderr.
@@ -24,6 +26,9 @@ def ensure_home() -> None:
     data = os.environ.get("XDG_DATA_HOME") or os.path.join(home, ".local", "share")
     if not _is_writable(data):
         os.environ.setdefault("WANDB_DATA_DIR", str(_own_folder()))
+    config = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
+    if not _is_writable(os.path.join(config, "matplotlib")):
+        os.environ.setdefault("MPLCONFIGDIR", str(_own_folder()))
 
 
 def _is_writable(folder: str) -> bool:
@@ -41,5 +46,7 @@ def _own_folder() -> Path:
     except FileExistsError:
         found = path.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o22:
-            return Path(tempfile.mkdtemp(prefix="gnbench-home-"))
+            folder = tempfile.mkdtemp(prefix="gnbench-home-")
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            return Path(folder)
     return path

@@ -6,6 +6,7 @@ A test finds no login, no cache and no data of the machine it runs on; the netwo
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -17,6 +18,8 @@ from tests.support.wandb_server.fixture import wandb_env, wandb_server
 
 __all__ = ["slurm_site", "slurm_stand_ins", "wandb_env", "wandb_server"]
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # from a script's background: we send it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; children inherit it
 hypothesis.settings.register_profile(  # the same examples everywhere; a busy machine is no failure
     "gnbench", deadline=None, derandomize=True, database=None, max_examples=50

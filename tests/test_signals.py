@@ -51,6 +51,20 @@ def test_ctrl_c_at_any_moment_of_a_start_is_one_line(tmp_path, arguments, second
         assert "error: interrupted" in err
 
 
+def test_ctrl_c_is_not_for_a_command_that_a_script_put_into_the_background(tmp_path):
+    """Its shell has it ignore SIGINT, from before its first line."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "groupnorm_bench", "norms"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    assert process.returncode == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", WORDS)
 def test_a_sweep_that_is_told_to_stop_says_so_and_can_go_on(tmp_path, number):

@@ -13,6 +13,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from groupnorm_bench.errors import ConfigError
 from groupnorm_bench.settings.fields import SETTINGS
+from groupnorm_bench.wording import printable
 
 _TRAINING = "What to train"
 _REST = "Options"
@@ -51,6 +52,7 @@ class HelpfulCommand(TyperCommand):
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         if not ctx.resilient_parsing:
             _refuse_empty_paths(self, ctx, args)
+            _tell_of_second_values(self, args)
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
@@ -74,6 +76,32 @@ def _refuse_empty_paths(command: TyperCommand, ctx: typer.Context, typed: Sequen
         if name is not None and takes_path.get(name, word == ""):
             what = name if name in takes_path else "an argument"
             raise ConfigError(f"{what} is empty text; leave it out, or give a name")
+
+
+def _tell_of_second_values(command: TyperCommand, typed: Sequence[str]) -> None:
+    """Say that the last value wins where an option is typed twice, unless `--quiet` is typed."""
+    options = {
+        name: param
+        for param in command.params
+        if isinstance(param, TyperOption) and not param.is_flag and not param.multiple
+        for name in param.opts
+    }
+    given: dict[str | None, str] = {}
+    lines = []
+    words = iter(typed)
+    for word in words:
+        if word == "--":
+            break
+        name, equals, value = word.partition("=")
+        if name not in options:
+            continue
+        value = value if equals else next(words, "")
+        before = given.get(options[name].name, value)
+        if before != value:
+            lines.append(f"{name} {before} gives way to {value}, which is typed after it")
+        given[options[name].name] = value
+    if lines and not {"-q", "--quiet"} & set(typed):
+        typer.echo("\n".join(printable(line, limit=300) for line in lines), err=True)
 
 
 class HelpfulGroup(TyperGroup):

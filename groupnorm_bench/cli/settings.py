@@ -19,7 +19,7 @@ from groupnorm_bench.norms import NORMS
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import SETTINGS
 from groupnorm_bench.settings.layers import make_config, names_in, read_settings
-from groupnorm_bench.settings.own_config import TRIAL
+from groupnorm_bench.settings.own_config import TRIAL, OwnConfig
 
 _METAVARS = {"int": "N", "float": "NUMBER", "bool": "true|false", "str": "NAME"}
 _COMPLETED: dict[str, completing.Complete] = {
@@ -85,6 +85,22 @@ def with_settings(command: Callable[..., int | None]) -> Callable[..., int | Non
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
     return wrapper
+
+
+def refuse_data_dir(context: typer.Context, config: TrainConfig) -> None:
+    """Refuse a folder of data sets that was typed for a trial, which loads its own data.
+
+    One that the environment names is not meant for this run.
+
+    Raises:
+        ConfigError: it was typed.
+    """
+    source = context.get_parameter_source("data_dir")
+    if isinstance(config, OwnConfig) and source is not None and source.name == "COMMANDLINE":
+        raise ConfigError(
+            f"--data-dir is not read by trial={config.trial!r}, which loads its own data; leave it "
+            "out, or have it read a setting, as --set folder=data"
+        )
 
 
 def _spellings(name: str) -> tuple[str, ...]:
@@ -158,12 +174,13 @@ def _layers(
     layers: list[dict[str, Any]] = []
     if config_file is not None:
         layers.append(read_settings(config_file, options[TRIAL]))
-    pairs = {}
+    pairs: dict[str, str] = {}
     for text in assignments:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise ConfigError(f"--set {text!r} is not key=value; write --set lr=0.01")
-        pairs[key] = value
+        if pairs.setdefault(key, value) != value:
+            raise ConfigError(f"--set {key}={pairs[key]} and {key}={value}; leave one of them out")
     layers.append(pairs)
     layers.append({name: value for name, value in options.items() if value is not None})
     return layers

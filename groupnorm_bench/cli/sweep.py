@@ -22,7 +22,7 @@ from groupnorm_bench.cli.app import (
     print_drawn,
     print_json,
 )
-from groupnorm_bench.cli.settings import SettingsCommand, with_settings
+from groupnorm_bench.cli.settings import SettingsCommand, refuse_data_dir, with_settings
 from groupnorm_bench.cli.train import Entity, WandbMode
 from groupnorm_bench.errors import ConfigError, RunsFailed
 from groupnorm_bench.settings.config import TrainConfig
@@ -116,6 +116,7 @@ MaxSeeds = Annotated[
 @app.command("sweep", cls=SettingsCommand)
 @with_settings
 def sweep_command(
+    context: typer.Context,
     config: TrainConfig,
     given: frozenset[str],
     lists: dict[str, list[str]],
@@ -183,6 +184,7 @@ def sweep_command(
     )
     note = (lambda line: None) if quiet else say
     session = Session(spec, config, options, say=say, note=note)
+    refuse_data_dir(context, session.plan.base)
     if isinstance(spec, SweepSpec) and (save is not None or not dry_run):
         keep_typed(spec.path, as_yaml(lists, _fixed(config, given), seeds), is_ours=save is None)
     if dry_run:

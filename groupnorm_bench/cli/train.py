@@ -19,7 +19,7 @@ from groupnorm_bench.cli.app import (
     app,
     print_json,
 )
-from groupnorm_bench.cli.settings import SettingsCommand, with_settings
+from groupnorm_bench.cli.settings import SettingsCommand, refuse_data_dir, with_settings
 from groupnorm_bench.datasets.place import default_data_dir
 from groupnorm_bench.errors import TrainingDiverged, TrainingStopped
 from groupnorm_bench.metrics import metric_spec
@@ -54,6 +54,7 @@ Entity = Annotated[
 @app.command("train", cls=SettingsCommand)
 @with_settings
 def train_command(
+    context: typer.Context,
     config: TrainConfig,
     out: RunsDir = DEFAULT_RUNS_DIR,
     data_dir: DataDir = None,
@@ -71,6 +72,7 @@ def train_command(
 ) -> None:
     """Train one network, track it, and keep it in a run folder; typed again, it goes on or is
     done. With --trial a function of your own trains it."""
+    refuse_data_dir(context, config)
     if show_config:
         _show_config(config, as_json)
         return

@@ -103,7 +103,8 @@ class Question:
     None."""
     metric: str = "test/accuracy"
     goal: Literal["maximize", "minimize"] | None = None
-    """Of a metric of which gnbench knows nothing; None: what its name tells."""
+    """Of a metric of which gnbench knows nothing; None: what its name tells, or the last question
+    of it in this process: two studies that mean opposite things by one name need a process each."""
     margin: float | None = None
     """Differences inside it count for nothing, in the printed unit (points for accuracies);
     without it nothing is called equal."""

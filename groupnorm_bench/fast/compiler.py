@@ -6,6 +6,7 @@ the cache folder. Nothing here loads torch, so that compiling can begin before t
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import functools
@@ -16,12 +17,12 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from groupnorm_bench.errors import one_line
+from groupnorm_bench.files import scratch_folder
 
 MIN_IMAGES = 2_000
 """Images of training from which the loops are taken: loading them takes half a second, and they
@@ -92,7 +93,9 @@ def kernels() -> Any:
         from groupnorm_bench.fast import kernels
     except RuntimeError:  # no folder can be written: compile for this process alone
         sys.modules.pop("groupnorm_bench.fast.kernels", None)
-        config.CACHE_DIR = tempfile.mkdtemp(prefix="gnbench-loops-")
+        kept = contextlib.ExitStack()
+        config.CACHE_DIR = str(kept.enter_context(scratch_folder("gnbench-loops-")))
+        atexit.register(kept.close)
         from groupnorm_bench.fast import kernels
     return kernels
 

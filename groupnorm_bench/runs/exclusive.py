@@ -2,9 +2,11 @@
 
 flock holds between the nodes of a cluster on NFS and Ceph, not on GPFS or BeeGFS, and on Lustre
 only where it was mounted so. There a claim is `lock.N` beside `lock`, made exclusively (O_EXCL),
-with the process and the host in it, and touched every 20 s. One that was not touched for three
-minutes, by the file server's clock, or whose process on this host has ended, is stale: whoever
-comes next makes `lock.N+1`, looks again, and steps back if another live claim is there.
+with its process in it, and touched every 20 s. One is stale whose process has ended, where that
+can be told (on the same machine, in the same container), or elsewhere one that was not touched for
+three minutes, by the file server's clock. Whoever comes next makes `lock.N+1`, looks again, and
+steps back if another live claim is there. A process that was stopped for long, with its machine or
+by another, may so lose its claim: it asks whether it has it still before it writes anything.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from groupnorm_bench.errors import RunFolderError
@@ -68,8 +71,42 @@ def keeps_flock_to_a_node(kind: str, options: str) -> bool:
     return kind in _NODE_LOCAL
 
 
+@dataclass(frozen=True, slots=True)
+class OwnClaim:
+    """A claim that this process has made."""
+
+    path: Path
+    content: bytes
+    """With a word of its own: a later claim may have the same name."""
+
+    def is_ours(self) -> bool:
+        """Return whether nobody has taken it for stale, or is about to.
+
+        A process that sleeps between this and what it then writes is not guarded against.
+        """
+        try:
+            if read_bounded(self.path, _MOST_BYTES) != self.content:
+                return False
+        except FileNotFoundError:
+            return False
+        except OSError:  # the file server is away for a moment: so it is for anybody else
+            return True
+        return max(map(_number, _claims(self.path.parent)), default=0) <= _number(self.path)
+
+    def touch(self) -> None:
+        """Give a sign of life, if it is ours."""
+        if self.is_ours():
+            os.utime(self.path)
+
+    def drop(self) -> None:
+        """Remove it, if it is ours."""
+        with contextlib.suppress(OSError):  # removed by another since
+            if read_bounded(self.path, _MOST_BYTES) == self.content:
+                self.path.unlink()
+
+
 @contextlib.contextmanager
-def hold(lock: Path) -> Iterator[None]:
+def hold(lock: Path) -> Iterator[OwnClaim]:
     """Hold the claim beside `lock` while entered.
 
     Raises:
@@ -81,14 +118,13 @@ def hold(lock: Path) -> Iterator[None]:
     keeper = threading.Thread(target=_keep_fresh, args=(mine, over), daemon=True)
     keeper.start()
     try:
-        yield
+        yield mine
     finally:
         over.set()
-        with contextlib.suppress(OSError):  # stale by then, and removed by another
-            mine.unlink()
+        mine.drop()
 
 
-def _make(folder: Path) -> Path:
+def _make(folder: Path) -> OwnClaim:
     before = _claims(folder)
     now = _now(folder) if before else 0.0
     if any(_is_live(claim, now) for claim in before):
@@ -98,8 +134,9 @@ def _make(folder: Path) -> Path:
         handle = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except FileExistsError as error:
         raise _in_use(folder) from error
-    with os.fdopen(handle, "w") as file:
-        file.write(f"{os.getpid()} {platform.node()}\n")
+    content = f"{os.getpid()} {_started(os.getpid())} {_where()} {secrets.token_hex(8)}\n".encode()
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
     others = [claim for claim in _claims(folder) if claim != mine]
     now = mine.stat().st_mtime
     if any(_is_live(claim, now) for claim in others):  # made at the same moment by another
@@ -107,13 +144,13 @@ def _make(folder: Path) -> Path:
         raise _in_use(folder)
     for stale in others:
         stale.unlink(missing_ok=True)
-    return mine
+    return OwnClaim(mine, content)
 
 
 def _in_use(folder: Path) -> RunFolderError:
     return RunFolderError(
         f"{folder} is in use by another process; wait for it or stop it (its claim, lock.N, is "
-        f"taken for stale {STALE_SECONDS:.0f} s after its last sign)"
+        f"taken for stale {STALE_SECONDS:.0f} s after its last sign, if it is another machine's)"
     )
 
 
@@ -145,23 +182,46 @@ def _claims(folder: Path) -> list[Path]:
 def _is_live(claim: Path, now: float) -> bool:
     try:
         touched = claim.stat().st_mtime
-        number, _, host = read_bounded(claim, _MOST_BYTES).decode(errors="replace").partition(" ")
+        words = read_bounded(claim, _MOST_BYTES).decode(errors="replace").split()
     except OSError:  # gone in between
         return False
-    is_here = host.strip() == platform.node() and number.isascii() and number.isdecimal()
-    if is_here and not _is_running(int(number)):
-        return False
+    number, started, where = (*words, "", "", "")[:3]
+    if where == _where() and number.isascii() and number.isdecimal():
+        return _is_running(int(number), started)  # a stopped process, too: it has it still
     return now - touched < STALE_SECONDS
 
 
-def _is_running(process: int) -> bool:
+@functools.cache
+def _where() -> str:
+    """Return what tells apart where numbers of processes mean the same: a boot and a container.
+
+    Two containers may have one host name; off Linux the host's name has to do.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # not Linux
+        return platform.node().replace(" ", "-") or "-"
+
+
+def _started(process: int) -> str:
+    """Return when a process started, as the kernel counts, for its number is given anew; or "-"."""
+    try:
+        return (
+            Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
+        )
+    except (OSError, IndexError):
+        return "-"
+
+
+def _is_running(process: int, started: str) -> bool:
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:  # another user's
-        return True
-    return True
+        pass
+    return _started(process) in (started, "-")
 
 
 def _now(folder: Path) -> float:
@@ -177,7 +237,7 @@ def _now(folder: Path) -> float:
             probe.unlink()
 
 
-def _keep_fresh(claim: Path, over: threading.Event) -> None:
+def _keep_fresh(claim: OwnClaim, over: threading.Event) -> None:
     while not over.wait(TOUCH_SECONDS):
         with contextlib.suppress(OSError):  # it is full, or away for a moment; the next time
-            os.utime(claim)
+            claim.touch()

@@ -8,7 +8,7 @@ import io
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._is_ours: Callable[[], bool] = lambda: True
 
     @classmethod
     def of(cls, runs_dir: Path, config: TrainConfig) -> RunFolder:
@@ -89,11 +90,26 @@ class RunFolder:
         with contextlib.ExitStack() as held:
             try:
                 self._make()
-                held.enter_context(lock.hold(self.lock_path))
+                self._is_ours = held.enter_context(lock.hold(self.lock_path))
             except OSError as error:
                 raise RunFolderError(f"{self.path}: {self._why_not(error)}") from error
             remove_temporaries(self.path)
-            yield
+            try:
+                yield
+            finally:
+                self._is_ours = lambda: True
+
+    def check_claim(self) -> None:
+        """See that another process has not taken the folder over, before something is written.
+
+        Raises:
+            RunFolderError: it has, since this one gave no sign of life for minutes.
+        """
+        if not self._is_ours():
+            raise RunFolderError(
+                f"{self.path} was taken over by another process while this one was stopped, which "
+                "writes nothing more there; wait for that one"
+            )
 
     def _make(self) -> None:
         """Make the folder, and have the disk keep its name."""
@@ -190,8 +206,10 @@ class RunFolder:
         """Replace `result.json` whole.
 
         Raises:
-            RunFolderError: it cannot be written, or holds a settled result and this is none.
+            RunFolderError: it cannot be written, holds a settled result and this is none, or was
+                taken over by another process.
         """
+        self.check_claim()
         if result.status not in SETTLED and self.read_settled():
             raise RunFolderError(
                 f"{self.path} holds a result already, and {result.status!r} is none; --force sets "
@@ -225,6 +243,7 @@ class RunFolder:
         np.save(buffer, np.packbits(hits.astype(bool)), allow_pickle=False)
         if read_as is not None:
             np.save(buffer, read_as[~hits.astype(bool)].astype("<u2"), allow_pickle=False)
+        self.check_claim()
         write_atomic(self.hits_path, buffer.getvalue())
 
     def read_hits(self, num_images: int) -> np.ndarray[Any, Any]:
@@ -298,6 +317,7 @@ class RunFolder:
         Raises:
             RunFolderError: the folder cannot be written.
         """
+        self.check_claim()
         if hits is not None:
             write_atomic(self.hits_path, hits)
         write_atomic(self.result_path, result)

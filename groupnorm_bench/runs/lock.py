@@ -11,7 +11,7 @@ import fcntl
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from groupnorm_bench.errors import RunFolderError
@@ -25,10 +25,13 @@ _NAME_BYTES = 300
 
 
 @contextlib.contextmanager
-def hold(path: Path) -> Iterator[None]:
+def hold(path: Path) -> Iterator[Callable[[], bool]]:
     """Hold the lock at `path`, made if need be, while entered.
 
     It is tried for a moment, since `is_held` holds it for an instant.
+
+    Yields:
+        whether it is held still: flock's is, an exclusive file may be lost.
 
     Raises:
         RunFolderError: another process holds it, or it is no regular file.
@@ -38,11 +41,11 @@ def hold(path: Path) -> Iterator[None]:
     try:
         if not exclusive.is_needed(path.parent) and _take(handle, path):
             _sign(handle)
-            yield
+            yield lambda: True
             return
-        with exclusive.hold(path):
+        with exclusive.hold(path) as claim:
             _sign(handle)
-            yield
+            yield claim.is_ours
     finally:
         os.close(handle)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from groupnorm_bench.errors import TrackingError, brief
+from groupnorm_bench.files import scratch_folder
 from groupnorm_bench.tracking.variables import OF_ONE_RUN, without
 
 if TYPE_CHECKING:
@@ -57,11 +57,11 @@ def run_wandb(*arguments: str, timeout: float = 120) -> str:
     Raises:
         TrackingError: it failed, or took longer than `timeout` seconds.
     """
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder("gnbench-wandb-") as scratch:
         try:
             done = subprocess.run(
                 wandb_command(*arguments),
-                env=bounded_environment(Path(scratch)),
+                env=bounded_environment(scratch),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

@@ -116,9 +116,13 @@ class Attempt(abc.ABC):
         """Record a run that raised; its checkpoint stays, so that it can be tried again.
 
         One that raised after its result was written stays what it is.
+
+        Raises:
+            RunFolderError: another process works there now; it tells how the run ends.
         """
         if self.result.status in SETTLED:
             return
+        self.folder.check_claim()
         write_atomic(self.folder.traceback_path, text.encode())
         last = text.strip().splitlines()[-1]
         self.result = self.result.replace(

@@ -99,6 +99,7 @@ class NetworkAttempt(Attempt):
 
         buffer = io.BytesIO()
         torch.save(state, buffer)
+        self.folder.check_claim()
         write_atomic(self.folder.checkpoint_path, buffer.getvalue())
         self.result = self.result.replace(history=list(history))
         self.folder.write(self.result)

@@ -158,3 +158,20 @@ def test_completion_is_installed_for_the_shell_at_hand(tmp_path):
     script = next(tmp_path.rglob("gnbench.sh")).read_text()
     assert "_GNBENCH_COMPLETE" in script
     assert "gnbench.sh" in (tmp_path / ".bashrc").read_text()
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["--lr", "0.1", "--lr=0.2"], "--lr 0.1 gives way to 0.2, which is typed after it\n"),
+        (["--batch-size", "8", "--batch_size", "9"], "--batch_size 8 gives way to 9, which is"),
+        (["--lr", "0.1", "--lr", "0.1"], ""),
+        (["-q", "--lr", "0.1", "--lr", "0.2"], ""),
+        (["--set", "lr=0.1", "--set", "epochs=2"], ""),
+        (["--out", "a\x1b[0m", "--out", "b"], "--out a\\x1b[0m gives way to b"),
+    ],
+)
+def test_an_option_with_two_values_takes_the_last_and_says_so(typed, told, capsys):
+    assert run(["train", "--show-config", *typed]) == 0
+    err = capsys.readouterr().err
+    assert err.startswith(told) if told else err == ""

@@ -76,6 +76,16 @@ def verdicts(told):
     }
 
 
+def test_a_folder_of_data_sets_that_no_trial_reads_is_refused(here, capsys, monkeypatch):
+    monkeypatch.setenv("GNBENCH_DATA_DIR", "data")  # for other runs
+    train = ["train", "--trial", "study:train", "--norm", "batch", "--set", "width=0", "--wandb"]
+    assert run([*train, "disabled", "--data-dir", "data"]) == 2
+    assert "--data-dir is not read by trial='study:train'" in capsys.readouterr().err
+    assert run(["sweep", "shapes.yaml", "--dry-run", "--data-dir", "data"]) == 2
+    assert "--data-dir is not read by trial='study:train'" in capsys.readouterr().err
+    assert run([*train, "disabled"]) == 0
+
+
 def test_a_sweep_of_a_trial_ends_in_a_ranking_by_its_metric(swept):
     folder, process = swept
     assert process.returncode == 0, process.stderr

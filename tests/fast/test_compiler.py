@@ -162,6 +162,17 @@ def test_a_cache_folder_that_cannot_be_written_is_done_without(tmp_path, monkeyp
     assert prepared()[0] == "compile on"
 
 
+def test_loops_that_nothing_can_keep_leave_no_folder_behind(tmp_path, monkeypatch):
+    """Neither the folder of caches nor our sources' nor the home can be written."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "loops"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    (tmp_path / "temporary" / "gnbench-loops-12345678").mkdir(parents=True)  # of a killed process
+    one_place = "import numba.core.caching as c; del c.CacheImpl._locator_classes[1:]\n"
+    assert prepared(before=one_place)[0] == "compile on"
+    assert os.listdir(tmp_path / "temporary") == []
+
+
 def test_where_there_are_no_locks_loops_are_compiled_all_the_same(cache, monkeypatch):
     monkeypatch.setattr(compiler.fcntl, "flock", no_locks)
     with compiler._locked("none"):

@@ -1,12 +1,14 @@
 """The crash campaign: a fault at each call that changes the runs folder, then the command again.
 
     python -m tests.reliability.campaign train|sweep|sync [--all | --rounds 2 | --only NAME]
+                                                          [--journal FILE]
 
 A scene is a runs folder as a command may find it, and the command. It is run once in peace, which
 tells how many calls there are and what should come out; then once for each fault at each call.
 After a fault nothing that was settled may be lost or changed, undone work may not exit 0, and an
 error is one line with a remedy. Then the same command without a fault must end with exactly what
-the undisturbed one left, having trained no epoch whose checkpoint or result was there.
+the undisturbed one left, having trained no epoch whose checkpoint or result was there. With a
+journal, a campaign that was stopped goes on where it was when it is typed again.
 """
 
 from __future__ import annotations
@@ -19,18 +21,20 @@ import os
 import queue
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.reliability import faults
 from tests.reliability.faults import DEATHS, ERRORS, Fault
+from tests.reliability.journal import Journal
 from tests.reliability.zygote import HUNG, Done, Zygote
 from tests.support.wandb_server import API_KEY, WandbServer
 
@@ -200,12 +204,15 @@ class Reference:
         """Return every fault at every call, in rounds: each has one at every call that has so many.
 
         The first has a death at each call, the second an error, the third a death again. A write
-        can be torn, the others cannot.
+        can be torn, the others cannot; to kill the process group is to kill the process where one
+        process makes every call.
         """
+        alone = len({call.process for call in self.calls}) == 1
         chance = random.Random(self.scene.name)
         rounds: dict[int, list[Fault]] = {}
         for call in self.calls:
-            deaths = [Fault(k, call.number) for k in DEATHS if k != "TORN" or call.name == "write"]
+            apart = {"TORN": call.name == "write", "CUT": not alone}
+            deaths = [Fault(kind, call.number) for kind in DEATHS if apart.get(kind, True)]
             kinds = itertools.product(ERRORS, (False, True))
             errors = [Fault(kind, call.number, stays) for kind, stays in kinds]
             for drawn in (deaths, errors):
@@ -314,6 +321,12 @@ class Case:
     left: list[str] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
     """Exit codes and messages."""
+    reached: bool = True
+    """The command came to the call; one that ended before had nothing go wrong."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.scene}:{self.fault}"
 
     @property
     def problems(self) -> list[str]:
@@ -321,7 +334,12 @@ class Case:
 
     def __str__(self) -> str:
         where = f"{self.call.name} {'/'.join(self.call.path.parts[-2:])}"
-        return f"{self.scene}:{self.fault} ({where}): " + "; ".join(self.problems)
+        return f"{self.name} ({where}): " + "; ".join(self.problems)
+
+    def verdict(self) -> dict[str, Any]:
+        """Return what was found, for a journal."""
+        found = asdict(self)
+        return {key: found[key] for key in ("lost", "twice", "left", "told", "reached")}
 
 
 def play(reference: Reference, fault: Fault, zygote: Zygote, folder: Path) -> Case:
@@ -333,6 +351,7 @@ def play(reference: Reference, fault: Fault, zygote: Zygote, folder: Path) -> Ca
     before = place.settled()
     with served(scene, place):
         done = _run(zygote, scene.command, place, fault)
+        case.reached = faults.count(place.path) >= fault.at
         if not wait_for_processes(done.session):
             case.left.append("processes outlive the command")
         _judge_fault(case, reference, place, done, before)
@@ -466,8 +485,12 @@ def run_campaign(
     rounds: int | None = None,
     jobs: int = 2,
     say: Callable[[str], None] = lambda line: None,
+    journal: Journal | None = None,
 ) -> tuple[list[Case], list[Reference]]:
-    """Play the campaign of a command; return its cases and the undisturbed runs."""
+    """Play the campaign of a command; return its cases and the undisturbed runs.
+
+    Cases that the journal holds are taken from it.
+    """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="campaign-")))
         zygotes = [stack.enter_context(Zygote()) for _ in range(jobs)]
@@ -475,12 +498,28 @@ def run_campaign(
         for reference in references:
             say(f"{what} {reference.scene.name}: {len(reference.calls)} calls")
         cases = chosen(references, sample, only, rounds)
-        done = []
-        for case in _play_all(cases, zygotes, folder, say):
+        done = [case for pair in cases if (case := _journaled(*pair, journal))]
+        known = {case.name for case in done}
+        waiting = [(r, f) for r, f in cases if f"{r.scene.name}:{f}" not in known]
+        if done:
+            say(f"{len(done)} of {len(cases)} are in the journal")
+        for case in _play_all(waiting, zygotes, folder, say):
             done.append(case)
+            if journal:
+                journal.add(case.name, case.verdict())
             if len(done) % 10 == 0:
                 say(f"{len(done)} of {len(cases)}")
     return done, references
+
+
+def _journaled(reference: Reference, fault: Fault, journal: Journal | None) -> Case | None:
+    case = Case(reference.scene.name, fault, reference.calls[fault.at - 1])
+    found = journal.done.get(case.name) if journal else None
+    if found is None:
+        return None
+    for key in case.verdict():
+        setattr(case, key, found[key])
+    return case
 
 
 def _play_all(
@@ -531,7 +570,12 @@ def summary(what: str, cases: Sequence[Case], references: Sequence[Reference]) -
         "wrongly told": sum(bool(case.told) for case in cases),
     }
     told = ", ".join(f"{number} {word}" for word, number in counts.items())
-    return f"{what}: {calls} calls, {len(cases)} faults: {told}"
+    met = {(case.scene, case.fault.at) for case in cases if case.reached}
+    missed = sum(not case.reached for case in cases)
+    return (
+        f"{what}: {calls} calls, a fault at {len(met)} of them, {len(cases)} faults, {missed} of "
+        f"them not reached: {told}"
+    )
 
 
 def main() -> None:
@@ -542,7 +586,13 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=30, help="faults drawn (default 30)")
     parser.add_argument("--only", help="one case, as `fresh:KILL@17`")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--journal", type=Path, help="go on with what this file holds")
     options = parser.parse_args()
+    try:
+        journal = Journal(options.journal, options.what) if options.journal else None
+    except ValueError as error:
+        parser.error(str(error))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the scratch folder goes
     started = time.monotonic()
     cases, references = run_campaign(
         options.what,
@@ -551,6 +601,7 @@ def main() -> None:
         rounds=options.rounds,
         jobs=options.jobs,
         say=lambda line: print(line, flush=True),
+        journal=journal,
     )
     print(summary(options.what, cases, references), f"in {time.monotonic() - started:.0f} s")
     sys.exit(any(case.problems for case in cases))

@@ -24,6 +24,7 @@ import dataclasses
 import gc
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -73,6 +74,7 @@ class Zygote:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # Ctrl-C is for the requester
         )
         return self
 
@@ -103,26 +105,34 @@ class Zygote:
 
 
 def serve() -> dict[str, Any]:
-    """Answer requests; return one, in the child that is to run it."""
+    """Answer requests, to the end of the requester; return one, in the child that is to run it."""
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()
         if child == 0:
             return request
         code, used = _wait(child, time.monotonic() + request["seconds"])
-        print(json.dumps({"code": code, "session": child, "seconds": used}), flush=True)
+        try:
+            print(json.dumps({"code": code, "session": child, "seconds": used}), flush=True)
+        except BrokenPipeError:
+            break
     os._exit(0)
 
 
 def _wait(child: int, deadline: float) -> tuple[int, float]:
-    """Return the child's exit code and its seconds of processor time; kill it at the deadline."""
+    """Return the child's exit code and its seconds of processor time.
+
+    It is killed at the deadline, and when the requester ends: requests come one at a time, so that
+    there is nothing to read but the end.
+    """
     pause, hung = 0.002, False
     while True:
         done, status, used = os.wait4(child, 0 if hung else os.WNOHANG)
         if done:
             code = HUNG if hung else os.waitstatus_to_exitcode(status)
             return code, used.ru_utime + used.ru_stime
-        if time.monotonic() > deadline:
+        is_left = bool(select.select([0], [], [], 0)[0])
+        if is_left or time.monotonic() > deadline:
             hung = True
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)

@@ -78,6 +78,60 @@ def test_a_claim_of_another_host_is_live_until_it_was_not_touched_for_long(lock)
         assert claims(lock) == ["lock.8"]
 
 
+def aged(claim: Path) -> Path:
+    late = time.time() - exclusive.STALE_SECONDS - 1
+    os.utime(claim, (late, late))
+    return claim
+
+
+def test_a_process_of_this_machine_that_is_stopped_for_long_keeps_its_claim(lock):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout.readline() == "held\n"
+        holder.send_signal(signal.SIGSTOP)
+        try:
+            aged(lock.with_name("lock.1"))
+            assert exclusive.is_held(lock)
+            with pytest.raises(RunFolderError, match="in use by another process"):
+                exclusive.hold(lock).__enter__()
+        finally:
+            holder.kill()
+
+
+def test_the_process_number_of_another_container_with_this_host_name_says_nothing(lock):
+    """Its claim is live while it is fresh, though no process here has its number."""
+    claim = lock.with_name("lock.1")
+    claim.write_text(f"4194305 17 {exclusive._where().replace('pid:[', 'pid:[1')} 0123abcd\n")
+    assert exclusive.is_held(lock)
+    claim.write_text(f"4194305 17 {exclusive._where()} 0123abcd\n")
+    assert not exclusive.is_held(lock)
+
+
+def test_a_process_number_that_was_given_anew_is_another_process(lock):
+    claim = lock.with_name("lock.1")
+    started = int(exclusive._started(os.getpid()))
+    claim.write_text(f"{os.getpid()} {started} {exclusive._where()} 0123abcd\n")
+    assert exclusive.is_held(lock)
+    claim.write_text(f"{os.getpid()} {started - 1} {exclusive._where()} 0123abcd\n")
+    assert not exclusive.is_held(lock)
+
+
+def test_who_lost_its_claim_knows_and_leaves_a_later_one_of_that_name_alone(lock):
+    with exclusive.hold(lock) as claim:
+        assert claim.is_ours()
+        with lock.with_name("lock.2").open("w"):  # another takes ours for stale
+            assert not claim.is_ours()
+        lock.with_name("lock.2").unlink()
+        assert claim.is_ours()
+        claim.path.write_text("1 1 elsewhere 0123abcd\n")  # ours went, a later one has its name
+        assert not claim.is_ours()
+        aged(claim.path)
+        claim.touch()
+        assert time.time() - claim.path.stat().st_mtime > exclusive.STALE_SECONDS
+    assert claims(lock) == ["lock.1"]
+
+
 def test_a_claim_is_kept_fresh_while_it_is_held(lock, monkeypatch):
     monkeypatch.setattr(exclusive, "TOUCH_SECONDS", 0.05)
     with exclusive.hold(lock):

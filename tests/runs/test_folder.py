@@ -381,9 +381,6 @@ def test_a_lock_that_is_a_symbolic_link_leaves_its_target_alone(tmp_path: Path):
 def test_without_locks_a_folder_is_claimed_by_a_file_that_one_process_can_make(
     tmp_path, monkeypatch
 ):
-    def no_locks(handle: int, operation: int) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
     monkeypatch.setattr(fcntl, "flock", no_locks)
     folder = RunFolder.of(tmp_path, CONFIG)
     with folder.claim():
@@ -463,3 +460,26 @@ def test_a_link_to_itself_among_the_run_folders_is_no_run(tmp_path):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     runs, _ = find_runs([tmp_path])
     assert len(runs) == 1
+
+
+def no_locks(handle: int, operation: int) -> None:
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+def test_a_holder_that_was_taken_over_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    folder = RunFolder.of(tmp_path, CONFIG)
+    with folder.claim():
+        folder.write(RESULT.replace(status="interrupted"))
+        (folder.path / "lock.1").rename(folder.path / "lock.2")  # as whoever came next leaves it
+        (folder.path / "lock.2").write_text("1 1 elsewhere 0123abcd\n")
+        for write in (
+            lambda: folder.write(RESULT),
+            lambda: folder.write_hits(np.ones(8)),
+            lambda: folder.restore(b"{}", None),
+        ):
+            with pytest.raises(RunFolderError, match="taken over by another process"):
+                write()
+    assert sorted(os.listdir(folder.path)) == ["lock", "lock.2", "result.json"]
+    assert folder.read().status == "interrupted"
+    folder.check_claim()  # of nobody's who holds it

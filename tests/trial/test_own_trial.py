@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import importlib
 import json
 import os
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from groupnorm_bench.errors import ConfigError, TrainingStopped, TrialError
+from groupnorm_bench.errors import ConfigError, RunFolderError, TrainingStopped, TrialError
 from groupnorm_bench.runs import RunFolder
 from groupnorm_bench.settings.layers import make_config
 from groupnorm_bench.tracking.options import TrackingOptions
@@ -369,3 +371,25 @@ def test_code_is_known_by_what_it_says_and_what_it_imports_from_beside_it(tmp_pa
     assert one != told("four", code, "x = 2\n")
     for name in ("helper", "study"):
         sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("end", ["return {'dice': 1.0}", "raise ValueError('of the other')"])
+def test_a_run_that_another_process_took_over_is_left_to_that_one(study, monkeypatch, end):
+    """Without flock, a process that was stopped for minutes may lose its claim."""
+
+    def no_locks(handle, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    start = study(f"def train(run):\n    run.log({{'val/dice': 0.5}})\n    {end}\n")
+
+    def take_over(row):
+        claim = start.folder().path / "lock.1"
+        claim.unlink()
+        claim.with_name("lock.2").write_text("1 1 elsewhere 0123abcd\n")
+
+    with pytest.raises(RunFolderError, match="taken over by another process"):
+        start(on_epoch=take_over)
+    assert start.folder().read().status == "interrupted"
+    assert not start.folder().traceback_path.exists()
+    assert (start.folder().path / "lock.2").exists()

@@ -78,6 +78,8 @@ class _Slot:
     run: TrainConfig | None = None
     stream: Any = None
     claim: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    folder: RunFolder | None = None
+    """Its run's, claimed."""
     epochs: int = 0
     """Epochs of its run that came home in this attempt, beyond those of earlier ones."""
     told: bool = False
@@ -279,8 +281,7 @@ class RayExecutor:
         try:
             claim.enter_context(folder.claim())
         except RunFolderError as error:
-            is_held = folder.is_claimed()
-            yield Held(run, slot.number) if is_held else Lost(run, slot.number, one_line(error))
+            yield _unwritten(slot.number, folder, run, error)
             return
         settled = folder.read_settled()
         if settled is not None:
@@ -295,6 +296,7 @@ class RayExecutor:
             yield Lost(run, slot.number, one_line(error))
             return
         slot.run, slot.claim, slot.epochs, slot.told = run, claim, 0, False
+        slot.folder = folder
         train = slot.actor.train.options(num_returns="streaming")
         slot.stream = train.remote(run, files, name, data)
 
@@ -360,13 +362,14 @@ class RayExecutor:
             if isinstance(message, Asked):
                 slot.actor.tell.remote(judge(run, message.row))
             elif isinstance(message, FolderNews):
+                assert slot.folder is not None
                 try:
-                    folder = self._folder(run)
-                    apply_news(folder, message)
-                    drop_stale_wandb(folder, message)
+                    slot.folder.check_claim()
+                    apply_news(slot.folder, message)
+                    drop_stale_wandb(slot.folder, message)
                 except RunFolderError as error:
                     self._retire(slot)
-                    yield Lost(run, slot.number, one_line(error))
+                    yield _unwritten(slot.number, slot.folder, run, error)
                     return
             else:
                 event: Event = dataclasses.replace(message, slot=slot.number)
@@ -434,6 +437,11 @@ class RayExecutor:
             self._ray.wait(idle, num_returns=len(idle), timeout=_FEW_SECONDS)
         for slot in list(self._slots.values()):
             self._retire(slot)
+
+
+def _unwritten(slot: int, folder: RunFolder, run: TrainConfig, error: RunFolderError) -> Event:
+    """Return how a run ended whose folder cannot be claimed or written."""
+    return Held(run, slot) if folder.is_claimed() else Lost(run, slot, one_line(error))
 
 
 def commit_here() -> str | None:
