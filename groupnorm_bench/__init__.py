@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing itself is not loaded: until main() is there, Ctrl-C is a traceback
 if TYPE_CHECKING:
+    from typing import Any
+
     from groupnorm_bench import compare, report
     from groupnorm_bench.bench.layers import bench_layers
     from groupnorm_bench.compare.load import load_runs

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import groupnorm_bench
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.signals import Interrupted, StopSignal
 from tests.support.run_folders import make_run
@@ -49,6 +50,19 @@ def test_ctrl_c_at_any_moment_of_a_start_is_one_line(tmp_path, arguments, second
     assert "Traceback" not in err
     if process.returncode == 130:
         assert "error: interrupted" in err
+
+
+def test_little_is_loaded_before_ctrl_c_is_one_line():
+    """What comes before that is a traceback of Python's own start."""
+    root = Path(groupnorm_bench.__file__).parent.parent
+    code = (
+        f"import sys; sys.path.insert(0, {str(root)!r}); before = set(sys.modules); "
+        "import groupnorm_bench.__main__; print(*sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert not {"typing", "re"} & set(done.stdout.split())
 
 
 def test_ctrl_c_is_not_for_a_command_that_a_script_put_into_the_background(tmp_path):
