@@ -74,7 +74,13 @@ def intervals(
     Unbounded (infinite) where so few pairs cannot refute any mean. The true mean lies in all of
     the looks' intervals at once with a probability of at least 1 - alpha.
     """
-    n, mean, variance = moments(differences, floor)
+    return _intervals_of(*moments(differences, floor), alpha, g)
+
+
+def _intervals_of(
+    n: Floats, mean: Floats, variance: Floats, alpha: float, g: float = PRIOR_VARIANCE
+) -> tuple[Floats, Floats]:
+    """Return `intervals` from the moments of the pairs."""
     # E(mu) < 1 / alpha where (1 + u) / (1 + u / (1 + n g)) < q, u = n (mean - mu)^2 / (v s^2)
     log_q = np.minimum((np.log1p(n * g) - 2 * math.log(alpha)) / n, 600.0)
     q = np.exp(log_q)
@@ -115,8 +121,9 @@ def anytime(
     """
     x = np.asarray(differences, dtype=float)
     skipped = min(first_look, len(x)) - 1  # before the first look, the last one speaks alone
-    log_e = log_e_values(x, floor=floor)
-    low, high = intervals(x, alpha, floor=floor)
+    n, mean, variance = moments(x, floor)
+    log_e = log_e_of(n, mean, variance)
+    low, high = _intervals_of(n, mean, variance, alpha)
     lowest, highest = float(low[skipped:].max()), float(high[skipped:].min())
     return AnytimeNumbers(
         e_value=float(np.exp(log_e[-1])),

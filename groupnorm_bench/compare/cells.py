@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -64,7 +65,7 @@ def _summarize(group: list[RunRow], metric: str) -> CellSummary:
 
     def middle(read: Callable[[RunRow], float | None]) -> float | None:
         numbers = [number for row in kept if (number := read(row)) is not None]
-        return float(np.median(numbers)) if numbers else None
+        return float(statistics.median(numbers)) if numbers else None
 
     return CellSummary(
         arm=first.arm,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,9 @@ from groupnorm_bench.datasets import DATASETS
 from groupnorm_bench.metrics import metric_spec
 from groupnorm_bench.wording import count
 
+_MOST_SEEDS = 30
+"""Seeds without a partner that are named."""
+
 
 def measure(
     group: Group, arm: str, baseline: str, question: Question, rule: Rule, *, details: bool = True
@@ -27,7 +31,8 @@ def measure(
     """Return the contrast with all its numbers but those that need the family, and its pairs.
 
     Args:
-        details: with the sign-flip test, and with what only the hits can tell, which are read.
+        details: with the correlation of the arms, the sign-flip test, and what only the hits can
+            tell, which are read.
     """
     metric, alpha = question.metric, question.alpha
     spec = metric_spec(metric)
@@ -67,7 +72,7 @@ def measure(
         contrast,
         seeds=seeds,
         differences=tuple(float(d) for d in a - b),
-        correlation=stats.correlation(a, b),
+        correlation=stats.correlation(a, b) if details else None,
     )
     contrast = with_evidence(contrast, pairs, question, details=details)
     if details and metric == "test/accuracy":
@@ -144,7 +149,9 @@ def _contrast_notes(group: Group, arm: str, baseline: str, seeds: tuple[int, ...
         for one, other in ((arm, baseline), (baseline, arm)):
             alone = sorted(group.arms[one].keys() - group.arms[other].keys())
             if alone:
-                numbers = ", ".join(map(str, alone))
+                numbers = ", ".join(map(str, alone[:_MOST_SEEDS]))
+                if len(alone) > _MOST_SEEDS:
+                    numbers += f" and {len(alone) - _MOST_SEEDS:,} more"
                 notes.append(f"seeds {numbers} of {one} have no partner in {other}: left out")
     for one in (arm, baseline):
         diverged = sum(row.status == "diverged" for row in group.lost.get(one, []))
@@ -189,7 +196,7 @@ def _time_ratio(ours: Sequence[RunRow], theirs: Sequence[RunRow]) -> float | Non
     for rows in (ours, theirs):
         seconds = [row.seconds_per_epoch for row in rows]
         known = [number for number in seconds if number is not None]
-        middles.append(float(np.median(known)) if known else 0.0)
+        middles.append(statistics.median(known) if known else 0.0)
     return middles[0] / middles[1] if all(middles) else None
 
 

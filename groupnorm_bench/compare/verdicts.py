@@ -54,8 +54,8 @@ def compare_runs(
         all_pairs: every arm against every other, not against one baseline.
         families: what sweeps asked for; all that is at hand if none did.
         others: show the contrasts that the question does not name, as a family of their own.
-        details: with what no verdict needs: the sign-flip test, and from every run's hits the
-            interval for new digits and McNemar's test.
+        details: with what no verdict needs: the arms' correlation, the sign-flip test, and from
+            every run's hits the interval for new digits and McNemar's test.
         aggregates: with the arms over all settings, which take a bootstrap.
         asked: fields of `Question`, in place of the question's.
 

@@ -47,6 +47,15 @@ def test_decided_and_large_contrasts_are_listed_in_their_order_with_their_baseli
     )
 
 
+def test_of_many_seeds_without_a_partner_the_first_are_named():
+    rows = [row_of("batch", 0.9, seed=seed) for seed in (0, 1)]
+    rows += [row_of("none", 0.8, seed=seed) for seed in range(1_500)]
+    (contrast,) = compare_runs(RunTable(rows=tuple(rows))).contrasts
+    (note,) = contrast.notes
+    assert note.startswith("seeds 2, 3, ")
+    assert note.endswith("31 and 1,468 more of none have no partner in batch: left out")
+
+
 def test_cells_without_a_contrast_are_listed_too():
     rows = [row_of("none", 0.9, seed=0, batch_size=size) for size in (2, 4, 8, 16)]
     part = excerpt(compare_runs(RunTable(rows=tuple(rows))), 1)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
+
 import pytest
+
+from tests.support.slurm import real
 
 
 @pytest.fixture(scope="module")
@@ -12,3 +17,15 @@ def local_ray():
 
     with connected(None, []) as ray:
         yield ray
+
+
+@pytest.fixture
+def slurm_here(slurm_site, monkeypatch):
+    """Name a real Slurm to its commands; nothing may be in its queue in the end."""
+    monkeypatch.setenv("SLURM_CONF", str(slurm_site))
+    yield
+    deadline = time.monotonic() + 30
+    while (left := real.queue()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    subprocess.run(["scancel", "--user=root"], check=True)  # for the tests after this one
+    assert left == ""

@@ -1,12 +1,14 @@
 """What the scheduler relies on, asked of every executor in the table: a new one inherits it.
 
 Real trainings first, of any engine; then stand-ins that are killed, hang and fail, of those that
-call `EngineOptions.trial` and not, as W&B's agents do, the command line.
+call `EngineOptions.trial` and not, as W&B's agents do, the command line. Slurm's commands are
+stand-ins here; with SLURM_SITE=1 they are those of a real one of one node (some minutes more).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 import time
 from collections import Counter
@@ -40,7 +42,8 @@ STAND_INS = [each for each in ALL if not EXECUTORS[each.values[0]].needs_wandb]
 EVERY = pytest.mark.parametrize("engine", [each.values[0] for each in STAND_INS], indirect=True)
 """For tests that are worth the start of a slow engine every time."""
 
-NEEDS = {"ray": "local_ray", "slurm": "slurm_stand_ins"}
+SITE = bool(os.environ.get("SLURM_SITE"))
+NEEDS = {"ray": "local_ray", "slurm": "slurm_here" if SITE else "slurm_stand_ins"}
 """Fixtures that an engine is not to be had without."""
 
 

@@ -52,18 +52,6 @@ parameters:
 """
 
 
-@pytest.fixture
-def site(slurm_site, monkeypatch):
-    """Name the site to Slurm's commands; nothing may be in its queue in the end."""
-    monkeypatch.setenv("SLURM_CONF", str(slurm_site))
-    yield
-    deadline = time.monotonic() + 30
-    while (left := real.queue()) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    subprocess.run(["scancel", "--user=root"], check=True)  # for the tests after this one
-    assert left == ""
-
-
 def on_slurm(folder: Path, *options: str) -> subprocess.Popen[str]:
     typed = ["sweep", "s.yaml", "--executor", "slurm", *options]
     return subprocess.Popen(
@@ -98,7 +86,7 @@ def until(condition, seconds: float = 120):
     return found
 
 
-def test_a_sweep_that_is_killed_and_typed_again_equals_the_local_one(tmp_path, site):
+def test_a_sweep_that_is_killed_and_typed_again_equals_the_local_one(tmp_path, slurm_here):
     here, there = tmp_path / "here", tmp_path / "there"
     for folder in (here, there):
         folder.mkdir()
@@ -120,7 +108,7 @@ def test_a_sweep_that_is_killed_and_typed_again_equals_the_local_one(tmp_path, s
     assert losses(there / "runs") == losses(here / "runs")
 
 
-def test_a_job_that_is_cancelled_in_mid_run_goes_on_in_the_next(tmp_path, site):
+def test_a_job_that_is_cancelled_in_mid_run_goes_on_in_the_next(tmp_path, slurm_here):
     here, there = tmp_path / "here", tmp_path / "there"
     for folder in (here, there):
         folder.mkdir()
@@ -138,7 +126,9 @@ def test_a_job_that_is_cancelled_in_mid_run_goes_on_in_the_next(tmp_path, site):
     assert losses(there / "runs") == losses(here / "runs")
 
 
-def test_a_time_limit_has_runs_checkpoint_and_go_on_in_another_job(tmp_path, site, monkeypatch):
+def test_a_time_limit_has_runs_checkpoint_and_go_on_in_another_job(
+    tmp_path, slurm_here, monkeypatch
+):
     monkeypatch.setattr(queue, "SIGNAL_SECONDS", 15)  # Slurm looks at limits twice a minute
     limit = SlurmOptions(sbatch=("--time=1",))
     outcome, events, _ = sweep(
@@ -152,7 +142,7 @@ def test_a_time_limit_has_runs_checkpoint_and_go_on_in_another_job(tmp_path, sit
     assert begun(tmp_path)[seeds(1)[0].name] >= 2
 
 
-def test_what_slurm_itself_refuses_is_one_line_in_its_own_words(tmp_path, site):
+def test_what_slurm_itself_refuses_is_one_line_in_its_own_words(tmp_path, slurm_here):
     (tmp_path / "s.yaml").write_text(SWEEP.replace('"mine:make"', "group"))
     typed = ["sweep", "s.yaml", "--executor", "slurm", "--jobs", "2", "--wandb", "disabled"]
     for options, words in [
