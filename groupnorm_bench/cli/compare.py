@@ -131,7 +131,7 @@ def compare_command(
         from groupnorm_bench.compare.render import runs_to_csv
         from groupnorm_bench.files import write_asked
 
-        write_asked(runs_csv, runs_to_csv(table).encode(), "runs-csv")
+        write_asked(runs_csv, runs_to_csv(table).encode(errors="backslashreplace"), "runs-csv")
     print_comparison(comparison, output, places=runs or (), explain=explain)
     return 0
 

@@ -103,7 +103,7 @@ def report(
     path = None if out is None else Path(out)
     text = _text(content, output, path, pictures)
     if path is not None:
-        write_asked(path, text.encode(), "out")
+        write_asked(path, text.encode(errors="backslashreplace"), "out")
     return Written(text=text, content=content, path=path, figures=tuple(pictures))
 
 

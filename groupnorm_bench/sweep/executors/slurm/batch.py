@@ -137,7 +137,7 @@ class Batch:
             for path in (self.said(number), self.told(number)):
                 path.touch()
         write_atomic(self.path / "order.json", order.to_json().encode())
-        write_atomic(self.script, _script_of(self.path).encode())
+        write_atomic(self.script, _script_of(self.path).encode(errors="surrogateescape"))
 
     def read(self) -> Order:
         """Return what the tasks were told.
