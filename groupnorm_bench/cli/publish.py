@@ -44,6 +44,8 @@ def publish_command(
         raise ConfigError(
             f"title={title[:40]!r} has {len(title)} characters; W&B takes 1 to {publish.MAX_TITLE}"
         )
+    workspace.require_text("title", title)
+    workspace.require_text("suite", suite)
     workspace.require_package("gnbench publish")
     places: list[str | Path] = list(runs or [DEFAULT_RUNS_DIR])
     command = shlex.join(["gnbench", *sys.argv[1:]])

@@ -233,6 +233,7 @@ def dashboard_command(
     from groupnorm_bench.cli.views.training import say
     from groupnorm_bench.tracking import workspace as ws
 
+    ws.require_text("suite", suite)
     ws.require_package()
     verdicts = _verdicts(runs or [DEFAULT_RUNS_DIR])
     told = (

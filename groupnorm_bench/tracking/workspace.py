@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from groupnorm_bench.errors import TrackingError
+from groupnorm_bench.errors import TrackingError, printable
 from groupnorm_bench.models import MODELS
 
 if TYPE_CHECKING:
@@ -142,6 +142,18 @@ def build_workspace(
     )
     object.__setattr__(workspace, "_internal_name", view_name(suite))
     return workspace
+
+
+def require_text(name: str, text: str | None) -> None:
+    """Refuse what a terminal of another encoding made of a name, before it is sent.
+
+    Raises:
+        TrackingError: it is not UTF-8.
+    """
+    if text is not None and printable(text) != text:
+        raise TrackingError(
+            f"{name}={text!r} is not UTF-8, and W&B takes nothing else; type it anew"
+        )
 
 
 def title(suite: str | None) -> str:

@@ -162,6 +162,9 @@ TABLE = {
     "set without a key": train("--set =1", "is not key=value"),
     "set without a value": train("--set lr=", "lr='' is not a number"),
     "set of an unknown key": train("--set num_group=8", "did you mean 'num_groups'?"),
+    "title that is no UTF-8": Bad("publish --title a\udcff", "is not UTF-8"),
+    "suite that is no UTF-8": Bad("publish --suite a\udcff", "is not UTF-8"),
+    "dashboard of no UTF-8": Bad("dashboard --suite a\udcff", "is not UTF-8"),
     "set with two values": Bad("train --set lr=1 --set lr=2", "--set lr=1 and lr=2; leave one"),
     "set of one setting by two names": train("--set groups=8 --set num_groups=4", "given twice"),
     # values

@@ -374,3 +374,18 @@ def test_what_a_sweep_asked_is_answered_from_its_record(capsys, runs, tmp_path):
         compare(capsys, tmp_path / "runs", "--json", "--baseline", "batch", "--alpha", "0.05")[1]
     )
     assert (override["baseline"], override["alpha"]) == ("batch", 0.05)
+
+
+@pytest.mark.parametrize("form", ["html", "md"])
+def test_files_may_have_names_that_are_no_utf8(tmp_path, monkeypatch, form):
+    """As those of a disk that was written under another encoding."""
+    monkeypatch.chdir(tmp_path)
+    for seed in range(2):
+        for norm in ("none", "batch"):
+            make_run(tmp_path / "runs", config_of(norm, seed=seed))
+    monkeypatch.setattr("sys.argv", ["gnbench", "report", "runs\udcff"])  # a page tells its command
+    assert run(["report", "runs", "--out", "page\udcff", "--format", form]) == 0
+    assert run(["compare", "runs", "--runs-csv", "table\udcff"]) == 0
+    names = {os.fsencode(name) for name in os.listdir(tmp_path)}
+    assert names == {b"runs", b"page\xff", b"table\xff"}
+    assert b"runs\\udcff" in (tmp_path / "page\udcff").read_bytes()
