@@ -117,8 +117,13 @@ def typed(engine: str, runs: int) -> tuple[str, float, float, float]:
     return name, ends[0] - began, gaps[len(gaps) // 2], spent
 
 
-def command_share(slots: int, rounds: int) -> float:
-    """Return the part of a core that this process takes on Ray, all slots at runs of 5 s."""
+def command_share(slots: int, rounds: int) -> tuple[float, float]:
+    """Return the part of a core that this process takes on Ray, all slots at runs of 5 s.
+
+    Returns:
+        as it was, and as it would be where no run waits for a core: processor seconds a run, times
+        the runs in a second.
+    """
     stamps, cpu = [], []
 
     def watch(event):
@@ -138,7 +143,8 @@ def command_share(slots: int, rounds: int) -> float:
         source = Runs(TrainConfig(norm="batch", dataset="mnist-5k"), slots * rounds)
         Scheduler(source, executor, Path(folder) / "runs", watch=watch).run()
     first = slots  # from when all slots are at work
-    return (cpu[-1] - cpu[first]) / (stamps[-1] - stamps[first])
+    spent = cpu[-1] - cpu[first]
+    return spent / (stamps[-1] - stamps[first]), spent / (len(cpu) - 1 - first) * slots / 5
 
 
 def main() -> int:
@@ -160,8 +166,11 @@ def main() -> int:
         runs = given.agent_runs if engine == "wandb" else given.runs
         name, first, added[engine], spent = typed(engine, runs)
         print(f"| {name} | {first:.1f} | {added[engine]:.3f} | {spent:.4f} |", flush=True)
-    share = command_share(given.slots, given.rounds) if given.slots else 0.0
-    print(f"\ncommand of {given.slots} Ray slots of 5 s runs: {share:.1%} of a core")
+    seen, share = command_share(given.slots, given.rounds) if given.slots else (0.0, 0.0)
+    print(
+        f"\ncommand of {given.slots} Ray slots of 5 s runs: {seen:.1%} of a core, {share:.1%} were "
+        "no run to wait for one"
+    )
     print(f"load after: {os.getloadavg()[0]:.2f}")
     return 0 if added["ray"] <= RUN_LIMIT and share <= DRIVER_LIMIT else 1
 

@@ -24,7 +24,8 @@ ray.init(address=address, logging_level=50, log_to_driver=False)
 ray.shutdown()
 why = ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=test"]
 when = ["--deadline-remaining-seconds=600"]
-sys.exit(main(["drain-node", f"--address={address}", f"--node-id={node}", *why, *when]))
+sys.argv = ["ray", "drain-node", f"--address={address}", f"--node-id={node}", *why, *when]
+sys.exit(main())
 """
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
 
