@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import groupnorm_bench
+from tests.docs import shown
 from tests.support import ROOT
 
 pytestmark = pytest.mark.slow
@@ -29,27 +31,47 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def run(installed: Path, cwd: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(installed)}
-    command = [sys.executable, "-m", "groupnorm_bench", *args]
+def typed(installed: Path, cwd: Path, line: str) -> subprocess.CompletedProcess[str]:
+    """Type a line in a shell that has the installed `gnbench` on its PATH."""
+    path = os.pathsep.join([str(installed / "bin"), os.environ["PATH"]])
+    environment = os.environ | {"PYTHONPATH": str(installed), "PATH": path}
     return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=280
+        ["bash", "-c", line],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
     )
 
 
+def shape(line: str) -> str:
+    """Return a line of the answer without what another processor may change."""
+    line = re.sub(r"[-+]?\d+(\.\d+)?", "0", line)
+    line = re.sub(r"\b(better|worse|equal|undecided)\b", "so", line)
+    return " ".join(re.sub("─+", "─", line).split())
+
+
 def test_two_commands_lead_to_a_decided_verdict_and_a_page(installed, tmp_path):
-    quick = run(installed, tmp_path, "quick")
+    """The README's first screen: the second of its two commands, and what it shows of it."""
+    quick = typed(installed, tmp_path, "gnbench quick")
     assert quick.returncode == 0, quick.stderr
     assert "\ndecided: " in quick.stdout
+    ((_, answer),) = [b for b in shown.read(ROOT / "README.md").blocks if b[0] == "text"]
+    told = {shape(line) for line in quick.stdout.splitlines()}
+    assert {shape(line) for line in answer.splitlines()} <= told, quick.stdout
     assert (tmp_path / "quick.html").stat().st_size > 100_000
-    told = run(installed, tmp_path, "compare", "quick", "--json")
-    verdicts = {c["arm"]: c["verdict"] for c in json.loads(told.stdout)["contrasts"]}
+    answered = typed(installed, tmp_path, "gnbench compare quick --json")
+    verdicts = {c["arm"]: c["verdict"] for c in json.loads(answered.stdout)["contrasts"]}
     assert verdicts.keys() == {"none", "group-g8"}
     assert {"better", "worse"} & set(verdicts.values())
+    why = typed(installed, tmp_path, "gnbench compare quick --explain")
+    assert (why.returncode, "p Holm" in why.stdout) == (0, True), why.stderr
 
 
 def test_sweeps_come_with_the_wheel(installed, tmp_path):
-    planned = run(installed, tmp_path, "sweep", "norm", "--dry-run", "--json", "--seeds", "1")
+    planned = typed(installed, tmp_path, "gnbench sweep norm --dry-run --json --seeds 1")
     assert planned.returncode == 0, planned.stderr
     assert json.loads(planned.stdout)["cells"] == 24
     assert not any((installed / "groupnorm_bench" / "shipped" / "sweeps").glob("*.py"))

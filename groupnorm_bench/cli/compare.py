@@ -11,25 +11,7 @@ import typer
 
 from groupnorm_bench.cli import completing
 from groupnorm_bench.cli.app import DEFAULT_RUNS_DIR, AsJson, app, print_drawn, print_json, told
-from groupnorm_bench.cli.comparing import (
-    AllPairs,
-    Alpha,
-    Arm,
-    Baseline,
-    Choose,
-    ChooseSeeds,
-    DecideOver,
-    Goal,
-    Margin,
-    MetricName,
-    Planned,
-    SeedColumn,
-    SettingColumns,
-    Where,
-    columns_of,
-    names_of,
-    seeds_of,
-)
+from groupnorm_bench.cli.comparing import AllPairs, Asked, with_asking
 from groupnorm_bench.errors import CompareError, nearest
 from groupnorm_bench.wording import markdown
 
@@ -37,13 +19,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from groupnorm_bench.compare.claims import Answer
-    from groupnorm_bench.compare.contrast import Comparison, Rule
-    from groupnorm_bench.compare.rows import RunTable
+    from groupnorm_bench.compare.contrast import Comparison
 
 _FORMATS = ("table", "csv", "json", "md", "latex")
 
 
 @app.command("compare")
+@with_asking
 def compare_command(
     runs: Annotated[
         list[str] | None,
@@ -55,19 +37,8 @@ def compare_command(
             autocompletion=completing.run_folders,
         ),
     ] = None,
-    baseline: Baseline = None,
-    metric: MetricName = None,
-    goal: Goal = None,
-    where: Where = None,
-    arm: Arm = None,
-    seed: SeedColumn = None,
-    setting: SettingColumns = None,
-    choose: Choose = None,
-    choose_seeds: ChooseSeeds = None,
-    alpha: Alpha = None,
-    margin: Margin = None,
-    decide: DecideOver = None,
-    planned: Planned = False,
+    *,
+    asked: Asked,
     all_pairs: AllPairs = False,
     output: Annotated[
         str,
@@ -95,27 +66,23 @@ def compare_command(
         raise CompareError(f"format={output!r} is unknown{nearest(output, _FORMATS)}")
     if explain and (as_json or output != "table"):
         raise CompareError("--explain is for the table; the other formats tell all anyway")
-    if claim is not None and baseline is not None:
-        raise CompareError(f"baseline={baseline!r} has no use beside --claim; leave it out")
-    columns = columns_of(arm, seed, metric, setting)
     places = runs or [str(DEFAULT_RUNS_DIR)]
-    settings, seeds = names_of(choose), seeds_of(choose_seeds)
-    asked: dict[str, Any] = {"metric": metric, "goal": goal, "alpha": alpha, "margin": margin}
-    rule: Rule = "planned" if planned else "anytime"
     output = "json" if as_json else output
     if claim is not None:
-        others = {"decide": decide, "all-pairs": all_pairs or None, "explain": explain or None}
-        for name, given in (others | {"runs-csv": runs_csv}).items():
+        others: dict[str, object] = {
+            "baseline": asked.baseline,
+            "decide": asked.decide,
+            "all-pairs": all_pairs or None,
+            "explain": explain or None,
+            "runs-csv": runs_csv,
+        }
+        for name, given in others.items():
             if given is not None:
                 raise CompareError(f"--{name} has no use beside --claim; leave it out")
         with told("reading the runs"):
-            from groupnorm_bench.compare.ask import chosen_runs
-
-            table = chosen_runs(places, where, settings, seeds, columns)
-            answer = _answer(claim, table, places, rule, asked)
+            answer = _answer(claim, places, asked)
         _print_answer(answer, output)
         return answer.exit_code
-    asked |= {"baseline": baseline, "decide": decide}
     how: dict[str, Any] = {
         "details": output in ("json", "csv"),  # only these forms tell of them
         "aggregates": output in ("json", "md") or explain,
@@ -123,8 +90,9 @@ def compare_command(
     with told("reading the runs"):
         from groupnorm_bench.compare.ask import chosen_runs, compare_table
 
-        table = chosen_runs(places, where, settings, seeds, columns)
-        comparison = compare_table(table, places, rule=rule, all_pairs=all_pairs, **how, **asked)
+        table = chosen_runs(places, **asked.choice())
+        how |= {"rule": asked.rule, "all_pairs": all_pairs}
+        comparison = compare_table(table, places, **how, **asked.question())
     if runs_csv is not None:
         if table.metric is not None:
             raise CompareError("--runs-csv writes runs of gnbench; these are in a file already")
@@ -136,16 +104,15 @@ def compare_command(
     return 0
 
 
-def _answer(
-    claim: str, table: RunTable, places: Sequence[str], rule: Rule, asked: dict[str, Any]
-) -> Answer:
-    from groupnorm_bench.compare.ask import asked_of
+def _answer(claim: str, places: Sequence[str], asked: Asked) -> Answer:
+    from groupnorm_bench.compare.ask import asked_of, chosen_runs
     from groupnorm_bench.compare.claims import answer_claim
     from groupnorm_bench.compare.question import Question
 
-    given = {name: value for name, value in asked.items() if value is not None}
+    table = chosen_runs(places, **asked.choice())
+    given = {name: value for name, value in asked.question().items() if value is not None}
     question = asked_of(places)[0] if table.metric is None else Question(metric=table.metric)
-    return answer_claim(table, claim, question, rule=rule, **given)
+    return answer_claim(table, claim, question, rule=asked.rule, **given)
 
 
 def _print_answer(answer: Answer, output: str) -> None:

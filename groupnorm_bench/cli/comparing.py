@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +14,7 @@ from groupnorm_bench.cli import completing
 from groupnorm_bench.errors import CompareError
 
 if TYPE_CHECKING:
+    from groupnorm_bench.compare.contrast import Rule
     from groupnorm_bench.compare.foreign import Columns
 
 Baseline = Annotated[
@@ -80,18 +85,75 @@ SettingColumns = Annotated[
 ]
 
 
-def columns_of(
-    arm: str | None, seed: str | None, metric: str | None, setting: str | None
-) -> Columns:
-    """Return which column of a table is what; of runs, which settings make the arm."""
-    from groupnorm_bench.compare.foreign import Columns
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """What was asked, each field by the option of its name."""
 
-    return Columns(
-        arm=tuple(names_of(arm)),
-        seed=seed,
-        metric=metric,
-        setting=None if setting is None else tuple(filter(None, names_of(setting))),
-    )
+    baseline: Baseline = None
+    metric: MetricName = None
+    goal: Goal = None
+    where: Where = None
+    arm: Arm = None
+    seed: SeedColumn = None
+    setting: SettingColumns = None
+    choose: Choose = None
+    choose_seeds: ChooseSeeds = None
+    alpha: Alpha = None
+    margin: Margin = None
+    decide: DecideOver = None
+    planned: Planned = False
+
+    @property
+    def rule(self) -> Rule:
+        return "planned" if self.planned else "anytime"
+
+    def question(self) -> dict[str, Any]:
+        """Return the fields of a `Question` that stand in place of the runs' own; None for none."""
+        names = ("baseline", "metric", "goal", "alpha", "margin", "decide")
+        return {name: getattr(self, name) for name in names}
+
+    def choice(self) -> dict[str, Any]:
+        """Return which runs, chosen how, as `chosen_runs` takes it.
+
+        Raises:
+            CompareError: the seeds to choose by are not clear.
+        """
+        return {
+            "where": self.where,
+            "choose": names_of(self.choose),
+            "choose_seeds": seeds_of(self.choose_seeds),
+            "columns": self._columns(),
+        }
+
+    def _columns(self) -> Columns:
+        """Return which column of a table is what; of runs, which settings make the arm."""
+        from groupnorm_bench.compare.foreign import Columns
+
+        return Columns(
+            arm=tuple(names_of(self.arm)),
+            seed=self.seed,
+            metric=self.metric,
+            setting=None if self.setting is None else tuple(filter(None, names_of(self.setting))),
+        )
+
+
+def with_asking(command: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Give a command's `asked` parameter an option for every field of `Asked`."""
+    fields = inspect.signature(Asked, eval_str=True).parameters
+
+    @functools.wraps(command)
+    def wrapper(**options: Any) -> int | None:
+        asked = Asked(**{name: options.pop(name) for name in fields})
+        return command(asked=asked, **options)
+
+    parameters: list[inspect.Parameter] = []
+    for own in inspect.signature(command, eval_str=True).parameters.values():
+        parameters += fields.values() if own.name == "asked" else [own]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    parameters = [parameter.replace(kind=kind) for parameter in parameters]
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+    return wrapper
 
 
 def seeds_of(text: str | None) -> list[int]:

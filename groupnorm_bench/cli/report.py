@@ -18,24 +18,7 @@ from groupnorm_bench.cli.app import (
     print_json,
     told,
 )
-from groupnorm_bench.cli.comparing import (
-    Alpha,
-    Arm,
-    Baseline,
-    Choose,
-    ChooseSeeds,
-    DecideOver,
-    Goal,
-    Margin,
-    MetricName,
-    Planned,
-    SeedColumn,
-    SettingColumns,
-    Where,
-    columns_of,
-    names_of,
-    seeds_of,
-)
+from groupnorm_bench.cli.comparing import Asked, with_asking
 from groupnorm_bench.errors import CompareError, nearest
 from groupnorm_bench.wording import count
 
@@ -47,6 +30,7 @@ _OUT = Path("report.html")
 
 
 @app.command("report")
+@with_asking
 def report_command(
     runs: Annotated[
         list[str] | None,
@@ -70,19 +54,8 @@ def report_command(
         Path | None, typer.Option(help="Folder for the figures as PNG and SVG.")
     ] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
-    baseline: Baseline = None,
-    metric: MetricName = None,
-    goal: Goal = None,
-    where: Where = None,
-    arm: Arm = None,
-    seed: SeedColumn = None,
-    setting: SettingColumns = None,
-    choose: Choose = None,
-    choose_seeds: ChooseSeeds = None,
-    alpha: Alpha = None,
-    margin: Margin = None,
-    decide: DecideOver = None,
-    planned: Planned = False,
+    *,
+    asked: Asked,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -101,17 +74,9 @@ def report_command(
             out if out is not None or output == "md" else _OUT,
             output=cast("Format", output),
             figures=figures,
-            baseline=baseline,
-            metric=metric,
-            goal=goal,
-            where=where,
-            choose=names_of(choose),
-            choose_seeds=seeds_of(choose_seeds),
-            rule="planned" if planned else "anytime",
-            alpha=alpha,
-            margin=margin,
-            decide=decide,
-            columns=columns_of(arm, seed, metric, setting),
+            rule=asked.rule,
+            **asked.choice(),
+            **asked.question(),
             data_dir=data_dir,
             command=shlex.join(["gnbench", *sys.argv[1:]]),
         )

@@ -90,7 +90,10 @@ ShipWandbKey = Annotated[
 Slurm = Annotated[
     str,
     typer.Option(
-        "--slurm", metavar="OPTIONS", help="Of sbatch: partition=gpu,gres=gpu:1,time=02:00:00."
+        "--slurm",
+        metavar="OPTIONS",
+        help="Of sbatch: partition=gpu,gres=gpu:1,time=02:00:00.",
+        show_default=False,
     ),
 ]
 Jobs = Annotated[

@@ -19,12 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from groupnorm_bench.compare.question import FIRST_LOOK
 from groupnorm_bench.compare.stats import Floats
 
 PRIOR_VARIANCE = 2.0
 """Of the standardised difference: chosen once, by the table in docs/statistics.md."""
-FIRST_LOOK = 6
-"""Pairs before which nothing is decided: fewer say too little of how differences are spread."""
 
 
 def log_e_values(

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from groupnorm_bench.compare import stats, words
-from groupnorm_bench.compare.anytime import FIRST_LOOK, fewest_pairs
+from groupnorm_bench.compare.anytime import fewest_pairs
 from groupnorm_bench.compare.contrast import Contrast, Verdict
 from groupnorm_bench.compare.power import PowerRule, further_seeds
-from groupnorm_bench.compare.question import Question
+from groupnorm_bench.compare.question import FIRST_LOOK, Question
 from groupnorm_bench.metrics import metric_spec
 
 NOT_ASKED = "not asked"

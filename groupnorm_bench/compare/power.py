@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from groupnorm_bench.compare.anytime import FIRST_LOOK, log_e_of, moments
+from groupnorm_bench.compare.anytime import log_e_of, moments
+from groupnorm_bench.compare.question import FIRST_LOOK
 from groupnorm_bench.compare.stats import Floats, holm_adjusted
 
 CAP = 1_000

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
-from groupnorm_bench.compare.anytime import FIRST_LOOK
 from groupnorm_bench.compare.order import arm_by
 from groupnorm_bench.errors import CompareError, nearest
 from groupnorm_bench.metrics import GOALS, set_goal
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from groupnorm_bench.settings.config import TrainConfig
 
 Decide = Literal["each", "mean", "slope"]
+FIRST_LOOK = 6
+"""Pairs before which nothing is decided: fewer say too little of how differences are spread."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

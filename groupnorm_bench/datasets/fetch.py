@@ -26,7 +26,7 @@ from typing import Any
 from groupnorm_bench.datasets import DATASETS
 from groupnorm_bench.errors import DataError
 from groupnorm_bench.files import open_regular
-from groupnorm_bench.wording import printable
+from groupnorm_bench.wording import duration, printable
 
 FETCHED = {name: spec.torchvision for name, spec in DATASETS.items() if spec.torchvision}
 """Data sets that can be fetched -> torchvision's class."""
@@ -101,7 +101,7 @@ def recently_failed(name: str, data_dir: Path) -> str | None:
         return None
     if not 0 <= age < RETRY_AFTER_SECONDS:
         return None
-    return f"{name} could not be fetched {age / 60:.0f} min ago"
+    return f"{name} could not be fetched {duration(max(1, round(age)))} ago"
 
 
 def _failed_since(moment: float, name: str, data_dir: Path) -> bool:

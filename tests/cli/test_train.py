@@ -351,8 +351,8 @@ from groupnorm_bench.cli.app import run
 import groupnorm_bench.cli
 code = run(sys.argv[1:])
 spent = resource.getrusage(resource.RUSAGE_SELF)
-heavy = {"torch", "torchvision", "wandb", "numba", "pandas", "plotly", "optuna", "scipy", "sklearn",
-         "timm"}
+heavy = {"torch", "torchvision", "wandb", "numba", "numpy", "pandas", "plotly", "optuna", "scipy",
+         "sklearn", "timm"}
 print(code, spent.ru_utime + spent.ru_stime, *sorted(heavy & set(sys.modules)), file=sys.stderr)
 """
 

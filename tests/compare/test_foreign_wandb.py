@@ -29,9 +29,10 @@ def put(
     state: str = "finished",
     name: str = "",
     project: str = "theirs",
+    entity: str = "tester",
 ) -> None:
     """Keep a run on the server, as W&B's own client leaves one."""
-    found = server.store.project("tester", project, create=True)
+    found = server.store.project(entity, project, create=True)
     assert found is not None
     number = len(server.runs())
     server.store.insert(

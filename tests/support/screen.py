@@ -68,6 +68,10 @@ class Terminal:
         """Press it: the terminal sends the signal, and echoes ^C."""
         os.write(self._terminal, b"\x03")
 
+    def type(self, keys: str) -> None:
+        """Press keys."""
+        os.write(self._terminal, keys.encode())
+
     def text(self) -> str:
         """Return what stands on the screen and above it."""
         above = ["".join(line[c].data for c in range(self._screen.columns)) for line in self._above]

@@ -284,7 +284,7 @@ def closing(source: DecidingSource, tuning: int = 0) -> list[str]:
     lines.append(
         f"{len(standing.decided)} of {count(total, 'contrast')} decided by {count(spent, 'run')}"
         f"{tuned}; "
-        f"{source.max_seeds} seeds for every arm would have taken {fixed:,}: "
+        f"{count(source.max_seeds, 'seed')} for every arm would have taken {fixed:,}: "
         f"{count(fixed - spent, 'run')} saved"
     )
     return lines

@@ -67,6 +67,12 @@ def _write(state, job):
 
 
 def sbatch(state, arguments):
+    if "--wrap" in arguments:  # a command in place of a script
+        at = arguments.index("--wrap")
+        wrapped, arguments = arguments[at + 1], arguments[:at] + arguments[at + 2 :]
+        with open(f"{state}/wrapped", "w") as file:
+            file.write(wrapped)
+        arguments += [f"--output={state}/wrapped-%a", "--job-name=wrap", f"{state}/wrapped"]
     options = dict(re.fullmatch(r"--([a-z-]+)=?(.*)", a).groups() for a in arguments if a[0] == "-")
     with open(f"{state}/environment", "w") as file:
         json.dump(sorted(os.environ), file)
@@ -97,7 +103,8 @@ def sbatch(state, arguments):
             )
         job["tasks"][index] = (process.pid, _born(process.pid))
     _write(state, job)
-    print(f"{job['id']};here")
+    told = f"{job['id']};here" if "parsable" in options else f"Submitted batch job {job['id']}"
+    print(told)
 
 
 def squeue(state, arguments):

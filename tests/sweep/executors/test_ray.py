@@ -450,6 +450,31 @@ def test_a_node_that_drains_is_given_no_more_runs(tmp_path, nodes):
 
 
 @pytest.mark.slow
+def test_the_line_of_the_scale_page_sweeps_on_a_cluster(tmp_path, nodes, reference):
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "norm.yaml").write_text(SWEEP.replace(', "own_norm:make"', ""))
+    line = "gnbench sweep sweeps/norm.yaml --executor ray --ray-address auto"
+    (tmp_path / "gnbench").write_text(
+        f'#!/bin/sh\nexec {sys.executable} -P -m groupnorm_bench "$@"'
+    )
+    (tmp_path / "gnbench").chmod(0o755)
+    path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-c", f"{line} --wandb disabled"],
+        cwd=tmp_path,
+        env=os.environ | TOKEN | {"PATH": path, "RAY_ADDRESS": nodes.address},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 finished" in done.stderr + done.stdout
+    ours = essence(tmp_path / "runs")
+    assert len(ours) == 1
+    assert ours == {name: reference[name] for name in ours}
+
+
+@pytest.mark.slow
 def test_the_killed_command_typed_again_goes_on(tmp_path, nodes, reference):
     options = ("--executor", "ray", "--ray-address", nodes.address)
     command = Command(tmp_path / "home", *options, seeds=4)

@@ -10,6 +10,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -161,7 +162,7 @@ class LocalExecutor:
         process = multiprocessing.get_context("spawn").Process(
             target=work, args=(theirs, setup), name=f"gnbench-worker-{slot}", daemon=True
         )
-        with _safe_path():
+        with _safe_path(), _program_left_out():
             resource_tracker.ensure_running()  # its own start would undo the mask below
             # Until it has its handlers a signal to the group waits, or Ctrl-C prints a traceback.
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -287,6 +288,23 @@ def _safe_path() -> Iterator[None]:
     finally:
         if before is None:
             del os.environ["PYTHONSAFEPATH"]
+
+
+@contextlib.contextmanager
+def _program_left_out() -> Iterator[None]:
+    """Have a process started meanwhile not import the program again that calls us.
+
+    A worker needs nothing of it, and a script that sweeps on its top level would sweep once more.
+    """
+    program = sys.modules["__main__"]
+    spec, file = program.__spec__, vars(program).pop("__file__", None)
+    program.__spec__ = None
+    try:
+        yield
+    finally:
+        program.__spec__ = spec
+        if file is not None:
+            program.__file__ = file
 
 
 def _dump_threads(worker: _Worker) -> None:
