@@ -21,6 +21,7 @@ def defined(tree: ast.Module) -> Iterator[str]:
     for node in tree.body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         names = [target.id for target in targets if isinstance(target, ast.Name)]
+        names = [name for name in names if name != "TYPE_CHECKING"]  # where typing loads too late
         yield from (name for name in names if not name.startswith("_"))
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from groupnorm_bench.runs import RunResult
     from groupnorm_bench.tracking.agent_pool import SweepStatus
     from groupnorm_bench.tracking.sync import SyncOutcome, Upload
-    from groupnorm_bench.tracking.workspace import Drawn
+    from groupnorm_bench.tracking.workspace import PanelSubject
 
 RunsDirs = Annotated[
     list[Path] | None,
@@ -272,14 +272,14 @@ def _markdown(verdicts: Verdicts) -> str:
     return "\n".join(lines)
 
 
-def drawn_of(metric: str, table: RunTable) -> Drawn:
+def drawn_of(metric: str, table: RunTable) -> PanelSubject:
     """Return what panels on W&B draw of these runs."""
     from groupnorm_bench.compare.order import varying
-    from groupnorm_bench.tracking.workspace import Drawn
+    from groupnorm_bench.tracking.workspace import PanelSubject
 
     ours = table.is_of_networks
     swept = varying(row.setting for row in table.finished)
     if ours:
         swept = ("batch_size", *(name for name in swept if name != "batch_size"))
     rows = [row.history[-1] for row in table.finished if row.history]
-    return Drawn.of(metric, swept, rows, ours)
+    return PanelSubject.of(metric, swept, rows, ours)

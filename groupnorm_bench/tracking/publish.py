@@ -29,7 +29,7 @@ def build_report(
     title: str,
     text: str,
     suite: str | None = None,
-    drawn: workspace.Drawn = workspace.DEFAULT,
+    drawn: workspace.PanelSubject = workspace.DEFAULT,
 ) -> Report:
     """Return the report of a project, not yet saved.
 
@@ -68,7 +68,7 @@ def build_report(
 
 
 def _panels(
-    wr: Any, entity: str, project: str, suite: str | None, drawn: workspace.Drawn
+    wr: Any, entity: str, project: str, suite: str | None, drawn: workspace.PanelSubject
 ) -> list[Any]:
     known = {"entity": entity, "project": project} if entity else {"entity": "", "project": ""}
     runs = wr.Runset(name="finished runs", filters=workspace.filters_of(suite), **known)
@@ -101,7 +101,7 @@ def save_report(
     title: str,
     text: str,
     suite: str | None,
-    drawn: workspace.Drawn,
+    drawn: workspace.PanelSubject,
 ) -> str:
     """Build a report and save it over the one of its title, or as a new one; return its address.
 

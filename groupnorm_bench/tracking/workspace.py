@@ -30,7 +30,7 @@ _COLORS = ("#4269d0", "#efb118", "#6cc5b0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Drawn:
+class PanelSubject:
     """What the panels draw, by the runs that they stand on."""
 
     tuned_by: str = ACCURACY
@@ -51,7 +51,7 @@ class Drawn:
         settings: Sequence[str],
         rows: Sequence[Mapping[str, Any]],
         is_of_networks: bool,
-    ) -> Drawn:
+    ) -> PanelSubject:
         """Return what suits runs.
 
         Args:
@@ -73,7 +73,7 @@ class Drawn:
         )
 
 
-DEFAULT = Drawn()
+DEFAULT = PanelSubject()
 
 
 def require_package(command: str = "gnbench dashboard") -> None:
@@ -93,7 +93,7 @@ def build_workspace(
     project: str,
     suite: str | None = None,
     verdict: str = NO_VERDICT,
-    drawn: Drawn = DEFAULT,
+    drawn: PanelSubject = DEFAULT,
 ) -> ws.Workspace:
     """Return the workspace of a project, not yet saved; nothing is asked of W&B.
 
@@ -192,7 +192,7 @@ def _verdict_panel(wr: Any, verdict: str) -> Any:
     return wr.MarkdownPanel(markdown=verdict, layout=_place(wr, 0, 0, width=24))
 
 
-def answer_panels(wr: Any, drawn: Drawn = DEFAULT) -> list[Any]:
+def answer_panels(wr: Any, drawn: PanelSubject = DEFAULT) -> list[Any]:
     """Return the panels that answer the question, on the runs of whatever holds them."""
     column = wr.ParallelCoordinatesPlotColumn
     what = "accuracy" if drawn.metric == "test/accuracy" else drawn.metric
@@ -255,7 +255,7 @@ def answer_panels(wr: Any, drawn: Drawn = DEFAULT) -> list[Any]:
     return panels
 
 
-def _diagnostics(wr: Any, drawn: Drawn) -> list[Any]:
+def _diagnostics(wr: Any, drawn: PanelSubject) -> list[Any]:
     lines = [
         ("Evaluation gap of batch norm", "norm/eval_gap"),
         *(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from groupnorm_bench.errors import TrackingError
-from groupnorm_bench.tracking.workspace import Drawn, build_workspace, spec_of, view_name
+from groupnorm_bench.tracking.workspace import PanelSubject, build_workspace, spec_of, view_name
 from tests.support.run_folders import arms, make_runs
 from tests.support.wandb_server import WandbServer
 
@@ -89,7 +89,7 @@ def test_dry_run_needs_no_login_and_holds_the_verdict_of_the_folders(wandb_env: 
 def test_panels_follow_the_metric_the_settings_and_the_layers_of_the_runs():
     row = {"epoch": 2, "train/loss": 0.1, "val/loss": 0.2, "val/accuracy": 0.9}
     layers = {f"norm/stage{i}/activation_std": 1.0 for i in range(19)}
-    drawn = Drawn.of("test/loss", ("batch_size", "lr"), [row | layers], True)
+    drawn = PanelSubject.of("test/loss", ("batch_size", "lr"), [row | layers], True)
     assert drawn.tuned_by == "val/loss"
     assert drawn.layers == [f"stage{i}" for i in range(8)]
     spec = spec_of(build_workspace("entity", "project", None, "the verdict", drawn))
@@ -99,7 +99,7 @@ def test_panels_follow_the_metric_the_settings_and_the_layers_of_the_runs():
     assert "val/accuracy" not in shown
     assert "norm/stage7/activation_mean" in shown
     assert "norm/norm2" not in shown
-    same = Drawn.of("test/accuracy", ("batch_size",), [row], True)
+    same = PanelSubject.of("test/accuracy", ("batch_size",), [row], True)
     assert (same.tuned_by, same.metric) == ("val/accuracy", "test/accuracy")
 
 
