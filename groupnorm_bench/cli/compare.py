@@ -11,7 +11,7 @@ import typer
 
 from groupnorm_bench.cli import completing
 from groupnorm_bench.cli.app import DEFAULT_RUNS_DIR, AsJson, app, print_drawn, print_json, told
-from groupnorm_bench.cli.comparing import AllPairs, Asked, with_asking
+from groupnorm_bench.cli.comparing import AllPairs, Asking, with_asking
 from groupnorm_bench.errors import CompareError, nearest
 from groupnorm_bench.wording import markdown
 
@@ -38,7 +38,7 @@ def compare_command(
         ),
     ] = None,
     *,
-    asked: Asked,
+    asked: Asking,
     all_pairs: AllPairs = False,
     output: Annotated[
         str,
@@ -104,7 +104,7 @@ def compare_command(
     return 0
 
 
-def _answer(claim: str, places: Sequence[str], asked: Asked) -> Answer:
+def _answer(claim: str, places: Sequence[str], asked: Asking) -> Answer:
     from groupnorm_bench.compare.ask import asked_of, chosen_runs
     from groupnorm_bench.compare.claims import answer_claim
     from groupnorm_bench.compare.question import Question

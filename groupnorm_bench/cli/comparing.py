@@ -86,7 +86,7 @@ SettingColumns = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
+class Asking:
     """What was asked, each field by the option of its name."""
 
     baseline: Baseline = None
@@ -138,12 +138,12 @@ class Asked:
 
 
 def with_asking(command: Callable[..., int | None]) -> Callable[..., int | None]:
-    """Give a command's `asked` parameter an option for every field of `Asked`."""
-    fields = inspect.signature(Asked, eval_str=True).parameters
+    """Give a command's `asked` parameter an option for every field of `Asking`."""
+    fields = inspect.signature(Asking, eval_str=True).parameters
 
     @functools.wraps(command)
     def wrapper(**options: Any) -> int | None:
-        asked = Asked(**{name: options.pop(name) for name in fields})
+        asked = Asking(**{name: options.pop(name) for name in fields})
         return command(asked=asked, **options)
 
     parameters: list[inspect.Parameter] = []

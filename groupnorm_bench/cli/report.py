@@ -18,7 +18,7 @@ from groupnorm_bench.cli.app import (
     print_json,
     told,
 )
-from groupnorm_bench.cli.comparing import Asked, with_asking
+from groupnorm_bench.cli.comparing import Asking, with_asking
 from groupnorm_bench.errors import CompareError, nearest
 from groupnorm_bench.wording import count
 
@@ -55,7 +55,7 @@ def report_command(
     ] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     *,
-    asked: Asked,
+    asked: Asking,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
