@@ -232,6 +232,6 @@ def test_ahead_is_beside_what_the_caller_does_next(cache):
     for child in compiler._children:
         assert child.wait(timeout=200) == 0
     compiler._children.clear()
-    assert {path.name.split("-")[0] for path in cache.glob("*.ready")} == {
+    assert {path.name.split("-")[0] for path in cache.rglob("*.ready")} == {
         "convolution", "statistics", "group", "spectra"
     }  # fmt: skip

@@ -468,7 +468,7 @@ def test_the_line_of_the_scale_page_sweeps_on_a_cluster(tmp_path, nodes, referen
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "1 finished" in done.stderr + done.stdout
+    assert "[1/1]" in done.stderr + done.stdout
     ours = essence(tmp_path / "runs")
     assert len(ours) == 1
     assert ours == {name: reference[name] for name in ours}
