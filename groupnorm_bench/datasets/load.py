@@ -10,8 +10,7 @@ import numpy as np
 
 from groupnorm_bench.datasets import AUTO, dataset_spec
 from groupnorm_bench.datasets.fetch import fetch, is_on_disk, recently_failed
-from groupnorm_bench.datasets.mapped import is_on_disk as is_mapped
-from groupnorm_bench.datasets.mapped import taken
+from groupnorm_bench.datasets.mapped import is_mapped, taken
 from groupnorm_bench.datasets.naming import is_own_data
 from groupnorm_bench.datasets.split import stratified_order
 from groupnorm_bench.datasets.tensors import Dataset, Split

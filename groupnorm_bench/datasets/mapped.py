@@ -8,6 +8,7 @@ process, while a reservation that fails is one line.
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 
 import numpy as np
@@ -40,7 +41,8 @@ def empty(shape: tuple[int, ...], *, on_disk: bool, what: str) -> Array:
         if _COPIES * size > room.f_bavail * room.f_frsize:
             raise OSError(f"{folder} has {room.f_bavail * room.f_frsize / 2**30:,.1f} GiB left")
         with tempfile.TemporaryFile(dir=folder) as file:
-            os.posix_fallocate(file.fileno(), 0, size)
+            if sys.platform == "linux":
+                os.posix_fallocate(file.fileno(), 0, size)
             return np.memmap(file, np.uint8, "r+", shape=shape)
     except (OSError, OverflowError, ValueError) as error:
         raise DataError(
@@ -50,7 +52,7 @@ def empty(shape: tuple[int, ...], *, on_disk: bool, what: str) -> Array:
         ) from error
 
 
-def is_on_disk(array: Array) -> bool:
+def is_mapped(array: Array) -> bool:
     """Return whether an array is mapped from a file."""
     found: object = array
     while isinstance(found, np.ndarray):
@@ -62,7 +64,7 @@ def is_on_disk(array: Array) -> bool:
 
 def taken(images: Array, order: Array) -> Array:
     """Return `images[order]`, on disk where the images are."""
-    if not is_on_disk(images):
+    if not is_mapped(images):
         return images[order]
     into = empty((len(order), *images.shape[1:]), on_disk=True, what="a part of them")
     for i in range(0, len(order), _CHUNK):
@@ -72,7 +74,7 @@ def taken(images: Array, order: Array) -> Array:
 
 def contiguous(images: Array) -> Array:
     """Return images in one piece of memory, or of a file that may be written to."""
-    if not is_on_disk(images):
+    if not is_mapped(images):
         return np.ascontiguousarray(images)
     if images.flags.c_contiguous and images.flags.writeable:
         return images
