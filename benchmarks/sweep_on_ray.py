@@ -65,8 +65,10 @@ def at_hand(engine: str, home: Path) -> Iterator[tuple[str, list[str], dict[str,
 
         options = ["--wandb", "disabled", "--jobs", "1"]
         if real.is_installed():
+            os.environ["SLURM_CONF"] = str(home / "slurm.conf")
             with real.real_slurm(home):
-                yield "slurm, real, one node", options, {"SLURM_CONF": str(home / "slurm.conf")}
+                yield "slurm, real, one node", options, {}
+                real.left_in_queue()  # the daemons would leave a task's keeper behind
         else:
             path = f"{StandIns(home / 'slurm').bin}:{os.environ['PATH']}"
             yield "slurm, stand-ins", options, {"PATH": path}
@@ -157,6 +159,8 @@ def main() -> int:
     parser.add_argument("--slots", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
+    if min(given.runs, given.agent_runs) < WARM + 3:
+        parser.error(f"--runs and --agent-runs are {WARM + 3} at least: the first {WARM} warm up")
     sys.path.insert(0, str(OURS))
     print(f"load before: {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores\n")
     print("| one slot | seconds to the first result | seconds a run, warm | CPU seconds of it |")

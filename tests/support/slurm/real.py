@@ -81,6 +81,14 @@ def queue() -> str:
     return done.stdout.strip()
 
 
+def left_in_queue(seconds: float = 30) -> str:
+    """Return what `squeue` shows once nothing is left, or else so many seconds later."""
+    deadline = time.monotonic() + seconds
+    while (left := queue()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return left
+
+
 @contextlib.contextmanager
 def real_slurm(folder: Path, *, max_array: int = 1001) -> Iterator[None]:
     """Run a Slurm whose commands are found by SLURM_CONF, which the caller sets.
