@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -33,8 +35,8 @@ def isolated(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Hide the machine: home, caches, W&B's settings, data sets.
+) -> Iterator[None]:
+    """Hide the machine: home, caches, W&B's settings, data sets; leave no login to the next test.
 
     `--dataset auto` is told that a fetch has just failed, so that no test tries the network.
     """
@@ -53,6 +55,10 @@ def isolated(
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(request.config.cache.mkdir("loops")))
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     monkeypatch.setenv("GNBENCH_DATA_DIR", str(data_dir))
+    yield
+    client = sys.modules.get("wandb.sdk.wandb_setup")  # keeps the first key it saw in the process
+    if client is not None and client._singleton and client._singleton.settings.api_key:
+        client.teardown()
 
 
 @pytest.fixture
