@@ -25,7 +25,7 @@ def pack_command(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Add finished runs to one sealed file; compare, report and status read it like a folder."""
+    """Add finished runs to one sealed file; compare, report, status and sync read it."""
     from groupnorm_bench.cli.views.progress import bar
     from groupnorm_bench.cli.views.training import say
     from groupnorm_bench.runs import list_folders, pack_runs

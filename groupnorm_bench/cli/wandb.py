@@ -22,21 +22,21 @@ from groupnorm_bench.cli.app import (
 from groupnorm_bench.datasets.place import default_data_dir
 from groupnorm_bench.errors import CompareError, RunFolderError, RunsFailed, TrackingError
 from groupnorm_bench.metrics import METRICS
-from groupnorm_bench.wording import markdown
+from groupnorm_bench.wording import count, markdown
 
 if TYPE_CHECKING:
     from groupnorm_bench.compare.notebook import Verdicts
     from groupnorm_bench.compare.rows import RunTable
     from groupnorm_bench.runs import RunResult
     from groupnorm_bench.tracking.agent_pool import SweepStatus
-    from groupnorm_bench.tracking.sync import SyncOutcome, Upload
+    from groupnorm_bench.tracking.sync import SyncOutcome
     from groupnorm_bench.tracking.workspace import PanelSubject
 
 RunsDirs = Annotated[
     list[Path] | None,
     typer.Argument(
         metavar="RUNS",
-        help="Folders of runs, or of one run.",
+        help="Folders of runs, or of one run; packs.",
         show_default="runs",
         autocompletion=completing.run_folders,
     ),
@@ -64,20 +64,22 @@ def sync_command(
     from groupnorm_bench.cli.views.training import say
     from groupnorm_bench.runs import find_runs, is_pack
     from groupnorm_bench.tracking.sync import find_uploads, sync, unite_sweeps
+    from groupnorm_bench.tracking.sync_packs import find_pack_uploads, find_packs, sync_packs
 
     places = runs or [DEFAULT_RUNS_DIR]
-    for pack in filter(is_pack, places):
-        raise TrackingError(
-            f"{pack} is a pack, and what was uploaded is noted in run folders; write them first: "
-            f"gnbench unpack {pack}"
-        )
-    found, problems = find_runs(places)
+    folders = [place for place in places if not is_pack(place)]
+    found, problems = find_runs(folders)
+    packs, of_packs = find_pack_uploads(find_packs(places), found)
     uploads, more_problems = find_uploads(found, ask=not dry_run)
     if not quiet:
-        for line in problems + more_problems:
+        for line in problems + of_packs + more_problems:
             say(line)
     if dry_run:
-        _print_plan(uploads, as_json)
+        if packs and not quiet:
+            say("runs of packs are listed though W&B may have them: it is not asked now")
+        _print_plan(
+            [u.name for u in uploads] + [n for pack in packs for n in pack.offline], as_json
+        )
         return
     done = 0
 
@@ -85,27 +87,31 @@ def sync_command(
         nonlocal done
         done += 1
         if not quiet:
-            say(f"uploaded {done}/{len(uploads)}  {name}")
+            of = f"/{len(uploads)}" if done <= len(uploads) else ""  # the rest is found by asking
+            say(f"uploaded {done}{of}  {name}")
 
-    outcome = sync(found, uploads, project=project, entity=entity, on_uploaded=on_uploaded)
-    folders = [place for place in places if not (place / "result.json").exists()]
-    unite_sweeps(found, folders, outcome, project=project, entity=entity, say=say)
+    where = {"project": project, "entity": entity}
+    outcome = sync(found, uploads, on_uploaded=on_uploaded, **where)
+    runs_dirs = [folder for folder in folders if not (folder / "result.json").exists()]
+    unite_sweeps(found, runs_dirs, outcome, say=say, **where)
+    sync_packs(packs, outcome, on_uploaded=on_uploaded, say=say, **where)
     _print_outcome(outcome, as_json)
     if outcome.failed:
         name, reason = next(iter(outcome.failed.items()))
+        every = len(found) + sum(len(pack.ids) + len(pack.clashes) for pack in packs)
         raise TrackingError(
-            f"{len(outcome.failed)} of {len(found)} runs were not uploaded ({name}: {reason}); "
-            "type gnbench sync again"
+            f"{len(outcome.failed)} of {count(every, 'run')} {'was' if every == 1 else 'were'} not "
+            f"uploaded ({name}: {reason}); type gnbench sync again"
         )
 
 
-def _print_plan(uploads: list[Upload], as_json: bool) -> None:
+def _print_plan(names: list[str], as_json: bool) -> None:
     if as_json:
-        print_json({"todo": [upload.name for upload in uploads]})
+        print_json({"todo": names})
         return
-    for upload in uploads:
-        typer.echo(upload.name)
-    typer.echo(f"{len(uploads)} runs to upload")
+    for name in names:
+        typer.echo(name)
+    typer.echo(f"{count(len(names), 'run')} to upload")
 
 
 def _print_outcome(outcome: SyncOutcome, as_json: bool) -> None:
@@ -119,7 +125,7 @@ def _print_outcome(outcome: SyncOutcome, as_json: bool) -> None:
             }
         )
         return
-    typer.echo(f"{len(outcome.uploaded)} runs uploaded")
+    typer.echo(f"{count(len(outcome.uploaded), 'run')} uploaded")
     for url in outcome.sweeps:
         typer.echo(f"  sweep  {url}")
     for name in outcome.grouped:

@@ -12,6 +12,7 @@ from groupnorm_bench.runs.facts import FactColumns
 from groupnorm_bench.runs.find import FoundRun, find_runs, list_folders
 from groupnorm_bench.runs.folder import RunFolder
 from groupnorm_bench.runs.pack import (
+    PackedRun,
     PackedRuns,
     is_pack,
     pack_runs,
@@ -35,6 +36,7 @@ __all__ = [
     "WHOLE_NUMBERS",
     "FactColumns",
     "FoundRun",
+    "PackedRun",
     "PackedRuns",
     "RunFolder",
     "RunResult",

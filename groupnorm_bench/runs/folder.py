@@ -37,6 +37,9 @@ _NPY = b"\x93NUMPY"
 class RunFolder:
     """The folder of one run."""
 
+    is_packed = False
+    """Whether it lies in a pack, where nothing can be written."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self._is_ours: Callable[[], bool] = lambda: True

@@ -85,6 +85,8 @@ class Packed:
 class PackedRun(RunFolder):
     """A run inside a pack, to be read as its folder was; its path is `PACK/NAME`."""
 
+    is_packed = True
+
     def file(self, name: str, limit: int) -> bytes:
         """Return a file of the run as it was when it was packed.
 

@@ -185,7 +185,7 @@ def make_sweep(
         TrackingError: W&B refused it.
         RunFolderError: the record cannot be written.
     """
-    place = _twin(record, project, entity) if record.wandb.get("making") else None
+    place = find_twin(record, project, entity) if record.wandb.get("making") else None
     if place is None:
         record.replace(wandb=record.wandb | {"making": True}).write(runs_dir)
     config = {**record.config, "name": record.name}
@@ -201,8 +201,14 @@ def make_sweep(
     return made
 
 
-def _twin(record: SweepRecord, project: str | None, entity: str | None) -> dict[str, str] | None:
-    """Return where W&B has the newest sweep of this name and these parameters, if it has one."""
+def find_twin(
+    record: SweepRecord, project: str | None, entity: str | None
+) -> dict[str, str] | None:
+    """Return where W&B has the newest sweep of this name and these parameters, if it has one.
+
+    Raises:
+        TrackingError: W&B has no such project, or cannot be reached.
+    """
     ours = json.loads(json.dumps(record.config.get("parameters")))
     with open_api() as api:
         owner, home = entity or api.default_entity, project or DEFAULT_PROJECT

@@ -277,7 +277,7 @@ def unite_sweeps(
             "project": project or _first(members, "project") or DEFAULT_PROJECT,
         }
         known = record.replace(wandb=place | record.wandb)
-        known = _unite(known, runs_dir, ids, outcome, say)
+        known = unite(known, runs_dir, ids, outcome, say)
         known.write(runs_dir)
 
 
@@ -292,9 +292,21 @@ def _first(runs: Sequence[FoundRun], key: str) -> str | None:
     return next((value for run in runs if (value := run.result.wandb.get(key))), None)
 
 
-def _unite(
+def unite(
     record: SweepRecord, runs_dir: Path, ids: dict[str, str], outcome: SyncOutcome, say: Say
 ) -> SweepRecord:
+    """Make a record's sweep on W&B, or complete the one it names: or, refused, group its runs.
+
+    Args:
+        record: with `entity` and `project` among its `wandb`.
+        runs_dir: where it is kept meanwhile, so that a killed call finds the sweep it made.
+        ids: on W&B, of its runs by name.
+        outcome: told of it.
+        say: called with a line where W&B refused.
+
+    Returns:
+        the record with where it is on W&B.
+    """
     place = dict(record.wandb)
     try:
         if not place.get("group"):

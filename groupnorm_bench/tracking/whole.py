@@ -6,6 +6,7 @@ finished may lack its last rows and its summary. `result.json` has them all.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -13,8 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from groupnorm_bench.errors import GnbenchError
-from groupnorm_bench.files import read_bounded, write_atomic
+from groupnorm_bench.errors import GnbenchError, TrackingError
+from groupnorm_bench.files import read_bounded, scratch_folder, write_atomic
 from groupnorm_bench.runs import SETTLED, FoundRun, RunResult, finite
 from groupnorm_bench.tracking.bounded import open_api
 from groupnorm_bench.tracking.options import DEFAULT_PROJECT, Say, TrackingOptions
@@ -88,12 +89,14 @@ def complete(
         for run in members:
             name, lack = run.folder.path.name, _lack(run.result, there.get(_id(run)))
             if lack is not None:
-                failed[name] = f"W&B's run {_id(run)} {lack}; delete it there, then train --force"
+                remedy = "; delete it there, then train --force" if _id(run) in there else ""
+                failed[name] = f"W&B's run {_id(run)} {lack}{remedy}"
                 continue
             if run in lacking:
                 completed.append(name)
-            _seal(run).parent.mkdir(exist_ok=True)
-            write_atomic(_seal(run), _digest(run.result))
+            if not run.folder.is_packed:  # of a pack W&B is asked again
+                _seal(run).parent.mkdir(exist_ok=True)
+                write_atomic(_seal(run), _digest(run.result))
     return completed, failed
 
 
@@ -118,13 +121,18 @@ def _by_project(
 
 
 def _read(path: str, runs: list[FoundRun]) -> dict[str, wandb.apis.public.Run]:
-    """Return W&B's runs by id."""
+    """Return W&B's runs by id; none where the project is yet to be made."""
     if not runs:
         return {}
     ids = [_id(run) for run in runs]
-    with open_api() as api:
-        found = api.runs(path, filters={"name": {"$in": ids}}, lazy=False)
-        return {run.id: run for run in found}
+    try:
+        with open_api() as api:
+            found = api.runs(path, filters={"name": {"$in": ids}}, lazy=False)
+            return {run.id: run for run in found}
+    except TrackingError as error:
+        if "Could not find project" in str(error):
+            return {}
+        raise
 
 
 def _lack(ours: RunResult, theirs: wandb.apis.public.Run | None) -> str | None:
@@ -159,8 +167,10 @@ def _tell(run: FoundRun, path: str, theirs: wandb.apis.public.Run | None, suite:
     options = TrackingOptions(mode="online", project=project, entity=entity, suite=suite)
     quiet: Say = lambda line: None  # noqa: E731  # what W&B then has is looked at anyway
     result = run.result
+    packed = run.folder.is_packed
+    home = scratch_folder("gnbench-sync-") if packed else contextlib.nullcontext(run.folder.path)
     try:
-        with track(result.config, run.folder.path, options, quiet, result.wandb) as tracker:
+        with home as folder, track(result.config, folder, options, quiet, result.wandb) as tracker:
             for row in result.history:
                 tracker.log(row)
             tracker.summarize(result.summary)
