@@ -23,7 +23,7 @@ from groupnorm_bench.tracking.sweeps import SweepRecord, find_records, find_twin
 from groupnorm_bench.tracking.sync import SyncOutcome, unite
 from groupnorm_bench.tracking.whole import complete, id_of
 
-BATCH = 32
+_AT_A_TIME = 32
 """Results in memory at a time."""
 
 
@@ -129,7 +129,7 @@ def sync_packs(
         records = [record for _, record in find_records([pack.path])[0]]
         suites = {name: record.name for record in records for name in record.runs}
         names = iter(pack.ids)
-        while batch := list(itertools.islice(names, BATCH)):
+        while batch := list(itertools.islice(names, _AT_A_TIME)):
             runs = _read([PackedRun(pack.path / name) for name in batch], [])
             completed, lacking = complete(runs, suites, project, entity)
             outcome.uploaded += completed
