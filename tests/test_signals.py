@@ -94,7 +94,7 @@ def test_a_sweep_that_is_told_to_stop_says_so_and_can_go_on(tmp_path, number):
     _, err = process.communicate(timeout=60)
     word, code = WORDS[number]
     assert process.returncode == code, err
-    assert f"error: {word}; 0 of 1 runs are safe in runs" in err
+    assert f"error: {word}; 0 of 1 run safe in runs" in err
     assert list(tmp_path.glob("runs/*/checkpoint.pt"))
 
 

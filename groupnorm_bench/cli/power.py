@@ -8,6 +8,7 @@ import typer
 
 from groupnorm_bench.cli.app import AsJson, DataDir, Quiet, app, print_drawn, print_json
 from groupnorm_bench.cli.comparing import Planned
+from groupnorm_bench.cli.settings import note_data_dir
 from groupnorm_bench.cli.sweep import SweepFile, Workers
 from groupnorm_bench.settings.config import TrainConfig
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 @app.command("power")
 def power_command(
+    context: typer.Context,
     file: SweepFile,
     difference: Annotated[
         float, typer.Option(help="The true difference to be seen, in points for accuracies.")
@@ -42,6 +44,8 @@ def power_command(
     note = (lambda line: None) if quiet else say
     options = SweepOptions(data_dir=data_dir, workers=workers, wandb="disabled")
     session = Session(find_sweep(file), TrainConfig(), options, say=say, note=note)
+
+    note_data_dir(context, session.datasets, note)
 
     def estimate() -> Cost | None:
         note("timing a few steps of each kind of run")

@@ -11,6 +11,7 @@ import typer
 
 from groupnorm_bench.cli.app import DataDir, Quiet, app
 from groupnorm_bench.cli.compare import print_comparison
+from groupnorm_bench.cli.settings import note_data_dir
 from groupnorm_bench.cli.sweep import raise_what_remains, run_watched
 from groupnorm_bench.cli.train import WandbMode
 from groupnorm_bench.settings.config import TrainConfig
@@ -21,6 +22,7 @@ _OUT = Path("quick")
 
 @app.command("quick")
 def quick_command(
+    context: typer.Context,
     out: Annotated[Path, typer.Option("--out", help="Folder of the run folders.")] = _OUT,
     page: Annotated[Path, typer.Option("--page", help="The report to write.")] = Path("quick.html"),
     data_dir: DataDir = None,
@@ -42,6 +44,7 @@ def quick_command(
     note = (lambda line: None) if quiet else say
     options = SweepOptions(runs=out, data_dir=data_dir, wandb=cast("Mode", wandb))
     session = Session(find_sweep("quick"), TrainConfig(), options, say=say, note=note)
+    note_data_dir(context, session.datasets, note)
     session.open()
     with StopSignal() as stop:
         outcome = run_watched(session, stop, quiet)

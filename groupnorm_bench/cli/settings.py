@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,12 +14,14 @@ import typer
 
 from groupnorm_bench.cli import completing
 from groupnorm_bench.cli.helping import HelpfulCommand
+from groupnorm_bench.datasets import AUTO, DATASETS
 from groupnorm_bench.errors import ConfigError
 from groupnorm_bench.norms import NORMS
 from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.fields import SETTINGS
 from groupnorm_bench.settings.layers import make_config, names_in, read_settings
 from groupnorm_bench.settings.own_config import TRIAL, OwnConfig
+from groupnorm_bench.tracking.options import Say
 
 _METAVARS = {"int": "N", "float": "NUMBER", "bool": "true|false", "str": "NAME"}
 _COMPLETED: dict[str, completing.Complete] = {
@@ -101,6 +103,20 @@ def refuse_data_dir(context: typer.Context, config: TrainConfig) -> None:
             f"--data-dir is not read by trial={config.trial!r}, which loads its own data; leave it "
             "out, or have it read a setting, as --set folder=data"
         )
+
+
+def _is_in_data_dir(name: str) -> bool:
+    return name == AUTO or (name in DATASETS and DATASETS[name].torchvision is not None)
+
+
+def note_data_dir(context: typer.Context, datasets: Iterable[str], note: Say) -> None:
+    """Say that a typed folder of data sets does nothing where none of the data lies in one."""
+    source = context.get_parameter_source("data_dir")
+    names = list(datasets)
+    if source is None or source.name != "COMMANDLINE" or any(map(_is_in_data_dir, names)):
+        return
+    verb = "is" if len(names) == 1 else "are"
+    note(f"--data-dir is not read: {', '.join(names)} {verb} not kept there")
 
 
 def _spellings(name: str) -> tuple[str, ...]:

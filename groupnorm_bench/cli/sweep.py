@@ -22,7 +22,12 @@ from groupnorm_bench.cli.app import (
     print_drawn,
     print_json,
 )
-from groupnorm_bench.cli.settings import SettingsCommand, refuse_data_dir, with_settings
+from groupnorm_bench.cli.settings import (
+    SettingsCommand,
+    note_data_dir,
+    refuse_data_dir,
+    with_settings,
+)
 from groupnorm_bench.cli.train import Entity, WandbMode
 from groupnorm_bench.errors import ConfigError, RunsFailed
 from groupnorm_bench.settings.config import TrainConfig
@@ -188,6 +193,7 @@ def sweep_command(
     note = (lambda line: None) if quiet else say
     session = Session(spec, config, options, say=say, note=note)
     refuse_data_dir(context, session.plan.base)
+    note_data_dir(context, session.datasets, note)
     if isinstance(spec, SweepSpec) and (save is not None or not dry_run):
         keep_typed(spec.path, as_yaml(lists, _fixed(config, given), seeds), is_ours=save is None)
     if dry_run:
@@ -368,7 +374,7 @@ def _print_outcome(outcome: SweepOutcome, out: Path, as_json: bool, quiet: bool)
         typer.echo("\n" + "\n".join(outcome.closing))
     if not quiet:
         typer.echo(
-            f"\n{len(outcome.trained) + len(outcome.tuned):,} runs trained in "
+            f"\n{count(len(outcome.trained) + len(outcome.tuned), 'run')} trained in "
             f"{clock(outcome.seconds)}{_to_tune(outcome)}, "
             f"{_num_reused(outcome):,} reused, in {out}"
         )
@@ -444,8 +450,8 @@ def raise_what_remains(outcome: SweepOutcome, out: Path, stop: StopSignal) -> No
     settled = outcome.num_runs - outcome.num_left
     if stop() and outcome.stopped:
         raise stop.stopped(
-            f"{settled:,} of {outcome.num_runs:,} runs are safe in {out}, those under way have a "
-            "checkpoint; type the same command to go on"
+            f"{settled:,} of {count(outcome.num_runs, 'run')} safe in {out}, those under way have "
+            "a checkpoint; type the same command to go on"
         )
     failed = outcome.count("failed") + plan.num_failed
     failed += 0 if outcome.tuning is None else outcome.tuning.num_failed
@@ -453,12 +459,12 @@ def raise_what_remains(outcome: SweepOutcome, out: Path, stop: StopSignal) -> No
     diverged = sum(result.status == "diverged" for result in results)
     if not failed and not diverged:
         return
-    words = f"{failed:,} of {outcome.num_runs:,} runs failed and {diverged:,} diverged"
+    words = f"{failed:,} of {count(outcome.num_runs, 'run')} failed and {diverged:,} diverged"
     if outcome.failures:
         first = outcome.failures[0]
         if outcome.gave_up:
             say(first.traceback or first.reason)
-            words = f"stopped after {len(outcome.failures)} failed runs in a row; {words}"
+            words = f"stopped after {count(len(outcome.failures), 'failed run')} in a row; {words}"
         words += f"; see {RunFolder.of(out, first.run).traceback_path}"
     if failed:
         words += "; --retry-failed tries them again"

@@ -19,7 +19,12 @@ from groupnorm_bench.cli.app import (
     app,
     print_json,
 )
-from groupnorm_bench.cli.settings import SettingsCommand, refuse_data_dir, with_settings
+from groupnorm_bench.cli.settings import (
+    SettingsCommand,
+    note_data_dir,
+    refuse_data_dir,
+    with_settings,
+)
 from groupnorm_bench.datasets.place import default_data_dir
 from groupnorm_bench.errors import TrainingDiverged, TrainingStopped
 from groupnorm_bench.metrics import metric_spec
@@ -82,7 +87,10 @@ def train_command(
 
     mode = cast("Mode", wandb)
     options = TrackingOptions(mode=mode, project=project, entity=entity, suite=suite)
-    options = obeyed(options, (lambda line: None) if quiet else say, runs_dir=out)
+    note = (lambda line: None) if quiet else say
+    options = obeyed(options, note, runs_dir=out)
+    if not isinstance(config, OwnConfig):
+        note_data_dir(context, [config.dataset], note)
     with StopSignal(at_stake=False) as stop:
         result = _train(
             config, out, data_dir or default_data_dir(), options, threads, force, quiet, stop

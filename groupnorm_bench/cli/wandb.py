@@ -135,8 +135,8 @@ def _print_outcome(outcome: SyncOutcome, as_json: bool) -> None:
 @app.command("agent")
 def agent_command(
     sweep: Annotated[str, typer.Argument(metavar="ENTITY/PROJECT/SWEEP", help="A W&B sweep.")],
-    count: Annotated[
-        int | None, typer.Option(min=1, help="Runs that each worker does, at most.")
+    most: Annotated[
+        int | None, typer.Option("--count", min=1, help="Runs that each worker does, at most.")
     ] = None,
     workers: Annotated[
         int, typer.Option(min=1, max=MAX_THREADS, help="Agents on this machine.")
@@ -165,7 +165,7 @@ def agent_command(
         data_dir=data_dir or default_data_dir(),
         threads=threads,
         max_failures=max_failures,
-        count=count,
+        count=most,
     )
     done: list[RunResult] = []
     with StopSignal() as stop:
@@ -177,15 +177,15 @@ def agent_command(
             gave_up = agents.gave_up
         if stop():
             raise stop.stopped(
-                f"{len(done)} runs are safe in {out}, those under way have a checkpoint and are "
-                f"given back to W&B; gnbench agent {joined.path} goes on"
+                f"{count(len(done), 'run')} safe in {out}, those under way have a checkpoint and "
+                f"are given back to W&B; gnbench agent {joined.path} goes on"
             )
     _print_agent(read_sweep(joined.path), done, as_json)
     failed = [result for result in done if result.status in ("failed", "diverged")]
     if failed or gave_up:
-        words = f"{len(failed)} runs failed or diverged"
+        words = f"{count(len(failed), 'run')} failed or diverged"
         if gave_up:
-            words = f"stopped after {max_failures} failed runs in a row"
+            words = f"stopped after {count(max_failures, 'failed run')} in a row"
         raise RunsFailed(f"{words}; their tracebacks are in {out} and on {joined.url}")
 
 
@@ -211,9 +211,9 @@ def _print_agent(sweep: SweepStatus, done: list[RunResult], as_json: bool) -> No
             }
         )
         return
-    typer.echo(f"{len(done)} runs ended here, {failed} of them failed")
+    typer.echo(f"{count(len(done), 'run')} ended here, {failed} of them failed")
     typer.echo(
-        f"the sweep is {sweep.state.lower()}: {sweep.count('finished')} runs finished, "
+        f"the sweep is {sweep.state.lower()}: {count(sweep.count('finished'), 'run')} finished, "
         f"{sweep.count('failed', 'crashed', 'killed')} failed"
     )
 

@@ -147,7 +147,9 @@ def _reported(table: RunTable, records: Sequence[SweepRecord]) -> RunTable:
     )
     left_out = len(table.rows) - len(rows)
     if not rows:
-        raise CompareError(f"all of {left_out} runs tune a sweep, and are never reported; go on")
+        raise CompareError(
+            f"all of {count(left_out, 'run')} tuned a sweep, and are never reported; go on"
+        )
     told = [f"{count(left_out, 'run')} that tuned a sweep not reported"] if left_out else []
     return dataclasses.replace(table, rows=rows, problems=(*table.problems, *told))
 

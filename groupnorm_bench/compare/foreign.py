@@ -23,7 +23,7 @@ from groupnorm_bench.files import read_bounded
 from groupnorm_bench.metrics import PERCENT, metric_spec
 from groupnorm_bench.runs import RunResult, Status
 from groupnorm_bench.settings.config import TrainConfig
-from groupnorm_bench.wording import printable
+from groupnorm_bench.wording import count, printable
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 MAX_BYTES = 2**30
@@ -288,7 +288,8 @@ def _csv(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
                 continue
             if len(cells) != len(names):
                 raise CompareError(
-                    f"{path}:{reader.line_num} has {len(cells)} cells under {len(names)} names"
+                    f"{path}:{reader.line_num} has {count(len(cells), 'cell')} under "
+                    f"{count(len(names), 'name')}"
                 )
             yield reader.line_num, dict(zip(names, map(str.strip, cells), strict=True))
     except csv.Error as error:

@@ -14,6 +14,7 @@ from groupnorm_bench.compare.contrast import Contrast, Verdict
 from groupnorm_bench.compare.power import PowerRule, further_seeds
 from groupnorm_bench.compare.question import FIRST_LOOK, Question
 from groupnorm_bench.metrics import metric_spec
+from groupnorm_bench.wording import count
 
 NOT_ASKED = "not asked"
 """The family of contrasts that lie in the folder and that no question names."""
@@ -111,13 +112,15 @@ def _lost_too_many(contrast: Contrast, found: Verdict) -> str:
         return ""
     if found == "equal":
         if arm != baseline:
-            return f"{contrast.arm} lost {arm} of {n} runs and {contrast.baseline} {baseline}"
+            return (
+                f"{contrast.arm} lost {arm} of {count(n, 'run')} and {contrast.baseline} {baseline}"
+            )
         return ""
     winner, lost, other = (
         (contrast.arm, arm, baseline) if found == "better" else (contrast.baseline, baseline, arm)
     )
     if lost > other:
-        return f"{winner} would win, but it lost {lost} of {n} runs"
+        return f"{winner} would win, but it lost {lost} of {count(n, 'run')}"
     if not lost or contrast.chance_difference is None or contrast.chance_p is None:
         return ""  # with only the loser's runs at chance, the winner would win by more
     sign = 1 if metric_spec(contrast.metric).larger_is_better else -1

@@ -13,7 +13,7 @@ from groupnorm_bench.compare.order import describe, setting_key, varying
 from groupnorm_bench.compare.rows import RunTable
 from groupnorm_bench.metrics import metric_spec
 from groupnorm_bench.settings.config import without_new_defaults
-from groupnorm_bench.wording import csv_cell, markdown
+from groupnorm_bench.wording import count, csv_cell, markdown
 
 CSV_COLUMNS = (
     "arm",
@@ -80,7 +80,7 @@ def extras(comparison: Comparison) -> list[tuple[list[str], list[list[str]]]]:
     if comparison.aggregates:
         text = metric_spec(comparison.metric).text
         settings = comparison.aggregates[0].n_settings
-        heads = [f"over {settings} settings", "n", "mean", "interval", "IQM", "interval"]
+        heads = [f"over {count(settings, 'setting')}", "n", "mean", "interval", "IQM", "interval"]
         heads += [f"P(beats {comparison.baseline})", "interval"]
         rows = []
         for arm in comparison.aggregates:
@@ -108,8 +108,8 @@ def _key(arm: str, setting: dict[str, object], code: str) -> tuple[str, str, str
 def _measured(cell: CellSummary) -> list[str]:
     spec = metric_spec(cell.metric)
     n = str(cell.n)
-    for status, count in cell.other_statuses.items():
-        n += f" +{count} {status}"
+    for status, number in cell.other_statuses.items():
+        n += f" +{number} {status}"
     return [cell.arm, n, spec.text(cell.mean), spec.text(cell.sd)]
 
 

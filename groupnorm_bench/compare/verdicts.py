@@ -197,7 +197,7 @@ def _over_settings(parts: list[tuple[Contrast, Pairs]], question: Question) -> l
         contrast = over_settings(same, places, question)
         if contrast is not None:
             word = "slope per doubling of" if question.decide == "slope" else "mean over"
-            label = f"{word} {over} ({len(same)} settings)"
+            label = f"{word} {over} ({count(len(same), 'setting')})"
             family = same[0][0].family
             found.append(dataclasses.replace(contrast, label=label, code=code, family=family))
     return found
@@ -248,7 +248,7 @@ def _groups(table: RunTable, metric: str) -> list[Group]:
     if not any(row.metric(metric) is not None for row in finished):
         if not finished:
             raise CompareError(
-                f"none of {len(table.rows)} runs is finished; see how they stand: gnbench status"
+                f"no run of {len(table.rows):,} is finished; see how they stand: gnbench status"
             )
         known = sorted({key for row in finished for key in row.summary_keys if row.metric(key)})
         raise CompareError(f"metric={metric!r} is in no finished run{nearest(metric, known)}")

@@ -37,6 +37,7 @@ from groupnorm_bench.datasets.readers import (
 from groupnorm_bench.datasets.split import stratified_order
 from groupnorm_bench.errors import DataError
 from groupnorm_bench.files import write_atomic
+from groupnorm_bench.wording import count
 
 FEWEST_IMAGES = 30
 """Of a whole data set: fewer make no three parts."""
@@ -207,7 +208,7 @@ def _checked(plain: str, data: OwnData) -> tuple[Arrays, tuple[str, ...]]:
         )
     total = sum(len(labels) for _, labels in parts.values())
     if total < FEWEST_IMAGES:
-        raise DataError(f"{plain} holds {total} images; {FEWEST_IMAGES} is the least")
+        raise DataError(f"{plain} holds {count(total, 'image')}; {FEWEST_IMAGES} is the least")
     num_classes = int(max(labels.max() for _, labels in parts.values())) + 1
     if num_classes > MAX_CLASSES:
         raise DataError(
@@ -264,7 +265,9 @@ def _pair(what: str, images: Any, labels: Any) -> tuple[Array, Array]:
             "an image"
         )
     if len(images) != len(labels) or len(labels) == 0:
-        raise DataError(f"{what} has {len(images):,} images and {len(labels):,} labels")
+        raise DataError(
+            f"{what} has {count(len(images), 'image')} and {count(len(labels), 'label')}"
+        )
     if labels.min() < 0:
         raise DataError(f"{what} has the label {labels.min()}; number classes from 0")
     return contiguous(images), labels.astype(np.int64)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from groupnorm_bench.datasets import DatasetSpec
 from groupnorm_bench.errors import DataError
+from groupnorm_bench.wording import count
 
 if TYPE_CHECKING:
     import torch
@@ -69,8 +70,8 @@ class Dataset:
             return self
         if train_limit > len(self.train):
             raise DataError(
-                f"train_limit={train_limit} is more than the {len(self.train):,} training images "
-                f"of {self.name}; set it to at most that"
+                f"train_limit={train_limit} is more than the "
+                f"{count(len(self.train), 'training image')} of {self.name}; set it to at most that"
             )
         train = Split(self.train.images[:train_limit], self.train.labels[:train_limit])
         return dataclasses.replace(self, train=train)

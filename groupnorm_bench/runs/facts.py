@@ -23,6 +23,7 @@ from groupnorm_bench.errors import ConfigError, RunFolderError
 from groupnorm_bench.runs.result import STATUSES, TRIAL_CODE, RunResult
 from groupnorm_bench.settings.config import TrainConfig, run_name
 from groupnorm_bench.settings.layers import make_config
+from groupnorm_bench.wording import count
 
 PART = 10_000
 """Runs to a part: so many are read, or written, at once."""
@@ -346,7 +347,7 @@ def _joined(
     sizes = [head["runs"] for head, _, _ in parts]
     runs = sum(sizes)
     if runs != len(order):
-        raise ValueError(f"they are of {runs} runs, and there are {len(order)}")
+        raise ValueError(f"they are of {count(runs, 'run')}, and there are {len(order)}")
     kinds: dict[str, set[str]] = {}
     for head, _, _ in parts:
         for name, kind in head["summary"].items():

@@ -31,6 +31,7 @@ from groupnorm_bench.sweep.file.override import override
 from groupnorm_bench.sweep.file.shipped import find_sweep
 from groupnorm_bench.sweep.file.spec import Metric, SweepSpec, read_spec
 from groupnorm_bench.sweep.file.typed import keep_typed, mapping_as_yaml, spec_of_text
+from groupnorm_bench.sweep.plan.batches import datasets_of
 from groupnorm_bench.sweep.plan.deciding import (
     MOST_SEEDS,
     DecidingSource,
@@ -294,6 +295,11 @@ class Session:
         return self.plan.num_todo > 0 if self.deciding is None else self.deciding.has_more
 
     @property
+    def datasets(self) -> list[str]:
+        """The data sets of its runs, by name; none of a trial, which has its own."""
+        return [] if self.plan.spec.trial else datasets_of(self.plan.spec, self.plan.base)
+
+    @property
     def num_todo(self) -> int:
         """Runs that are to be trained now, those that tune it as well."""
         return self.plan.num_todo + (self.tuning.num_todo if self.tuning else 0)
@@ -458,6 +464,7 @@ class Session:
                 names = [result.config.name for result in self.deciding.results]
                 add_runs(self.plan, self._options.runs, names)
         before = {result.config.name: result for result in self.reused}
+        stopped = tuned.stopped or work.stopped
         num_tuning = self.tuning.num_runs if self.tuning else 0
         return SweepOutcome(
             plan=self.plan,
@@ -466,11 +473,13 @@ class Session:
             reused=before | work.reused,
             failures=[*tuned.failures, *work.failures],
             gave_up=tuned.gave_up or work.gave_up,
-            stopped=tuned.stopped or work.stopped,
+            stopped=stopped,
             seconds=time.monotonic() - started,
             num_runs=self.num_runs,
             standing=self.deciding.standing if self.deciding else None,
-            closing=tuple(closing(self.deciding, num_tuning)) if self.deciding else (),
+            closing=(
+                tuple(closing(self.deciding, num_tuning, stopped=stopped)) if self.deciding else ()
+            ),
             tuning=self.tuning,
             tuned=tuned.results,
         )
@@ -704,11 +713,21 @@ def _changed(base: TrainConfig) -> frozenset[str]:
 def _find(runs_dir: Path, note: Say) -> list[FoundRun]:
     """Return the run folders at hand; say which could not be read."""
     if not runs_dir.exists():
+        _check_place(runs_dir)
         return []
     found, problems = find_runs([runs_dir])
     for problem in problems:
         note(problem)
     return found
+
+
+def _check_place(runs_dir: Path) -> None:
+    """Refuse a folder of run folders that can never be made, also of a plan alone."""
+    nearest_there = next((p for p in (runs_dir, *runs_dir.parents) if os.path.lexists(p)), None)
+    if nearest_there is not None and not nearest_there.is_dir():
+        raise RunFolderError(
+            f"out={runs_dir} cannot be made: {nearest_there} is no folder; choose another --out"
+        )
 
 
 def _make(runs_dir: Path) -> None:

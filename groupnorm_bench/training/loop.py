@@ -30,6 +30,7 @@ from groupnorm_bench.training.optimizers import make_optimizer, make_schedule
 from groupnorm_bench.training.order import draw_order
 from groupnorm_bench.training.scoring import activations, eval_gap, evaluate
 from groupnorm_bench.training.way import Way, choose_way
+from groupnorm_bench.wording import count
 
 _WAYS = ("torch", "loops-4", "captured")
 _CUDA_CHECK_EVERY = 50
@@ -115,7 +116,7 @@ class Training:
         if config.batch_size > len(dataset.train):
             raise ConfigError(
                 f"batch_size={config.batch_size} is larger than the training set of "
-                f"{len(dataset.train):,} images; set it to at most that"
+                f"{count(len(dataset.train), 'image')}; set it to at most that"
             )
         self.steps_per_epoch = len(dataset.train) // config.batch_size
         self.total_steps = config.max_steps or config.epochs * self.steps_per_epoch

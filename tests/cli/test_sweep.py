@@ -187,7 +187,7 @@ def test_status_knows_running_from_interrupted_by_the_lock(tmp_path):
         (["--trial-timeout", "0"], "Invalid value for '--trial-timeout'"),
         (["--threads", "0"], "Invalid value for '--threads'"),
         (["--out", "tiny.yaml"], "tiny.yaml is not a folder of runs"),
-        (["--out", "tiny.yaml/runs"], "out=tiny.yaml/runs cannot be made: Not a directory; choose"),
+        (["--out", "tiny.yaml/runs"], "out=tiny.yaml/runs cannot be made: tiny.yaml is no folder"),
         (["--seeds", "1000"], "3,000 runs to do; type --yes to start so many, or --dry-run"),
     ],
 )

@@ -565,7 +565,7 @@ def test_bad_arguments_are_refused(options, message):
 
 def test_nothing_finished_is_refused():
     table = RunTable(rows=(row_of("batch", None, status="interrupted"),))
-    with pytest.raises(CompareError, match="none of 1 runs is finished"):
+    with pytest.raises(CompareError, match="no run of 1 is finished"):
         compare_runs(table)
 
 

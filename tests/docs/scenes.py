@@ -546,7 +546,7 @@ SCENES: dict[str, Scene] = {
             ),
             Typed(
                 "gnbench sweep sweeps/norm.yaml --executor local",
-                "W&B sweep: tester/groupnorm-bench/",
+                "W&B sweep: http",
                 r"group-g8 .* 3 *$",
                 more="--seeds 3",
             ),

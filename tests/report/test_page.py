@@ -498,7 +498,7 @@ def test_a_table_without_a_finished_run_is_refused(tmp_path: Path, capsys):
     config = TrainConfig(norm="none", dataset="mnist-5k", epochs=4)
     make_run(tmp_path, config, status="diverged")
     assert run(["report", str(tmp_path), "--out", str(tmp_path / "p.html")]) == 2
-    assert "none of 1 runs is finished" in capsys.readouterr().err
+    assert "no run of 1 is finished" in capsys.readouterr().err
     assert not (tmp_path / "p.html").exists()
 
 

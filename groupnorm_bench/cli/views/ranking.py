@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from groupnorm_bench.wording import setting_value
+from groupnorm_bench.wording import count, setting_value
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -68,4 +68,4 @@ def draw_ranking(ranking: list[CellSummary]) -> RenderableType:
         )
     if len(ranking) <= _SHOWN:
         return table
-    return Group(table, Text(f"... and {len(ranking) - _SHOWN} more cells", style="dim"))
+    return Group(table, Text(f"... and {count(len(ranking) - _SHOWN, 'more cell')}", style="dim"))

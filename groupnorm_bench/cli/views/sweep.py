@@ -21,6 +21,7 @@ from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.own_config import OwnConfig
 from groupnorm_bench.sweep.executors.protocol import Ended, Held, Progress, Said, Started, Stopped
 from groupnorm_bench.sweep.scheduler import Failed, Retried, Reused, SweepEvent
+from groupnorm_bench.wording import count
 
 if TYPE_CHECKING:
     from groupnorm_bench.compare.contrast import Contrast
@@ -213,7 +214,7 @@ def _still_open(verdicts: Sequence[Contrast]) -> str:
     told = []
     for contrast in verdicts[:3]:
         who, pairs, difference, interval = _open_verdict(contrast)
-        told.append(f"{who} {difference} {interval} by {pairs} pairs")
+        told.append(f"{who} {difference} {interval} by {count(int(pairs), 'pair')}")
     more = f"; and {len(verdicts) - 3} more" if len(verdicts) > 3 else ""
     return f"undecided: {'; '.join(told)}{more}"
 

@@ -128,7 +128,8 @@ class DecidingSource:
         refuse_undecidable(plan)
         if max_seeds < len(plan.seeds):
             raise SweepError(
-                f"max_seeds={max_seeds} is fewer than the {len(plan.seeds)} seeds of the sweep"
+                f"max_seeds={max_seeds} is fewer than the {count(len(plan.seeds), 'seed')} of the "
+                "sweep"
             )
         self.max_seeds, self._plan = max_seeds, plan
         self._cells = {plan.runs[i].cell: plan.runs[i] for i in range(plan.num_cells)}
@@ -184,6 +185,11 @@ class DecidingSource:
         """Whether a run is left to train, were there no result beyond those at hand."""
         todo = any(run.name not in self._results for run in self._plan.todo())
         return todo or next(self._further(), None) is not None
+
+    @property
+    def num_contrasts(self) -> int:
+        """Contrasts that the sweep asks for, whether or not they have a pair yet."""
+        return self._family.contrasts
 
     @property
     def num_spent(self) -> int:
@@ -269,22 +275,26 @@ class DecidingSource:
         return lines
 
 
-def closing(source: DecidingSource, tuning: int = 0) -> list[str]:
+def closing(source: DecidingSource, tuning: int = 0, *, stopped: bool = False) -> list[str]:
     """Return how it ended, in words: each contrast, and what it cost against a fixed design.
 
     Args:
         source: at its end.
         tuning: runs that went before, to tune the arms; a fixed design would have had them, too.
+        stopped: before its end, so that nothing can be said of what it saved.
     """
     standing = source.standing
     lines = [contrast.sentence for contrast in (*standing.decided, *standing.open)]
     spent, fixed = source.num_spent, source.num_fixed
-    total = len(standing.open) + len(standing.decided)
+    total = max(len(standing.open) + len(standing.decided), source.num_contrasts)
     tuned = f" and {count(tuning, 'run')} to tune" if tuning else ""
     lines.append(
         f"{len(standing.decided)} of {count(total, 'contrast')} decided by {count(spent, 'run')}"
-        f"{tuned}; "
-        f"{count(source.max_seeds, 'seed')} for every arm would have taken {fixed:,}: "
-        f"{count(fixed - spent, 'run')} saved"
+        f"{tuned}"
     )
+    if not stopped:
+        lines[-1] += (
+            f"; {count(source.max_seeds, 'seed')} for every arm would have taken {fixed:,}: "
+            f"{count(fixed - spent, 'run')} saved"
+        )
     return lines

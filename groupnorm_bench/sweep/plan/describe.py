@@ -210,9 +210,9 @@ def _run_to_json(plan: Plan, config: TrainConfig) -> dict[str, Any]:
 
 def headline(plan: Plan) -> str:
     """Return the line that a sweep begins with."""
-    seeds = "seed" if len(plan.seeds) == 1 else "seeds"
     failed = f", {plan.num_failed:,} failed before (--retry-failed)" if plan.num_failed else ""
+    cells, seeds = count(plan.num_cells, "cell"), count(len(plan.seeds), "seed")
     return (
-        f"{plan.spec.name}: {plan.num_cells:,} cells x {len(plan.seeds)} {seeds} = "
-        f"{plan.num_runs:,} runs: {plan.num_reused:,} reused{failed}, {plan.num_todo:,} to do"
+        f"{plan.spec.name}: {cells} x {seeds} = {count(plan.num_runs, 'run')}: "
+        f"{plan.num_reused:,} reused{failed}, {plan.num_todo:,} to do"
     )

@@ -18,6 +18,7 @@ from groupnorm_bench.settings.config import TrainConfig
 from groupnorm_bench.settings.own_config import OwnConfig
 from groupnorm_bench.sweep.file.axes import seeds_from_count
 from groupnorm_bench.sweep.file.spec import SweepSpec
+from groupnorm_bench.sweep.plan.batches import check_batches
 from groupnorm_bench.sweep.plan.grid import Grid
 from groupnorm_bench.sweep.plan.networks import check_networks, check_trial
 from groupnorm_bench.sweep.plan.space import choose_cell, resolved, shares_of
@@ -227,7 +228,11 @@ def build_plan(
     )
     plan = with_found(plan, found, retry_failed)
     if plan.num_todo:  # a result is read without the module of its norm
-        check_trial(spec) if spec.trial is not None else check_networks(spec, base)
+        if spec.trial is not None:
+            check_trial(spec)
+        else:
+            check_networks(spec, base)
+            check_batches(spec, base)
     return plan
 
 

@@ -123,7 +123,7 @@ def test_a_local_sweep_is_one_wandb_sweep_and_ends(wandb_server: WandbServer, tm
     options = sweep.begin()
     (stored,) = wandb_server.store.all("SELECT * FROM sweeps")
     assert options.sweep_id == stored["name"]
-    assert said == [f"W&B sweep: tester/p/{stored['name']}"]
+    assert said == [f"W&B sweep: {wandb_server.url}/tester/p/sweeps/{stored['name']}"]
     again = LocalSweep(plan, tmp_path / "runs", ONLINE, said.append)
     assert again.begin().sweep_id == stored["name"], "typed again, it goes on"
     again.end(["one-more"], is_done=True)

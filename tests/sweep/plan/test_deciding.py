@@ -128,6 +128,12 @@ def test_a_stopped_sweep_goes_on_and_ends_with_the_same_verdicts_and_runs(tmp_pa
     assert (engine.begun, again.has_more, outcome.stopped) == ([], False, False)
 
 
+def test_stopped_before_a_pair_it_tells_of_how_many_contrasts_and_nothing_of_savings(tmp_path):
+    path = prepare(tmp_path, "{margin: 0.3}")
+    source = DecidingSource(build_plan(read_spec(path)), (), 40)
+    assert closing(source, stopped=True) == ["0 of 6 contrasts decided by 0 runs"]
+
+
 def test_max_seeds_ends_it_undecided(tmp_path):
     source, engine, outcome = run_until_decided(prepare(tmp_path), max_seeds=9)
     assert not outcome.stopped

@@ -108,6 +108,14 @@ def _read(path: Path) -> SweepRecord | None:
         return None
 
 
+def _address(record: SweepRecord) -> str:
+    """Return the address of a sweep's page, its path where W&B does not tell."""
+    try:
+        return read_sweep(record.path_on_wandb).url
+    except TrackingError:
+        return record.path_on_wandb
+
+
 class LocalSweep:
     """The record of a local sweep, from which `gnbench sync` makes a W&B sweep.
 
@@ -157,7 +165,7 @@ class LocalSweep:
             self._say(f"W&B made no sweep ({error}); its runs have job type {record.name}")
             return
         self._record = record
-        self._say(f"W&B sweep: {record.path_on_wandb}")
+        self._say(f"W&B sweep: {_address(record)}")
 
     def _make(self, record: SweepRecord) -> SweepRecord:
         project, entity = self._tracking.project, self._tracking.entity
