@@ -146,7 +146,7 @@ def test_a_grid_is_trained_by_agents_to_a_ranking(
     runs = wandb_server.runs(sweep["name"])
     assert [(r["state"], r["offers"], r["completions"]) for r in runs] == [("finished", 1, 1)]
     assert f"W&B sweep: {wandb_server.url}/tester/p/sweeps/{sweep['name']}" in err
-    assert "1 runs trained in" in out
+    assert "1 run trained in" in out
     found, _ = find_runs([wandb_env / "runs"])
     assert {each.result.wandb["sweep_id"] for each in found} == {sweep["name"]}
     assert run(["agent", f"tester/p/{sweep['name']}"]) == 2
