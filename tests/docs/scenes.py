@@ -356,6 +356,7 @@ SCENES: dict[str, Scene] = {
             ),
             Typed("gnbench compare docs/results/control.gnb", "^best"),
             Typed("gnbench compare docs/results/wu-he-short.gnb", "undecided"),
+            Typed("gnbench compare docs/results/wu-he.gnb", "equal within 0.2, "),
             Typed("gnbench compare docs/results/claim.gnb", "^best", "equal within 0.2, "),
         ),
     ),
@@ -715,6 +716,10 @@ INSTEAD = (
             ("gnbench sweep sweeps/control.yaml --out runs/control", ""),
             (
                 "gnbench sweep sweeps/wu-he-short.yaml --out runs/wu-he-short",
+                "--dataset mnist-5k --train-limit 500",
+            ),
+            (
+                "gnbench sweep sweeps/wu-he.yaml --out runs/wu-he",
                 "--dataset mnist-5k --train-limit 500",
             ),
             (
