@@ -357,6 +357,7 @@ SCENES: dict[str, Scene] = {
             Typed("gnbench compare docs/results/control.gnb", "^best"),
             Typed("gnbench compare docs/results/wu-he-short.gnb", "undecided"),
             Typed("gnbench compare docs/results/wu-he.gnb", "equal within 0.2, "),
+            Typed("gnbench compare docs/results/groups-mnist.gnb", "group-g1 is the baseline"),
             Typed("gnbench compare docs/results/claim.gnb", "^best", "equal within 0.2, "),
         ),
     ),
@@ -716,6 +717,10 @@ INSTEAD = (
             ("gnbench sweep sweeps/control.yaml --out runs/control", ""),
             (
                 "gnbench sweep sweeps/wu-he-short.yaml --out runs/wu-he-short",
+                "--dataset mnist-5k --train-limit 500",
+            ),
+            (
+                "gnbench sweep sweeps/groups-mnist.yaml --out runs/groups-mnist",
                 "--dataset mnist-5k --train-limit 500",
             ),
             (
