@@ -19,6 +19,7 @@ import groupnorm_bench
 from groupnorm_bench import places, signals, streams
 from groupnorm_bench.cli import completing
 from groupnorm_bench.cli.helping import App, meant
+from groupnorm_bench.datasets.place import require_folder
 from groupnorm_bench.errors import GnbenchError
 from groupnorm_bench.processors import wait_without_spinning
 from groupnorm_bench.wording import printable
@@ -43,6 +44,7 @@ DataDir = Annotated[
         help="Folder of the data sets.",
         metavar="DIR",
         autocompletion=completing.folders,
+        callback=require_folder,
     ),
 ]
 RunsDir = Annotated[

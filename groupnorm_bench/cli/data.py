@@ -36,6 +36,10 @@ def data_command(
     from groupnorm_bench.datasets.fetch import fetch
 
     data_dir = data_dir or default_data_dir()
+    if mirror is not None and name not in _FETCHED:
+        raise ConfigError(
+            f"mirror={mirror!r} is for a data set that is fetched; name one: {', '.join(_FETCHED)}"
+        )
     if name is not None and name not in DATASETS and not is_own_data(name):
         raise ConfigError(f"dataset={name!r} is unknown{nearest(name, DATASETS)}")
     if name in _FETCHED:

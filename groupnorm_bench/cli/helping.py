@@ -47,11 +47,11 @@ _WORDS = {"int": "N", "float": "NUMBER", "path": "PATH", "file": "FILE", "Path":
 
 
 class HelpfulCommand(TyperCommand):
-    """A command whose help is in groups, and which takes no path of nothing for the folder here."""
+    """A command whose help is in groups, and which takes empty text for nothing that was meant."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         if not ctx.resilient_parsing:
-            _refuse_empty_paths(self, ctx, args)
+            _refuse_empty_text(self, args)
             _tell_of_second_values(self, args)
         return super().parse_args(ctx, args)
 
@@ -59,23 +59,23 @@ class HelpfulCommand(TyperCommand):
         _write_options(self, ctx, formatter)
 
 
-def _refuse_empty_paths(command: TyperCommand, ctx: typer.Context, typed: Sequence[str]) -> None:
-    """Refuse a path of nothing, as of `--out "$UNSET"`: it would be read as the folder here.
+def _refuse_empty_text(command: TyperCommand, typed: Sequence[str]) -> None:
+    """Refuse empty text, as of `--out "$UNSET"`: a path would be the folder here, a number unset.
 
     Raises:
-        ConfigError: an argument, or an option that takes a path, is the empty text.
+        ConfigError: an argument, or the value of an option, is the empty text.
     """
-    takes_path = {
-        name: _word_for(param, ctx) == "PATH"
+    takes_value = {
+        name
         for param in command.params
         if isinstance(param, TyperOption) and not param.is_flag
         for name in param.opts
     }
     for before, word in zip(["", *typed], typed, strict=False):
         name = word[:-1] if word.endswith("=") else before if word == "" else None
-        if name is not None and takes_path.get(name, word == ""):
-            what = name if name in takes_path else "an argument"
-            raise ConfigError(f"{what} is empty text; leave it out, or give a name")
+        if name in takes_value or word == "":
+            what = name if name in takes_value else "an argument"
+            raise ConfigError(f"{what} is empty text; leave it out, or give a value")
 
 
 def _tell_of_second_values(command: TyperCommand, typed: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from groupnorm_bench.cli.app import DEFAULT_RUNS_DIR, app, print_json
 from groupnorm_bench.cli.train import Entity
 from groupnorm_bench.cli.wandb import RunsDirs, drawn_of
 from groupnorm_bench.errors import ConfigError
-from groupnorm_bench.tracking.options import DEFAULT_PROJECT
+from groupnorm_bench.tracking.options import DEFAULT_PROJECT, require_names
 
 _TITLE = "Which normalisation, and is the difference real?"
 
@@ -44,6 +44,7 @@ def publish_command(
         raise ConfigError(
             f"title={title[:40]!r} has {len(title)} characters; W&B takes 1 to {publish.MAX_TITLE}"
         )
+    require_names(project, entity)
     workspace.require_text("title", title)
     workspace.require_text("suite", suite)
     workspace.require_package("gnbench publish")

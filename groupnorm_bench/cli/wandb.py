@@ -22,6 +22,7 @@ from groupnorm_bench.cli.app import (
 from groupnorm_bench.datasets.place import default_data_dir
 from groupnorm_bench.errors import CompareError, RunFolderError, RunsFailed, TrackingError
 from groupnorm_bench.metrics import METRICS
+from groupnorm_bench.tracking.options import require_names
 from groupnorm_bench.wording import count, markdown
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def sync_command(
     from groupnorm_bench.tracking.sync import find_uploads, sync, unite_sweeps
     from groupnorm_bench.tracking.sync_packs import find_pack_uploads, find_packs, sync_packs
 
+    require_names(project, entity)
     places = runs or [DEFAULT_RUNS_DIR]
     folders = [place for place in places if not is_pack(place)]
     found, problems = find_runs(folders)
@@ -239,6 +241,7 @@ def dashboard_command(
     from groupnorm_bench.cli.views.training import say
     from groupnorm_bench.tracking import workspace as ws
 
+    require_names(project, entity)
     ws.require_text("suite", suite)
     ws.require_package()
     verdicts = _verdicts(runs or [DEFAULT_RUNS_DIR])

@@ -12,6 +12,7 @@ from groupnorm_bench.datasets import AUTO, dataset_spec
 from groupnorm_bench.datasets.fetch import fetch, is_on_disk, recently_failed
 from groupnorm_bench.datasets.mapped import is_mapped, taken
 from groupnorm_bench.datasets.naming import is_own_data
+from groupnorm_bench.datasets.place import require_folder
 from groupnorm_bench.datasets.split import stratified_order
 from groupnorm_bench.datasets.tensors import Dataset, Split
 from groupnorm_bench.errors import DataError
@@ -36,8 +37,7 @@ def resolve_dataset(name: str, data_dir: Path, say: Callable[[str], None] = lamb
     Raises:
         DataError: `data_dir` is there, and no folder; or one's own data cannot be trained on.
     """
-    if data_dir.exists() and not data_dir.is_dir():
-        raise DataError(f"data_dir={str(data_dir)!r} is not a folder; give another --data-dir")
+    require_folder(data_dir)
     if is_own_data(name):
         from groupnorm_bench.datasets.own_data import resolve_own
 

@@ -11,6 +11,8 @@ from groupnorm_bench.errors import ConfigError, nearest
 Mode = Literal["auto", "online", "offline", "disabled"]
 MODES: tuple[Mode, ...] = ("auto", "online", "offline", "disabled")
 DEFAULT_PROJECT = "groupnorm-bench"
+MAX_NAME = 128
+"""Characters of a project's name, as W&B's client counts them (`wandb_settings.py`)."""
 
 Say = Callable[[str], None]
 
@@ -20,7 +22,7 @@ class TrackingOptions:
     """Where a run goes on W&B.
 
     Raises:
-        ConfigError: the mode is unknown, or W&B would refuse the project's name.
+        ConfigError: the mode is unknown, or W&B would refuse the project's or entity's name.
     """
 
     mode: Mode = "auto"
@@ -43,7 +45,20 @@ class TrackingOptions:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ConfigError(f"wandb={self.mode!r} is unknown{nearest(self.mode, MODES)}")
-        if not self.project or any(character in self.project for character in "/\\#?%:"):
-            raise ConfigError(
-                f"project={self.project!r} is no W&B project's name; use letters, digits and dashes"
-            )
+        require_names(self.project, self.entity)
+
+
+def require_names(project: str | None, entity: str | None) -> None:
+    """Refuse a project or an entity that W&B's client or its addresses cannot hold; None is none.
+
+    Raises:
+        ConfigError: it is empty, longer than `MAX_NAME`, or has one of `/\\#?%:`.
+    """
+    for what, name in (("project", project), ("entity", entity)):
+        if name is None or (0 < len(name) <= MAX_NAME and not set(name) & set("/\\#?%:")):
+            continue
+        shown = name if len(name) <= MAX_NAME else f"{name[:40]}..."
+        raise ConfigError(
+            f"{what}={shown!r} is no W&B {what}'s name; use letters, digits and dashes, "
+            f"{MAX_NAME} of them at most"
+        )

@@ -261,7 +261,7 @@ BAD = [
     (["--claim", "group-g9 > batch"], "arm='group-g9' has no finished run"),
     (["--claim", "group-g8 > batch", "--baseline", "none"], "has no use beside --claim"),
     (["--choose", "sed"], "choose='sed' cannot be chosen"),
-    (["--choose", ""], "choose='' cannot be chosen"),
+    (["--choose", ""], "--choose is empty text"),
     (["--bogus"], "No such option: --bogus"),
 ]
 
