@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from groupnorm_bench.datasets import dataset_spec
@@ -26,8 +26,15 @@ def datasets_of(spec: SweepSpec, base: TrainConfig) -> list[str]:
     return list(dict.fromkeys(told or [base.dataset]))
 
 
-def check_batches(spec: SweepSpec, base: TrainConfig) -> None:
+def check_batches(
+    spec: SweepSpec, base: TrainConfig, runs: Iterable[TrainConfig] | None = None
+) -> None:
     """Refuse a batch, or a `train_limit`, of more images than there are to train on.
+
+    Args:
+        spec: the sweep, whose axes are asked.
+        base: what it leaves open.
+        runs: those there will be, where a cap leaves some of a grid out; None if all are.
 
     Raises:
         SweepError: there is one; the message has the `file:line` of the axis that chose it.
@@ -37,7 +44,7 @@ def check_batches(spec: SweepSpec, base: TrainConfig) -> None:
     for parts in itertools.product(*map(_extremes, axes)):
         settings = usual | {name: v for part in parts for name, v in part.items()}
         problem = _problem(settings)
-        if problem is not None:
+        if problem is not None and (runs is None or any(map(_problem_of, runs))):
             raise SweepError(f"{_where(spec, axes)} {problem}")
 
 
@@ -53,6 +60,10 @@ def _extremes(axis: Axis) -> list[Mapping[str, Any]]:
         numbers = sorted((part for part in parts if part[name] is not None), key=lambda p: p[name])
         return [*numbers[:1], *numbers[-1:], *(part for part in parts if part[name] is None)]
     return list(parts) or [{}]
+
+
+def _problem_of(run: TrainConfig) -> str | None:
+    return _problem({name: run.value(name) for name in _ASKED})
 
 
 def _problem(settings: Mapping[str, Any]) -> str | None:

@@ -232,7 +232,8 @@ def build_plan(
             check_trial(spec)
         else:
             check_networks(spec, base)
-            check_batches(spec, base)
+            is_cut = spec.method == "grid" and cap is not None
+            check_batches(spec, base, plan.runs if is_cut else None)
     return plan
 
 

@@ -38,7 +38,7 @@ def spec_of(folder: Path) -> SweepSpec:
         ({"max_steps": 60}, "max_steps=60 replaces epochs=3 of "),
         ({"lr": 0.01}, "lr=0.01 replaces lr=0.1 of "),
         ({"schedule": "constant"}, "schedule=constant replaces schedule=cosine of "),
-        ({"train_limit": 9}, None),
+        ({"train_limit": 90}, None),
     ],
 )
 def test_a_typed_setting_wins_over_a_constant_with_a_line(tmp_path, typed, line):

@@ -61,6 +61,15 @@ def test_what_the_training_sets_hold_is_planned(tmp_path: Path):
     assert plan_of(tmp_path, draw={"min": 8, "max": 3500}).num_runs == 4
 
 
+def test_a_batch_that_a_cap_leaves_out_is_no_fault(tmp_path: Path):
+    sizes = {"batch_size": {"values": [64, 4000]}, "seed": {"values": [0]}}
+    (tmp_path / "s.yaml").write_text(json.dumps({"method": "grid", "parameters": sizes}))
+    spec = read_spec(tmp_path / "s.yaml")
+    assert build_plan(spec, base=BUNDLED, run_cap=1).num_runs == 1
+    with pytest.raises(SweepError, match="batch_size=4000"):
+        build_plan(spec, base=BUNDLED, run_cap=2)
+
+
 def test_its_data_sets_are_those_of_the_file_or_the_one_that_is_typed(tmp_path: Path):
     plan = plan_of(tmp_path, dataset=["mnist", "mnist-5k"])
     assert datasets_of(plan.spec, plan.base) == ["mnist", "mnist-5k"]
