@@ -11,7 +11,7 @@ from groupnorm_bench.errors import ConfigError, nearest
 Mode = Literal["auto", "online", "offline", "disabled"]
 MODES: tuple[Mode, ...] = ("auto", "online", "offline", "disabled")
 DEFAULT_PROJECT = "groupnorm-bench"
-MAX_NAME = 128
+MAX_PROJECT = 128
 """Characters of a project's name, as W&B's client counts them (`wandb_settings.py`)."""
 
 Say = Callable[[str], None]
@@ -52,13 +52,13 @@ def require_names(project: str | None, entity: str | None) -> None:
     """Refuse a project or an entity that W&B's client or its addresses cannot hold; None is none.
 
     Raises:
-        ConfigError: it is empty, longer than `MAX_NAME`, or has one of `/\\#?%:`.
+        ConfigError: it is empty, longer than `MAX_PROJECT`, or has one of `/\\#?%:`.
     """
     for what, name in (("project", project), ("entity", entity)):
-        if name is None or (0 < len(name) <= MAX_NAME and not set(name) & set("/\\#?%:")):
+        if name is None or (0 < len(name) <= MAX_PROJECT and not set(name) & set("/\\#?%:")):
             continue
-        shown = name if len(name) <= MAX_NAME else f"{name[:40]}..."
+        shown = name if len(name) <= MAX_PROJECT else f"{name[:40]}..."
         raise ConfigError(
             f"{what}={shown!r} is no W&B {what}'s name; use letters, digits and dashes, "
-            f"{MAX_NAME} of them at most"
+            f"{MAX_PROJECT} of them at most"
         )
