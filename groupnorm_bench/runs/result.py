@@ -45,6 +45,9 @@ _TEXTS = frozenset(
 _IDS = ("id", "sweep_id")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 """W&B's ids become part of paths and patterns."""
+_PLACES = ("project", "entity")
+_NO_PLACE = re.compile(r"[/\\#?%:]")
+"""What no name of W&B's has: it would be another place's address."""
 _KEYS = ("config", "arm", "cell", "seed", "status", "history", "summary", "environment", "wandb")
 
 
@@ -162,6 +165,10 @@ def _check(parts: dict[str, Any]) -> None:
         if key in _IDS and value is not None and not _ID.fullmatch(value):
             raise RunFolderError(
                 f"has {key}={_shown(value)} under wandb; an id is of letters, digits, - and _"
+            )
+        if key in _PLACES and value is not None and _NO_PLACE.search(value):
+            raise RunFolderError(
+                f"has {key}={_shown(value)} under wandb, which is no name of W&B's"
             )
     parts["history"] = history
 

@@ -247,6 +247,8 @@ def changed(**changes: object) -> str:
         (changed(wandb={"id": ""}), "id='' under wandb"),
         (changed(wandb={"id": "a" * 200}), "under wandb; an id is of letters"),
         (changed(wandb={"sweep_id": "a/b"}), "sweep_id='a/b' under wandb"),
+        (changed(wandb={"project": "a/b"}), "project='a/b' under wandb, which is no name"),
+        (changed(wandb={"entity": "a:b"}), "entity='a:b' under wandb, which is no name"),
         (changed(wandb={"project": {"a": 1}}), r"project=\{'a': 1\} under wandb"),
     ],
 )
