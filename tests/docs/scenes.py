@@ -358,6 +358,7 @@ SCENES: dict[str, Scene] = {
             Typed("gnbench compare docs/results/wu-he-short.gnb", "undecided"),
             Typed("gnbench compare docs/results/wu-he.gnb", "equal within 0.2, "),
             Typed("gnbench compare docs/results/groups-mnist.gnb", "group-g1 is the baseline"),
+            Typed("gnbench compare docs/results/claim-tuned.gnb", "decided: 3 of 8"),
             Typed("gnbench compare docs/results/claim.gnb", "^best", "equal within 0.2, "),
         ),
     ),
@@ -718,6 +719,10 @@ INSTEAD = (
             (
                 "gnbench sweep sweeps/wu-he-short.yaml --out runs/wu-he-short",
                 "--dataset mnist-5k --train-limit 500",
+            ),
+            (
+                "gnbench sweep sweeps/claim-tuned.yaml --out runs/claim-tuned",
+                "--dataset mnist-5k",
             ),
             (
                 "gnbench sweep sweeps/groups-mnist.yaml --out runs/groups-mnist",
