@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+NOT_IN_NAMES = re.compile(r"[/\\#?%:]")
+"""What no project or entity of W&B's has in its name: it would be another place's address."""
+
 
 def count(number: int, noun: str) -> str:
     """Return an amount with its noun, in the plural where it is not one: `1,200 runs`.

@@ -15,6 +15,7 @@ from groupnorm_bench.errors import ConfigError, RunFolderError
 from groupnorm_bench.metrics import METRICS
 from groupnorm_bench.settings.config import TrainConfig, run_name
 from groupnorm_bench.settings.layers import make_config
+from groupnorm_bench.wording import NOT_IN_NAMES
 
 Status = Literal["finished", "diverged", "failed", "pruned", "interrupted"]
 SETTLED: frozenset[str] = frozenset({"finished", "diverged", "pruned"})
@@ -46,8 +47,6 @@ _IDS = ("id", "sweep_id")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 """W&B's ids become part of paths and patterns."""
 _PLACES = ("project", "entity")
-_NO_PLACE = re.compile(r"[/\\#?%:]")
-"""What no name of W&B's has: it would be another place's address."""
 _KEYS = ("config", "arm", "cell", "seed", "status", "history", "summary", "environment", "wandb")
 
 
@@ -166,7 +165,7 @@ def _check(parts: dict[str, Any]) -> None:
             raise RunFolderError(
                 f"has {key}={_shown(value)} under wandb; an id is of letters, digits, - and _"
             )
-        if key in _PLACES and value is not None and _NO_PLACE.search(value):
+        if key in _PLACES and value is not None and NOT_IN_NAMES.search(value):
             raise RunFolderError(
                 f"has {key}={_shown(value)} under wandb, which is no name of W&B's"
             )

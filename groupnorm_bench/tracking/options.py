@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from groupnorm_bench.errors import ConfigError, nearest
+from groupnorm_bench.wording import NOT_IN_NAMES
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 MODES: tuple[Mode, ...] = ("auto", "online", "offline", "disabled")
@@ -55,7 +56,7 @@ def require_names(project: str | None, entity: str | None) -> None:
         ConfigError: it is empty, longer than `MAX_PROJECT`, or has one of `/\\#?%:`.
     """
     for what, name in (("project", project), ("entity", entity)):
-        if name is None or (0 < len(name) <= MAX_PROJECT and not set(name) & set("/\\#?%:")):
+        if name is None or (0 < len(name) <= MAX_PROJECT and not NOT_IN_NAMES.search(name)):
             continue
         shown = name if len(name) <= MAX_PROJECT else f"{name[:40]}..."
         raise ConfigError(
