@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from groupnorm_bench.fast.vectors import LANES, fma, load, spread, store
+from groupnorm_bench.fast.vectors import LANES, fetch, fetch_to_write, fma, load, spread, store
 
 F4, U4, I1 = np.float32, np.uint32, np.int8
 _HALF, _ONE, _SIXTEEN, _UPPER = U4(0x7FFF), U4(1), U4(16), U4(0xFFFF0000)
@@ -593,6 +593,8 @@ def to_spectra(pixels: Any, rounds: bool, spectra: Any, first: int, last: int) -
             for v in range(PERIOD):
                 place = _PLACES[u] * _LINE + _PLACES[v] * _NUMBER
                 target = spectra[u * PERIOD + v, n]
+                for line in range(2 * channels, 4 * channels, LANES):  # the next image's
+                    fetch_to_write(target, line)
                 for block in range(len(planes)):
                     real, imaginary = block * LANES, channels + block * LANES
                     store(target, real, load(planes[block], place))
@@ -609,6 +611,8 @@ def from_spectra(spectra: Any, rounds: bool, pixels: Any, first: int, last: int)
             for v in range(PERIOD):
                 place = u * _LINE + v * _NUMBER
                 source = spectra[u * PERIOD + v, n]
+                for line in range(2 * channels, 4 * channels, LANES):  # the next image's
+                    fetch(source, line)
                 for block in range(len(planes)):
                     real, imaginary = block * LANES, channels + block * LANES
                     store(planes[block], place, load(source, real))
@@ -751,6 +755,10 @@ def _quarters(spectra: Any, v: int, place: int) -> Any:
     )
 
 
+OUTPUTS_AT_ONCE = 8
+"""Output channels whose sums `mix_grads` takes while a frequency of the batch is in the cache."""
+
+
 @_loop(_SPECTRA, _SPECTRA, _KERNELS, _RANGE)
 def mix_grads(spectra: Any, grads: Any, columns: Any, first: int, last: int) -> None:
     """Write what a kernel's gradient is made of, for each frequency of the first axis.
@@ -759,31 +767,31 @@ def mix_grads(spectra: Any, grads: Any, columns: Any, first: int, last: int) -> 
         spectra: [frequencies, N, 2 * C], of images.
         grads: [frequencies, N, 2 * O], of the gradient of what `mix` put out.
         columns: [NUM_HALF, O, SIDE, 2 * C].
-        first, last: of NUM_HALF * O / 2 parts.
+        first, last: of NUM_HALF * O / OUTPUTS_AT_ONCE parts.
     """
     num_images, channels, outputs = len(spectra[0]), spectra.shape[2] // 2, grads.shape[2] // 2
-    sums = np.empty((2, PERIOD, _NUMBER), F4)
+    sums = np.empty((OUTPUTS_AT_ONCE, PERIOD, _NUMBER), F4)
     for part in range(first, last):
-        u, o = part * 2 // outputs, part * 2 % outputs
+        u, start = part * OUTPUTS_AT_ONCE // outputs, part * OUTPUTS_AT_ONCE % outputs
         for channel in range(0, channels, LANES):
             for v in range(PERIOD):
                 sources, weights = spectra[u * PERIOD + v], grads[u * PERIOD + v]
-                x = y = z = w = spread(F4(0))
-                for n in range(num_images):
-                    real, imaginary = (
-                        load(sources[n], channel),
-                        load(sources[n], channels + channel),
-                    )
-                    p, q = spread(weights[n, o]), spread(weights[n, outputs + o])
-                    x, y = fma(q, imaginary, fma(p, real, x)), fma(p, imaginary, y) - q * real
-                    p, q = spread(weights[n, o + 1]), spread(weights[n, outputs + o + 1])
-                    z, w = fma(q, imaginary, fma(p, real, z)), fma(p, imaginary, w) - q * real
-                store(sums[0, v], 0, x)
-                store(sums[0, v], LANES, y)
-                store(sums[1, v], 0, z)
-                store(sums[1, v], LANES, w)
-            _contract(sums[0], columns[u, o], channel)
-            _contract(sums[1], columns[u, o + 1], channel)
+                for k in range(0, OUTPUTS_AT_ONCE, 2):
+                    o = start + k
+                    x = y = z = w = spread(F4(0))
+                    for n in range(num_images):
+                        source, weight = sources[n], weights[n]
+                        real, imaginary = load(source, channel), load(source, channels + channel)
+                        p, q = spread(weight[o]), spread(weight[outputs + o])
+                        x, y = fma(q, imaginary, fma(p, real, x)), fma(p, imaginary, y) - q * real
+                        p, q = spread(weight[o + 1]), spread(weight[outputs + o + 1])
+                        z, w = fma(q, imaginary, fma(p, real, z)), fma(p, imaginary, w) - q * real
+                    store(sums[k, v], 0, x)
+                    store(sums[k, v], LANES, y)
+                    store(sums[k + 1, v], 0, z)
+                    store(sums[k + 1, v], LANES, w)
+            for k in range(OUTPUTS_AT_ONCE):
+                _contract(sums[k], columns[u, start + k], channel)
 
 
 @_loop(_KERNELS, _KERNELS, _RANGE)

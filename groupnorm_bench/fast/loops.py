@@ -270,7 +270,7 @@ def mix_grads(spectra: Tensor, grads: Tensor) -> Tensor:
     """
     channels, outputs, side = spectra.shape[2] // 2, grads.shape[2] // 2, kernels().SIDE
     columns = torch.empty(kernels().NUM_HALF, outputs, side, 2 * channels).numpy()
-    num_parts = kernels().NUM_HALF * outputs // 2
+    num_parts = kernels().NUM_HALF * outputs // kernels().OUTPUTS_AT_ONCE
     share(kernels().mix_grads, num_parts, spectra.numpy(), grads.numpy(), columns)
     kernel = torch.empty(outputs, side, side, channels)
     share(kernels().sum_columns, outputs, columns, kernel.numpy())

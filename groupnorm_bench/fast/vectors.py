@@ -53,6 +53,28 @@ def store(typing: Any, row: Any, start: Any, vector: Any) -> Any:
     return types.void(row, types.int64, _vector), code
 
 
+def _prefetch(is_written: int) -> Any:
+    @intrinsic
+    def fetch(typing: Any, row: Any, start: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            place, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+            kind = ir.FunctionType(ir.VoidType(), [place, number, number, number])
+            name = "llvm.prefetch.p0"
+            function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+            line = builder.bitcast(_place(context, builder, signature, values), place)
+            builder.call(function, [line, *(number(value) for value in (is_written, 3, 1))])
+            return context.get_dummy_value()
+
+        return types.void(row, types.int64), code
+
+    return fetch
+
+
+fetch, fetch_to_write = _prefetch(0), _prefetch(1)
+"""Have the cache get the line of row[start], to be read or to be written soon. Not an access: the
+place may be past the row's end."""
+
+
 @intrinsic
 def spread(typing: Any, number: Any) -> Any:
     """Return a float32 number in every lane."""
