@@ -13,41 +13,14 @@ dicts are those of `nn.GroupNorm` and `nn.BatchNorm2d`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from groupnorm_bench.fast import loops
-
-
-def norm_relu_pool(
-    features: Float[Tensor, "batch channels height width"], norm: nn.Module
-) -> Float[Tensor, "batch channels half_height half_width"] | None:
-    """Return max_pool2d(relu(norm(features)), 2), or None where the loops do not take it.
-
-    They take float32 features in channels-last with even sides, and the norms of `kinds`; not
-    gradients in evaluation mode of batch norm. Batch norm's running statistics move as the module
-    moves them. Features that an operation put out hold their gradient after the backward pass.
-    The loops must be prepared.
-    """
-    if kinds(norm) is None or not loops.fits(features):
-        return None
-    if type(norm) is nn.GroupNorm:
-        if norm.weight.dtype != torch.float32:
-            return None
-        return _GroupLoops.apply(features, norm.weight, norm.bias, norm.num_groups, norm.eps)
-    if type(norm) is nn.BatchNorm2d:
-        if norm.weight.dtype != torch.float32:
-            return None
-        if norm.training:
-            pooled, mean, var = _BatchLoops.apply(features, norm.weight, norm.bias, norm.eps)
-            _track(norm, mean, var, features[:, 0].numel())
-            return pooled
-        return None if torch.is_grad_enabled() else _batch_norm_eval(features, norm)
-    return _ReluPoolLoops.apply(features)
+from groupnorm_bench.fast.chain import Shape
+from groupnorm_bench.fast.loops import Array
 
 
 def is_block(modules: Sequence[nn.Module]) -> bool:
@@ -69,8 +42,110 @@ def kinds(norm: nn.Module) -> tuple[str, ...] | None:
     if type(norm) is nn.BatchNorm2d and norm.affine and norm.track_running_stats:
         return ("statistics",)
     if type(norm) is nn.GroupNorm and norm.affine:
-        return ("statistics", "group")
+        return ("group",)
     return ("none",) if type(norm) is nn.Identity else None
+
+
+def link(norm: nn.Module) -> GroupBlock | BatchBlock | PlainBlock | None:
+    """Return what computes max_pool2d(relu(norm(maps)), 2) by loops; None if they cannot."""
+    if kinds(norm) is None:
+        return None
+    if isinstance(norm, nn.GroupNorm):
+        return GroupBlock(norm)
+    return BatchBlock(norm) if isinstance(norm, nn.BatchNorm2d) else PlainBlock(norm)
+
+
+class _Block:
+    """What all have in common; see `chain.Link`. Sides are even; parameters are float32."""
+
+    keeps_maps = True
+    gives_grad = True
+
+    def __init__(self, norm: nn.Module) -> None:
+        self._norm = norm
+
+    @property
+    def parameters(self) -> Sequence[Tensor]:
+        return [cast(Tensor, self._norm.weight), cast(Tensor, self._norm.bias)]
+
+    def output_shape(self, shape: Shape) -> Shape | None:
+        num_images, height, width, channels = shape
+        has_windows = min(height, width) >= 2 and height % 2 == 0 and width % 2 == 0
+        if not has_windows or any(each.dtype != torch.float32 for each in self.parameters):
+            return None
+        return num_images, height // 2, width // 2, channels
+
+    def _values(self) -> tuple[Array, Array]:
+        weight, bias = self.parameters
+        return weight.detach().numpy(), bias.detach().numpy()
+
+
+class GroupBlock(_Block):
+    """A group norm's block, in one loop each way."""
+
+    _norm: nn.GroupNorm
+
+    def forward(self, maps: Array) -> tuple[Array, Sequence[Array]]:
+        pooled, *saved = loops.group_pool(
+            maps, *self._values(), self._norm.num_groups, self._norm.eps
+        )
+        return pooled, saved
+
+    def backward(
+        self, grad: Array, maps: Any, saved: Sequence[Array], needs_grad: bool
+    ) -> tuple[Array, Sequence[Array]]:
+        weight, _ = self._values()
+        maps, *grads = loops.group_unpool(grad, maps, weight, self._norm.num_groups, saved)
+        return maps, grads
+
+
+class BatchBlock(_Block):
+    """A batch norm's block. In evaluation mode there is no gradient.
+
+    Running statistics move as the module moves them.
+    """
+
+    _norm: nn.BatchNorm2d
+
+    def output_shape(self, shape: Shape) -> Shape | None:
+        if not self._norm.training and torch.is_grad_enabled():
+            return None
+        return super().output_shape(shape)
+
+    def forward(self, maps: Array) -> tuple[Array, Sequence[Array]]:
+        norm = self._norm
+        if not norm.training:
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            rstd = (norm.running_var + norm.eps).rsqrt()
+            statistics = norm.running_mean.numpy(), rstd.numpy()
+            return loops.pool(maps, *self._values(), *statistics), ()
+        pooled, *saved = loops.batch_pool(maps, *self._values(), norm.eps)
+        mean, var = map(torch.from_numpy, saved[:2])
+        _track(norm, mean, var, maps[..., 0].size)
+        return pooled, saved
+
+    def backward(
+        self, grad: Array, maps: Any, saved: Sequence[Array], needs_grad: bool
+    ) -> tuple[Array, Sequence[Array]]:
+        weight, _ = self._values()
+        maps, *grads = loops.batch_unpool(grad, maps, weight, self._norm.eps, saved)
+        return maps, grads
+
+
+class PlainBlock(_Block):
+    """ReLU and pooling alone."""
+
+    keeps_maps = False
+    parameters: Sequence[Tensor] = ()
+
+    def forward(self, maps: Array) -> tuple[Array, Array]:
+        return loops.relu_pool(maps)
+
+    def backward(
+        self, grad: Array, maps: Any, saved: Array, needs_grad: bool
+    ) -> tuple[Array, Sequence[Array]]:
+        return loops.relu_unpool(grad, saved), ()
 
 
 def _track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:
@@ -84,87 +159,3 @@ def _track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:
         momentum = 1.0 / float(norm.num_batches_tracked)
     norm.running_mean.lerp_(mean, momentum)
     norm.running_var.lerp_(var * (count / (count - 1)), momentum)
-
-
-def _batch_norm_eval(features: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    rstd = (norm.running_var + norm.eps).rsqrt()
-    pooled, *_ = loops.pool(features, norm.weight, norm.bias, norm.running_mean, rstd)
-    return pooled
-
-
-def _to_replace(features: Tensor) -> Tensor:
-    """Return saved features in memory that their gradient may take: their own where nobody looks.
-
-    A training step then touches less memory. Torch refuses who looks all the same, a second
-    backward pass for one, since the version of the tensor changes. Leaves, and views of what
-    has a gradient, are copied.
-    """
-    base = features if features._base is None else features._base
-    if features.is_leaf or (base.is_leaf and base.requires_grad):
-        return features.clone(memory_format=torch.channels_last)
-    torch.autograd.graph.increment_version(features)
-    return features.detach()
-
-
-class _BatchLoops(torch.autograd.Function):
-    """(features, weight, bias, eps) -> pooled, mean [C], var [C], float32, of a batch norm."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        pooled, mean, var, *saved = loops.batch_pool(features, weight, bias, eps)
-        ctx.eps = eps
-        ctx.save_for_backward(features, weight, mean, var, *saved)
-        ctx.mark_non_differentiable(mean, var)
-        ctx.set_materialize_grads(False)
-        return pooled, mean, var
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        if grad is None:
-            return None, None, None, None
-        features, weight, *saved = ctx.saved_tensors
-        grad = grad.contiguous(memory_format=torch.channels_last)
-        grads = loops.batch_unpool(grad, _to_replace(features), weight, ctx.eps, saved)
-        return *grads, None
-
-
-class _ReluPoolLoops(torch.autograd.Function):
-    """max_pool2d(relu(features), 2), in one loop each way."""
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor) -> Tensor:
-        pooled, places = loops.relu_pool(features)
-        ctx.save_for_backward(places)
-        return pooled
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (places,) = ctx.saved_tensors
-        return loops.relu_unpool(grad.contiguous(memory_format=torch.channels_last), places)
-
-
-class _GroupLoops(torch.autograd.Function):
-    """(features, weight, bias, num_groups, eps) -> pooled of a group norm, in one loop each way."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float
-    ) -> Tensor:
-        pooled, *saved = loops.group_pool(features, weight, bias, num_groups, eps)
-        ctx.num_groups = num_groups
-        ctx.save_for_backward(features, weight, *saved)
-        return pooled
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        features, weight, *saved = ctx.saved_tensors
-        grad = grad.contiguous(memory_format=torch.channels_last)
-        grads = loops.group_unpool(grad, _to_replace(features), weight, ctx.num_groups, saved)
-        return *grads, None, None

@@ -29,7 +29,7 @@ MIN_IMAGES = 2_000
 save 0.2 to 1 ms an image."""
 CONVOLUTIONS = ("convolution", "spectra")
 _BLOCKS = {"none": ("none",), "batch": ("statistics",)} | dict.fromkeys(
-    ("group", "layer", "instance", "group-ws"), ("statistics", "group")
+    ("group", "layer", "instance", "group-ws"), ("group",)
 )
 _children: list[subprocess.Popen[bytes]] = []
 
@@ -44,7 +44,7 @@ def compile_ahead(norms: Iterable[str], say: Callable[[str], None]) -> None:
 
     Nothing is done, nor said, where the cache folder has it, undamaged.
     """
-    blocks = dict.fromkeys(kind for norm in norms for kind in _BLOCKS.get(norm, ()))
+    blocks = dict.fromkeys(kind for norm in sorted(norms) for kind in _BLOCKS.get(norm, ()))
     shares = (CONVOLUTIONS[:1] + tuple(blocks), CONVOLUTIONS[1:])  # of about 5 s each
     states = {kind: _is_whole(kind) for kinds in shares for kind in kinds}
     missing = [kinds for kinds in shares if not all(states[kind] for kind in kinds)]
@@ -149,10 +149,14 @@ def _processor() -> str:
 
 @functools.cache
 def _digest() -> str:
-    """Return what the compiled loops depend on: their source, the compiler and the processor."""
+    """Return what the compiled loops depend on: their source, the compiler and the processor.
+
+    The source's time as well: Numba compiles anew what is older than it, though it be the same.
+    """
     sources = [Path(__file__).with_name(name) for name in ("kernels.py", "vectors.py")]
     texts = [part for source in sources for part in (source.read_text(), str(source))]
-    parts = *texts, importlib.metadata.version("numba"), _processor()
+    written = str(sources[0].stat().st_mtime_ns)
+    parts = *texts, written, importlib.metadata.version("numba"), _processor()
     return hashlib.sha256("".join((*parts, sys.version)).encode()).hexdigest()[:16]
 
 

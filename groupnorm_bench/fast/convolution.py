@@ -5,48 +5,38 @@
   (Mathieu, Henaff and LeCun 2013, arXiv:1312.5851). The CNN's second one needs 12 million
   multiplications and additions an image there, forward and backward, against 60 million. Sums are
   shorter than in the direct way, and so are rounding errors.
+
+They take plain float32 convolutions that keep height and width: for one input channel, and, with
+a 5x5 kernel and up to 14 pixels a side, for more. `rounds` rounds to bf16 what `RoundToBf16`
+does: images, weight, bias, output, and their gradients.
 """
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from groupnorm_bench.fast import loops
-from groupnorm_bench.models.precision import RoundToBf16, round_values
+from groupnorm_bench.fast.chain import Shape
+from groupnorm_bench.fast.compiler import kernels
+from groupnorm_bench.fast.loops import Array
+from groupnorm_bench.models.precision import round_values
 
 
-def convolve(
-    images: Float[Tensor, "batch in_channels height width"], conv: nn.Conv2d, rounds: bool = False
-) -> Float[Tensor, "batch out_channels height width"]:
-    """Return conv(images), by loops, which must be prepared, where they take it.
-
-    They take plain float32 convolutions that keep height and width: for one input channel, and,
-    with a 5x5 kernel and up to 14 pixels a side, for more. `rounds` rounds to bf16 as
-    `RoundToBf16` does.
-    """
-    is_first = conv.in_channels == 1 and not images.requires_grad
-    takes = loops.takes_one_channel if is_first else loops.takes_kernel
-    if not _keeps_size(conv) or not takes(images, conv.weight):
-        with RoundToBf16() if rounds else contextlib.nullcontext():
-            return conv(images)
-    weight, bias = conv.weight, cast(Tensor, conv.bias)
-    if rounds:
-        weight, bias = round_values(weight), round_values(bias)
-    way = _FirstLoopConvolution if is_first else _LoopConvolution
-    return way.apply(images, weight, bias, rounds)
+def link(conv: nn.Module, rounds: bool) -> FirstConvolution | Convolution | None:
+    """Return what computes a module by loops; None if it is no convolution that they know."""
+    if type(conv) is not nn.Conv2d or not _keeps_size(conv):
+        return None
+    return FirstConvolution(conv, rounds) if conv.in_channels == 1 else Convolution(conv, rounds)
 
 
 def _keeps_size(conv: nn.Conv2d) -> bool:
     return (
-        type(conv) is nn.Conv2d
-        and conv.stride == (1, 1)
+        conv.stride == (1, 1)
         and conv.dilation == (1, 1)
         and conv.groups == 1
         and conv.padding_mode == "zeros"
@@ -56,51 +46,89 @@ def _keeps_size(conv: nn.Conv2d) -> bool:
     )
 
 
-class _FirstLoopConvolution(torch.autograd.Function):
-    """(images [N, 1, H, W], weight, bias, rounds) -> [N, O, H, W], channels-last.
+class _Convolution:
+    """What both have in common; see `chain.Link`."""
 
-    Here and below, `rounds` says to round images, output and their gradients to bf16.
-    """
+    keeps_maps = False
+    gives_grad = True
 
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor, rounds: bool) -> Tensor:
-        images = round_values(images) if rounds else images
-        padded = F.pad(images[:, 0], [weight.shape[3] // 2] * 2 + [weight.shape[2] // 2] * 2)
-        ctx.save_for_backward(padded)
-        ctx.weight_shape, ctx.rounds = weight.shape, rounds
-        return loops.correlate(padded, weight.flatten(1).t(), bias, rounds)
+    def __init__(self, conv: nn.Conv2d, rounds: bool) -> None:
+        self._conv, self._rounds = conv, rounds
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (padded,) = ctx.saved_tensors
-        grads = loops.correlate_grads(padded, grad, ctx.rounds)  # [k*k + 1, O]
-        return None, grads[:-1].t().reshape(ctx.weight_shape), grads[-1], None
+    @property
+    def parameters(self) -> Sequence[Tensor]:
+        return [self._conv.weight, cast(Tensor, self._conv.bias)]
+
+    def output_shape(self, shape: Shape) -> Shape | None:
+        num_outputs, num_inputs, *sides = self._conv.weight.shape
+        side = kernels().SIDE
+        is_known = sides == [side, side] and num_outputs % kernels().LANES == 0
+        if not is_known or self._conv.weight.dtype != torch.float32 or shape[3] != num_inputs:
+            return None
+        return (*shape[:3], num_outputs)
+
+    def _rounded(self, values: Tensor) -> Tensor:
+        return round_values(values) if self._rounds else values
+
+    def _values(self) -> Iterator[Tensor]:
+        return (self._rounded(parameter.detach()) for parameter in self.parameters)
+
+    def _grads(self, *grads: Array) -> list[Array]:
+        return [self._rounded(torch.from_numpy(each)).numpy() for each in grads]
 
 
-class _LoopConvolution(torch.autograd.Function):
-    """(images [N, C, H, W], weight, bias, rounds) -> [N, O, H, W], in the frequency domain.
+class FirstConvolution(_Convolution):
+    """A convolution of one channel, which has no gradient; four must divide the width."""
+
+    gives_grad = False
+
+    def output_shape(self, shape: Shape) -> Shape | None:
+        return super().output_shape(shape) if shape[2] % 4 == 0 else None
+
+    def forward(self, maps: Array) -> tuple[Array, Array]:
+        num_images, height, width, _ = maps.shape
+        side = kernels().SIDE
+        padded = np.zeros((num_images, height + side - 1, width + side - 1), np.float32)
+        inner = padded[:, side // 2 : -(side // 2), side // 2 : -(side // 2)]
+        inner[:] = self._rounded(torch.from_numpy(maps)).numpy()[..., 0]
+        weight, bias = self._values()
+        taps = weight.flatten(1).t().contiguous()
+        return loops.correlate(padded, taps.numpy(), bias.numpy(), self._rounds), padded
+
+    def backward(
+        self, grad: Array, maps: Any, saved: Array, needs_grad: bool
+    ) -> tuple[None, Sequence[Array]]:
+        grads = loops.correlate_grads(saved, grad, self._rounds)  # [25 + 1, O]
+        return None, self._grads(grads[:-1].T.reshape(self._conv.weight.shape), grads[-1])
+
+
+class Convolution(_Convolution):
+    """A convolution in the frequency domain.
 
     With spectra S, matrices K and G, the gradient's spectra, the output's spectra are S K, and the
     gradients' G conj(K)^T and conj(G)^T S, conjugate.
     """
 
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor, rounds: bool) -> Tensor:
-        spectra = loops.to_spectra(images, rounds)
-        mixed = loops.mix(spectra, weight)
-        mixed[0, :, : len(bias)] += bias  # frequency zero of what is 1 everywhere
-        ctx.save_for_backward(spectra, weight)
-        ctx.rounds = rounds
-        return loops.from_spectra(mixed, rounds, *images.shape[2:])
+    def output_shape(self, shape: Shape) -> Shape | None:
+        fits = max(shape[1:3]) + kernels().SIDE // 2 <= kernels().PERIOD
+        return super().output_shape(shape) if fits and shape[3] % kernels().LANES == 0 else None
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        spectra, weight = ctx.saved_tensors
-        grads = loops.to_spectra(grad, ctx.rounds)
-        images_grad = None
-        if ctx.needs_input_grad[0]:
-            maps = loops.mix_back(grads, weight)
-            images_grad = loops.from_spectra(maps, ctx.rounds, *grad.shape[2:])
-        return images_grad, loops.mix_grads(spectra, grads), grads[0, :, : len(weight)].sum(0), None
+    def forward(self, maps: Array) -> tuple[Array, tuple[Array, Tensor]]:
+        weight, bias = self._values()
+        spectra = loops.to_spectra(maps, self._rounds)
+        mixed = loops.mix(spectra, weight.permute(1, 2, 3, 0).contiguous().numpy(), 1)
+        mixed[0, :, : len(bias)] += bias.numpy()  # frequency zero of what is 1 everywhere
+        output = loops.from_spectra(mixed, self._rounds, *maps.shape[1:3])
+        return output, (spectra, weight)
+
+    def backward(
+        self, grad: Array, maps: Any, saved: tuple[Array, Tensor], needs_grad: bool
+    ) -> tuple[Array | None, Sequence[Array]]:
+        spectra, weight = saved
+        grads = loops.to_spectra(grad, self._rounds)
+        maps_grad = None
+        if needs_grad:
+            mixed = loops.mix(grads, weight.permute(0, 2, 3, 1).contiguous().numpy(), -1)
+            maps_grad = loops.from_spectra(mixed, self._rounds, *grad.shape[1:3])
+        weight_grad = loops.mix_grads(spectra, grads).transpose(0, 3, 1, 2)
+        return maps_grad, self._grads(weight_grad, loops.sum_images(grads[0, :, : len(weight)]))

@@ -20,8 +20,11 @@ _HALF, _ONE, _SIXTEEN, _UPPER = U4(0x7FFF), U4(1), U4(16), U4(0xFFFF0000)
 
 _PIXELS, _WINDOWS, _ROWS, _ROW = "f4[:,:,:,::1]", "i1[:,:,:,::1]", "f4[:,::1]", "f4[::1]"
 _IMAGES, _RANGE = "f4[:,:,::1]", "i8, i8"
-_OPTIONS: Any = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+_OPTIONS: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 """Products may be fused with sums, nothing is reordered."""
+_part = njit(forceinline=True, **_OPTIONS)
+"""What loops are made of has no machine code of its own: that could fuse other products than the
+same code within a loop, and which of the two a loop would call is up to what the cache has."""
 
 
 _SIGNATURES: dict[str, str] = {}
@@ -30,7 +33,7 @@ _SIGNATURES: dict[str, str] = {}
 def _loop(*arguments: str, returns: str = "void") -> Any:
     def declare(function: Any) -> Any:
         _SIGNATURES[function.__name__] = f"{returns}({', '.join(arguments)})"
-        return njit(**_OPTIONS)(function)
+        return njit(cache=True, **_OPTIONS)(function)
 
     return declare
 
@@ -47,7 +50,7 @@ SIDE = 5
 _NUM_TAPS = SIDE * SIDE
 
 
-@njit(forceinline=True, **_OPTIONS)
+@_part
 def _round(bits: Any, count: int) -> None:
     """Round the first `count` float32 numbers, as bits, to bf16: to nearest, ties to even."""
     for i in range(count):
@@ -55,7 +58,7 @@ def _round(bits: Any, count: int) -> None:
         bits[i] = U4(U4(u + _HALF) + U4(U4(u >> _SIXTEEN) & _ONE)) & _UPPER
 
 
-@njit(forceinline=True, **_OPTIONS)
+@_part
 def _eight(row: Any) -> Any:
     return row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7]
 
@@ -380,7 +383,11 @@ def unpool(
                         pixels[n, y, x, c] = value + routed if is_peak else value
 
 
-@njit(**_OPTIONS)
+_moments, _pool = _part(moments.py_func), _part(pool.py_func)
+_sum_grads, _unpool = _part(sum_grads.py_func), _part(unpool.py_func)
+
+
+@_part
 def _average(values: Any, num_groups: int) -> None:
     """Replace channels by their group's mean."""
     size = len(values) // num_groups
@@ -412,7 +419,7 @@ def group_pool(
     scales = np.empty_like(rstds)
     own = np.empty_like(weight)
     for n in range(first, last):
-        moments(pixels, means, rstds, n, n + 1)
+        _moments(pixels, means, rstds, n, n + 1)
         for c in range(len(own)):
             own[c] = means[n, c]
         _average(means[n], num_groups)
@@ -423,7 +430,7 @@ def group_pool(
         for c in range(len(weight)):
             rstds[n, c] = F4(1) / np.sqrt(rstds[n, c] + eps)
             scales[n, c] = weight[c] * rstds[n, c]
-        pool(pixels, sign, means, scales, bias, centred, places, pooled, n, n + 1)
+        _pool(pixels, sign, means, scales, bias, centred, places, pooled, n, n + 1)
 
 
 @_loop(
@@ -451,7 +458,7 @@ def group_unpool(
     slopes, levels, scales = np.empty_like(means), np.empty_like(means), np.empty_like(means)
     num_pixels = F4(pixels.shape[1] * pixels.shape[2])
     for n in range(first, last):
-        sum_grads(grad, places, centred, sums, products, n, n + 1)
+        _sum_grads(grad, places, centred, sums, products, n, n + 1)
         for c in range(len(weight)):
             products[n, c] *= rstds[n, c]
             slopes[n, c] = weight[c] * products[n, c]
@@ -463,7 +470,7 @@ def group_unpool(
             slopes[n, c] *= rstds[n, c] * rstds[n, c] / -num_pixels
             levels[n, c] *= rstds[n, c] / -num_pixels
             levels[n, c] -= slopes[n, c] * means[n, c]
-        unpool(grad, places, slopes, levels, scales, pixels, n, n + 1)
+        _unpool(grad, places, slopes, levels, scales, pixels, n, n + 1)
 
 
 PERIOD = 16
@@ -482,7 +489,7 @@ _HALF_WEIGHT = np.array([1] + [2] * (NUM_HALF - 2) + [1], F4) / F4(PERIOD**2)
 _HALF_WAVES = _WAVES[:NUM_HALF] * _HALF_WEIGHT[:, None, None]
 
 
-@njit(forceinline=True, **_OPTIONS)
+@_part
 def _fourier(plane: Any, step: int, p: int, q: int) -> None:
     """Transform 16 complex numbers, `step` apart, in place, in two rounds of four at a time.
 
@@ -526,7 +533,7 @@ def _fourier(plane: Any, step: int, p: int, q: int) -> None:
             plane[k + 3 * step + p + i], plane[k + 3 * step + q + i] = tx - vx, ty - vy
 
 
-@njit(**_OPTIONS)
+@_part
 def _spectrum(image: Any, channel: int, rounds: bool, plane: Any) -> None:
     """Transform LANES channels of an image [H, W, C], rounded or not.
 
@@ -551,7 +558,7 @@ def _spectrum(image: Any, channel: int, rounds: bool, plane: Any) -> None:
         _fourier(plane[_PLACES[u] * _LINE :], _NUMBER, 0, LANES)
 
 
-@njit(**_OPTIONS)
+@_part
 def _image(plane: Any, rounds: bool, channel: int, image: Any) -> None:
     """Write LANES channels of an image [H, W, C] from frequencies (u, v) at (u, v) of `plane`."""
     height, width, channels = image.shape
@@ -621,13 +628,13 @@ def from_spectra(spectra: Any, rounds: bool, pixels: Any, first: int, last: int)
             _image(planes[block], rounds, block * LANES, pixels[n])
 
 
-@njit(**_OPTIONS)
+@_part
 def _spread_waves(waves: Any) -> Any:
     """Return cosine and sine of one pixel, then of two, each in every lane."""
     return spread(waves[0, 1]), spread(waves[1, 1]), spread(waves[0, 2]), spread(waves[1, 2])
 
 
-@njit(**_OPTIONS)
+@_part
 def _expand(kernel: Any, channel: int, u: int, sign: float, columns: Any, matrix: Any) -> None:
     """Write frequencies (u, v) of LANES kernels, conjugate spectra, each a sum of five waves.
 
@@ -711,7 +718,7 @@ def mix(spectra: Any, kernel: Any, sign: float, mixed: Any, first: int, last: in
                 store(targets[m], outputs + channel, w)
 
 
-@njit(**_OPTIONS)
+@_part
 def _contract(spectra: Any, columns: Any, channel: int) -> None:
     """Write the five columns of kernels that frequencies (u, v) of a u give: `_expand` transposed.
 
@@ -744,7 +751,7 @@ def _contract(spectra: Any, columns: Any, channel: int) -> None:
     store(columns[4], imaginary, cy + ex)
 
 
-@njit(**_OPTIONS)
+@_part
 def _quarters(spectra: Any, v: int, place: int) -> Any:
     """Return LANES numbers of frequency v, and of those a quarter of the period apart."""
     return (
@@ -820,7 +827,7 @@ KERNELS = {
     "spectra": ("to_spectra", "from_spectra", "mix", "mix_grads", "sum_columns"),
     "none": ("relu_pool", "relu_unpool"),
     "statistics": ("moments", "pool", "sum_grads", "unpool", "merge_moments", "merge_grads"),
-    "group": ("group_pool", "group_unpool"),  # which call those of `statistics`
+    "group": ("group_pool", "group_unpool"),
 }
 """What is compiled together."""
 
@@ -857,9 +864,9 @@ def cached(kind: str) -> list[Path]:
 
 
 def forget(kind: str) -> None:
-    """Remove what the cache folder has for a kind, and for what its loops are made of."""
-    for pattern in (*(f"{name}-*" for name in KERNELS[kind]), "_*"):
-        for path in _files(pattern):
+    """Remove what the cache folder has for a kind."""
+    for name in KERNELS[kind]:
+        for path in _files(f"{name}-*"):
             path.unlink(missing_ok=True)
 
 

@@ -1,4 +1,7 @@
-"""Tensors in, tensors out: the loops of `kernels`, which must be prepared (`compiler.prepare`)."""
+"""Arrays in, arrays out: the loops of `kernels`, which must be prepared (`compiler.prepare`).
+
+Maps are arrays [N, H, W, C], float32 and contiguous: the memory of tensors in channels-last.
+"""
 
 from __future__ import annotations
 
@@ -7,34 +10,31 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from groupnorm_bench.fast.compiler import kernels
 from groupnorm_bench.fast.threads import share
 
+Array = NDArray[Any]
 _NUM_SUMS = 4
 """Partial sums over a batch, whatever the number of threads: so no bit depends on it."""
 
 
-def fits(features: Tensor) -> bool:
-    """Return whether the norm blocks take [N, C, H, W]: float32, channels-last, even sides."""
-    return (
-        features.dtype == torch.float32
-        and features.device.type == "cpu"
-        and min(features.shape[2:]) >= 2
-        and features.shape[2] % 2 == 0
-        and features.shape[3] % 2 == 0
-        and features.is_contiguous(memory_format=torch.channels_last)
-    )
+def room(*shape: int, dtype: torch.dtype = torch.float32) -> Array:
+    """Return an array of any numbers, where torch puts its own: a whole cache line begins it."""
+    return torch.empty(shape, dtype=dtype).numpy()
 
 
-def batch_pool(
-    features: Tensor, weight: Tensor, bias: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return max_pool2d(relu(batch_norm(features)), 2), the batch's mean and variance, and more.
+def sum_images(values: Array) -> Array:
+    """Return the sums [C] over the images of values [N, C], in torch's order."""
+    return torch.from_numpy(values).sum(0).numpy()
+
+
+def batch_pool(maps: Array, weight: Array, bias: Array, eps: float) -> tuple[Array, ...]:
+    """Return max_pool2d(relu(batch_norm(maps)), 2), the batch's mean and variance, and more.
 
     Args:
-        features: [N, C, H, W], channels-last, as the first and the fourth result are.
+        maps: as above; the first and the fourth result are of half their height and width.
         weight, bias: [C].
         eps: added to the variance.
 
@@ -42,150 +42,98 @@ def batch_pool(
         pooled; mean [C]; var [C]; the peaks less their mean; their places, 0 to 3 in each window,
         and 4 where ReLU gives 0.
     """
-    num_images, channels = features.shape[:2]
+    num_images, channels = len(maps), maps.shape[3]
     means, variances, rows, scales = np.empty((4, num_images, channels), np.float32)
-    mean, var = torch.empty(channels), torch.empty(channels)
-    share(kernels().moments, num_images, _pixels(features), means, variances)
-    factors = weight.detach().numpy()
-    kernels().merge_moments(means, variances, factors, eps, mean.numpy(), var.numpy(), rows, scales)
-    pooled, centred, places = _pool(features, np.sign(factors), rows, scales, bias)
+    mean, var = np.empty((2, channels), np.float32)
+    share(kernels().moments, num_images, maps, means, variances)
+    kernels().merge_moments(means, variances, weight, eps, mean, var, rows, scales)
+    pooled, centred, places = _pool(maps, np.sign(weight), rows, scales, bias)
     return pooled, mean, var, centred, places
 
 
 def batch_unpool(
-    grad: Tensor, features: Tensor, weight: Tensor, eps: float, saved: Sequence[Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of features, which they replace, of weight and of bias.
+    grad: Array, maps: Array, weight: Array, eps: float, saved: Sequence[Array]
+) -> tuple[Array, Array, Array]:
+    """Return the gradients of maps, which they replace, of weight and of bias.
 
     `saved` is the rest of what `batch_pool` returned.
     """
-    num_images, channels, height, width = features.shape
-    mean, var, centred, places = (values.numpy() for values in saved)
+    num_images, height, width, channels = maps.shape
+    mean, var, centred, places = saved
     sums, products, slopes, levels, scales = np.empty((5, num_images, channels), np.float32)
-    weight_grad, bias_grad = torch.empty(channels), torch.empty(channels)
-    gradient, pixels = _pixels(grad), _pixels(features)
-    share(kernels().sum_grads, num_images, gradient, places, centred, sums, products)
+    weight_grad, bias_grad = room(channels), room(channels)
+    share(kernels().sum_grads, num_images, grad, places, centred, sums, products)
     kernels().merge_grads(
-        *(sums, products, weight.detach().numpy(), mean, var, eps, height * width),
-        *(weight_grad.numpy(), bias_grad.numpy(), slopes, levels, scales),
+        *(sums, products, weight, mean, var, eps, height * width),
+        *(weight_grad, bias_grad, slopes, levels, scales),
     )
-    share(kernels().unpool, num_images, gradient, places, slopes, levels, scales, pixels)
-    return features, weight_grad, bias_grad
+    share(kernels().unpool, num_images, grad, places, slopes, levels, scales, maps)
+    return maps, weight_grad, bias_grad
 
 
-def pool(
-    features: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return max_pool2d(relu(norm(features)), 2), the peaks less their mean, and their places.
-
-    Args:
-        features: as in `batch_pool`.
-        weight, bias, mean, rstd: [C].
-    """
-    rows, scales = (_rows(values, len(features)) for values in (mean, weight * rstd))
-    return _pool(features, weight.detach().sign().numpy(), rows, scales, bias)
+def pool(maps: Array, weight: Array, bias: Array, mean: Array, rstd: Array) -> Array:
+    """Return max_pool2d(relu(norm(maps)), 2); weight, bias, mean and rstd are [C]."""
+    rows = np.tile(mean, (len(maps), 1))
+    scales = np.tile(weight * rstd, (len(maps), 1))
+    return _pool(maps, np.sign(weight), rows, scales, bias)[0]
 
 
-def _pool(
-    features: Tensor, sign: Any, means: Any, scales: Any, bias: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    pooled, centred = _like_pooled(features), _like_pooled(features)
-    places = _like_pooled(features, torch.int8)
-    share(
-        kernels().pool,
-        len(features),
-        *(_pixels(features), sign, means, scales, bias.detach().numpy()),
-        *(centred.numpy(), places.numpy(), pooled.numpy()),
-    )
-    return pooled.permute(0, 3, 1, 2), centred, places
+def _pool(maps: Array, sign: Array, means: Array, scales: Array, bias: Array) -> tuple[Array, ...]:
+    pooled, centred, places = _windows(maps), _windows(maps), _windows(maps, torch.int8)
+    arrays = maps, sign, means, scales, bias, centred, places, pooled
+    share(kernels().pool, len(maps), *arrays)
+    return pooled, centred, places
 
 
-def relu_pool(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Return max_pool2d(relu(features), 2), channels-last as features are, and places of peaks."""
-    pooled, places = _like_pooled(features), _like_pooled(features, torch.int8)
-    arrays = _pixels(features), places.numpy(), pooled.numpy()
-    share(kernels().relu_pool, len(features), *arrays)
-    return pooled.permute(0, 3, 1, 2), places
+def relu_pool(maps: Array) -> tuple[Array, Array]:
+    """Return max_pool2d(relu(maps), 2), and places of peaks as `batch_pool` does."""
+    pooled, places = _windows(maps), _windows(maps, torch.int8)
+    share(kernels().relu_pool, len(maps), maps, places, pooled)
+    return pooled, places
 
 
-def relu_unpool(grad: Tensor, places: Tensor) -> Tensor:
-    """Return the gradient of features; `places` is from `relu_pool`."""
-    num_images, channels, height, width = grad.shape
-    pixels = torch.empty(num_images, 2 * height, 2 * width, channels)
-    share(kernels().relu_unpool, num_images, _pixels(grad), places.numpy(), pixels.numpy())
-    return pixels.permute(0, 3, 1, 2)
+def relu_unpool(grad: Array, places: Array) -> Array:
+    """Return the gradient of maps; `places` is from `relu_pool`."""
+    num_images, height, width, channels = grad.shape
+    pixels = room(num_images, 2 * height, 2 * width, channels)
+    share(kernels().relu_unpool, num_images, grad, places, pixels)
+    return pixels
 
 
 def group_pool(
-    features: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float
-) -> tuple[Tensor, ...]:
-    """Return what `pool` does, and the means and rstds of the groups, each [N, C]."""
-    num_images, channels = features.shape[:2]
-    means, rstds = torch.empty(2, num_images, channels).unbind()
-    pooled, centred = _like_pooled(features), _like_pooled(features)
-    places = _like_pooled(features, torch.int8)
-    share(
-        kernels().group_pool,
-        num_images,
-        _pixels(features),
-        weight.detach().numpy(),
-        bias.detach().numpy(),
-        num_groups,
-        eps,
-        *(values.numpy() for values in (means, rstds, centred, places, pooled)),
-    )
-    return pooled.permute(0, 3, 1, 2), centred, places, means, rstds
+    maps: Array, weight: Array, bias: Array, num_groups: int, eps: float
+) -> tuple[Array, ...]:
+    """Return max_pool2d(relu(group_norm(maps)), 2), peaks and places as `batch_pool` does, and
+    the means and rstds of the groups, each [N, C]."""
+    means, rstds = np.empty((2, len(maps), maps.shape[3]), np.float32)
+    pooled, centred, places = _windows(maps), _windows(maps), _windows(maps, torch.int8)
+    arrays = maps, weight, bias, num_groups, eps, means, rstds, centred, places, pooled
+    share(kernels().group_pool, len(maps), *arrays)
+    return pooled, centred, places, means, rstds
 
 
 def group_unpool(
-    grad: Tensor,
-    features: Tensor,
-    weight: Tensor,
-    num_groups: int,
-    saved: Sequence[Tensor],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of features, which they replace, of weight and of bias.
+    grad: Array, maps: Array, weight: Array, num_groups: int, saved: Sequence[Array]
+) -> tuple[Array, Array, Array]:
+    """Return the gradients of maps, which they replace, of weight and of bias.
 
     `saved` is the rest of what `group_pool` returned.
     """
-    centred, places, means, rstds = (values.numpy() for values in saved)
-    sums, products = torch.empty(2, *features.shape[:2]).unbind()
-    share(
-        kernels().group_unpool,
-        len(features),
-        _pixels(grad),
-        places,
-        centred,
-        weight.detach().numpy(),
-        num_groups,
-        means,
-        rstds,
-        sums.numpy(),
-        products.numpy(),
-        _pixels(features),
-    )
-    return features, products.sum(0), sums.sum(0)
+    centred, places, means, rstds = saved
+    sums, products = np.empty((2, len(maps), maps.shape[3]), np.float32)
+    arrays = grad, places, centred, weight, num_groups, means, rstds, sums, products, maps
+    share(kernels().group_unpool, len(maps), *arrays)
+    return maps, sum_images(products), sum_images(sums)
 
 
-def _like_pooled(features: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def _windows(maps: Array, dtype: torch.dtype = torch.float32) -> Array:
     """Return room [N, H / 2, W / 2, C] for something of each window."""
-    num_images, channels, height, width = features.shape
-    return torch.empty(num_images, height // 2, width // 2, channels, dtype=dtype)
+    num_images, height, width, channels = maps.shape
+    return room(num_images, height // 2, width // 2, channels, dtype=dtype)
 
 
-def takes_one_channel(images: Tensor, weight: Tensor) -> bool:
-    """Return whether `correlate` takes these images [N, 1, H, W] and this kernel."""
-    side = kernels().SIDE
-    return (
-        images.dtype == weight.dtype == torch.float32
-        and weight.shape[2:] == (side, side)
-        and images.shape[3] % 4 == 0
-        and len(weight) % kernels().LANES == 0
-    )
-
-
-def correlate(padded: Tensor, taps: Tensor, bias: Tensor, rounds: bool) -> Tensor:
-    """Return the convolution [N, C, H, W], channels-last, of one channel; it may round to bf16.
+def correlate(padded: Array, taps: Array, bias: Array, rounds: bool) -> Array:
+    """Return the convolution [N, H, W, C] of one channel; it may round to bf16.
 
     Args:
         padded: [N, H + 4, W + 4].
@@ -195,92 +143,62 @@ def correlate(padded: Tensor, taps: Tensor, bias: Tensor, rounds: bool) -> Tenso
     """
     num_images, height, width = padded.shape
     side = kernels().SIDE - 1
-    pixels = torch.empty(num_images, height - side, width - side, taps.shape[1])
-    arrays = padded.numpy(), taps.contiguous().numpy(), bias.numpy(), rounds, pixels.numpy()
-    share(kernels().correlate, num_images, *arrays)
-    return pixels.permute(0, 3, 1, 2)
+    pixels = room(num_images, height - side, width - side, taps.shape[1])
+    share(kernels().correlate, num_images, padded, taps, bias, rounds, pixels)
+    return pixels
 
 
-def correlate_grads(padded: Tensor, grad: Tensor, rounds: bool) -> Tensor:
-    """Return the gradients of taps and bias, [26, C]; `grad` [N, C, H, W] may be rounded first."""
-    grad = grad.contiguous(memory_format=torch.channels_last)
-    arrays = padded.numpy(), _pixels(grad), rounds
-    parts = share(kernels().correlate_grads, len(grad), *arrays, num_parts=_NUM_SUMS)
-    return torch.from_numpy(sum(parts))
+def correlate_grads(padded: Array, grad: Array, rounds: bool) -> Array:
+    """Return the gradients of taps and bias, [26, C]; `grad` [N, H, W, C] may be rounded first."""
+    parts = share(kernels().correlate_grads, len(grad), padded, grad, rounds, num_parts=_NUM_SUMS)
+    return sum(parts)
 
 
-def takes_kernel(images: Tensor, weight: Tensor) -> bool:
-    """Return whether `to_spectra` and `mix` take these images and this kernel."""
-    side, lanes = kernels().SIDE, kernels().LANES
-    return (
-        images.dtype == weight.dtype == torch.float32
-        and weight.shape[2:] == (side, side)
-        and max(images.shape[2:]) + side // 2 <= kernels().PERIOD
-        and weight.shape[0] % lanes == 0
-        and weight.shape[1] % lanes == 0
-    )
-
-
-def to_spectra(maps: Tensor, rounds: bool) -> Tensor:
-    """Return spectra [frequencies, N, 2 * C] of maps [N, C, H, W], rounded to bf16 or not.
+def to_spectra(maps: Array, rounds: bool) -> Array:
+    """Return spectra [frequencies, N, 2 * C] of maps, rounded to bf16 or not.
 
     The real parts of all channels, then the imaginary ones; frequency zero comes first.
     """
-    num_images, channels = maps.shape[:2]
-    spectra = torch.empty(kernels().NUM_HALF * kernels().PERIOD, num_images, 2 * channels)
-    maps = maps.contiguous(memory_format=torch.channels_last)
-    share(kernels().to_spectra, num_images, _pixels(maps), rounds, spectra.numpy())
+    num_images, channels = len(maps), maps.shape[3]
+    spectra = room(kernels().NUM_HALF * kernels().PERIOD, num_images, 2 * channels)
+    share(kernels().to_spectra, num_images, maps, rounds, spectra)
     return spectra
 
 
-def from_spectra(spectra: Tensor, rounds: bool, height: int, width: int) -> Tensor:
-    """Return maps [N, C, height, width], channels-last, rounded or not: `to_spectra` transposed."""
+def from_spectra(spectra: Array, rounds: bool, height: int, width: int) -> Array:
+    """Return maps [N, height, width, C], rounded or not: `to_spectra` transposed."""
     num_images, channels = spectra.shape[1], spectra.shape[2] // 2
-    pixels = torch.empty(num_images, height, width, channels)
-    share(kernels().from_spectra, num_images, spectra.numpy(), rounds, pixels.numpy())
-    return pixels.permute(0, 3, 1, 2)
+    pixels = room(num_images, height, width, channels)
+    share(kernels().from_spectra, num_images, spectra, rounds, pixels)
+    return pixels
 
 
-def mix(spectra: Tensor, weight: Tensor) -> Tensor:
-    """Return spectra of the convolution of a weight [O, C, 5, 5] with what `spectra` are of."""
-    return _mix(spectra, weight.permute(1, 2, 3, 0), 1)
+def mix(spectra: Array, kernel: Array, sign: int) -> Array:
+    """Return spectra of what a convolution puts out: see `kernels.mix`.
 
-
-def mix_back(spectra: Tensor, weight: Tensor) -> Tensor:
-    """Return spectra of the gradient of images, from those of the output's: `mix` transposed."""
-    return _mix(spectra, weight.permute(0, 2, 3, 1), -1)
-
-
-def _mix(spectra: Tensor, kernel: Tensor, sign: float) -> Tensor:
-    """See `kernels.mix`; `kernel` is [A, 5, 5, B]."""
+    Args:
+        spectra: of what it is given.
+        kernel: [A, 5, 5, B].
+        sign: 1; -1 for the gradient of what it was given, from that of its output.
+    """
     channels = kernel.shape[3]
-    mixed = torch.empty(*spectra.shape[:2], 2 * channels)
+    mixed = room(*spectra.shape[:2], 2 * channels)
     num_parts = kernels().NUM_HALF * channels // kernels().LANES
-    arrays = spectra.numpy(), kernel.detach().contiguous().numpy(), sign, mixed.numpy()
-    share(kernels().mix, num_parts, *arrays)
+    share(kernels().mix, num_parts, spectra, kernel, sign, mixed)
     return mixed
 
 
-def mix_grads(spectra: Tensor, grads: Tensor) -> Tensor:
-    """Return the gradient of a weight [O, C, 5, 5], channels-last.
+def mix_grads(spectra: Array, grads: Array) -> Array:
+    """Return the gradient of a kernel [O, 5, 5, C].
 
     Args:
         spectra: of images.
         grads: spectra of the gradient of their convolution.
     """
     channels, outputs, side = spectra.shape[2] // 2, grads.shape[2] // 2, kernels().SIDE
-    columns = torch.empty(kernels().NUM_HALF, outputs, side, 2 * channels).numpy()
+    columns = room(kernels().NUM_HALF, outputs, side, 2 * channels)
     num_parts = kernels().NUM_HALF * outputs // kernels().OUTPUTS_AT_ONCE
-    share(kernels().mix_grads, num_parts, spectra.numpy(), grads.numpy(), columns)
-    kernel = torch.empty(outputs, side, side, channels)
-    share(kernels().sum_columns, outputs, columns, kernel.numpy())
-    return kernel.permute(0, 3, 1, 2)
-
-
-def _pixels(maps: Tensor) -> Any:
-    """Return [N, C, H, W] in channels-last as an array [N, H, W, C]."""
-    return maps.detach().permute(0, 2, 3, 1).numpy()
-
-
-def _rows(values: Tensor, num_images: int) -> Any:
-    return values.detach().expand(num_images, -1).contiguous().numpy()
+    share(kernels().mix_grads, num_parts, spectra, grads, columns)
+    kernel = room(outputs, side, side, channels)
+    share(kernels().sum_columns, outputs, columns, kernel)
+    return kernel

@@ -160,6 +160,8 @@ def share(
     or as many as `length`.
     """
     helpers = _watch.helpers()[: max((num_parts or length) - 1, 0)] if _helpers else []
+    if not helpers and num_parts is None:
+        return [function(*arguments, 0, length)]
     num_threads = len(helpers) + 1
     num_parts = min(num_parts or num_threads, length)
     bounds = [length * i // num_parts for i in range(num_parts + 1)]

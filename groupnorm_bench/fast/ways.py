@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from groupnorm_bench.fast import allocator, blocks, compiler, threads
-from groupnorm_bench.fast.blocks import norm_relu_pool
-from groupnorm_bench.fast.convolution import convolve
+from groupnorm_bench.fast import allocator, blocks, compiler, convolution, threads
+from groupnorm_bench.fast.chain import Chain, Link
 from groupnorm_bench.fast.cuda_graphs import CapturedWay, Score
 from groupnorm_bench.models.precision import RoundToBf16
 from groupnorm_bench.settings.config import TrainConfig
-
-_Step = tuple[nn.Module, ...]
-"""Modules called one after the other: a norm with the ReLU and the pooling behind it, or one."""
 
 
 def choose_way(
@@ -37,30 +33,43 @@ def choose_way(
         return "compile off: too short a run to earn it back (--compile on forces it)"
     if type(model).forward is not nn.Sequential.forward:
         return "compile off: no loops for this network"
-    steps = list(_steps(model))
-    kinds = dict.fromkeys(kind for step in steps for kind in _kinds(step))
+    way = LoopsWay(model, settings.precision == "bf16")
+    kinds = way.kinds()
     if not kinds:
         return "compile off: no loops for this network"
     line, is_there = compiler.prepare(kinds)
-    if not is_there:
-        return line
-    return LoopsWay(model, steps, settings.precision == "bf16", line)
+    way.notes.append(line)
+    return way if is_there else line
 
 
-def _steps(model: nn.Module) -> Iterator[_Step]:
-    # Not `children`, which leaves out a module that stands in two places.
-    modules = [module for module in model._modules.values() if module is not None]
-    while modules:
-        length = 3 if blocks.is_block(modules[:3]) else 1
-        yield tuple(modules[:length])
-        del modules[:length]
+class _Step:
+    """Modules called one after the other: one, or a norm with its ReLU and its pooling."""
 
+    def __init__(self, modules: Sequence[nn.Module], rounds: bool) -> None:
+        self.modules, self._rounds = modules, rounds
+        is_block = len(modules) == 3
+        self.link: Link | None = (
+            blocks.link(modules[0]) if is_block else convolution.link(modules[0], rounds)
+        )
 
-def _kinds(step: _Step) -> tuple[str, ...]:
-    """Return the kinds of loops that a step may take."""
-    if len(step) == 3:
-        return blocks.kinds(step[0]) or ()
-    return compiler.CONVOLUTIONS if type(step[0]) is nn.Conv2d else ()
+    def kinds(self) -> tuple[str, ...]:
+        """Return the kinds of loops that it takes."""
+        if len(self.modules) == 3:
+            return blocks.kinds(self.modules[0]) or ()
+        return compiler.CONVOLUTIONS if self.link is not None else ()
+
+    def has_hooks(self) -> bool:
+        return any(
+            each._forward_hooks or each._forward_pre_hooks or each._backward_hooks
+            for each in self.modules
+        )
+
+    def call(self, features: Tensor) -> Tensor:
+        """Return what the modules make of features."""
+        with RoundToBf16() if self._rounds else contextlib.nullcontext():
+            for module in self.modules:
+                features = module(features)
+        return features
 
 
 class LoopsWay:
@@ -72,31 +81,30 @@ class LoopsWay:
     name = "loops-4"
     """Another one than an older version's, whose sums were in another order."""
 
-    def __init__(self, model: nn.Module, steps: list[_Step], rounds: bool, note: str) -> None:
-        self.model, self._steps, self._rounds = model, steps, rounds
-        self.notes = [note]
+    def __init__(self, model: nn.Module, rounds: bool) -> None:
+        self.model = model
+        # Not `children`, which leaves out a module that stands in two places.
+        modules = [module for module in model._modules.values() if module is not None]
+        self._steps: list[_Step] = []
+        while modules:
+            length = 3 if blocks.is_block(modules[:3]) else 1
+            self._steps.append(_Step(modules[:length], rounds))
+            del modules[:length]
+        self.notes: list[str] = []
         if rounds:  # faster than bf16 instructions with torch's convolutions (performance.md)
-            self.notes.insert(0, "bf16: rounded values, summed in fp32 at about fp32's speed")
+            self.notes.append("bf16: rounded values, summed in fp32 at about fp32's speed")
+
+    def kinds(self) -> list[str]:
+        """Return the kinds of loops that must be prepared."""
+        return list(dict.fromkeys(kind for step in self._steps for kind in step.kinds()))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the model's output for normalised images, in the run's precision."""
-        features = images
+        chain = Chain(images)
         for step in self._steps:
-            features = self._run(step, features)
-        return features
-
-    def _run(self, step: _Step, features: Tensor) -> Tensor:
-        first = step[0]
-        if not any(_has_hooks(module) for module in step):
-            if type(first) is nn.Conv2d:
-                return convolve(features, first, self._rounds)
-            pooled = norm_relu_pool(features, first) if len(step) == 3 else None
-            if pooled is not None:
-                return pooled
-        with RoundToBf16() if self._rounds else contextlib.nullcontext():
-            for module in step:
-                features = module(features)
-        return features
+            if step.link is None or step.has_hooks() or not chain.add(step.link):
+                chain = Chain(step.call(chain.run()))
+        return chain.run()
 
     def context(self, batch_size: int) -> contextlib.AbstractContextManager[None]:
         """Return the context in which batches of this size are trained on or scored."""
@@ -105,7 +113,3 @@ class LoopsWay:
     def capture(self, score: Score, images: Tensor, labels: Tensor) -> Score:
         """Return `score`: it is called as it is."""
         return score
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)

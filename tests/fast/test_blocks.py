@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from groupnorm_bench.fast import blocks, compiler
+from groupnorm_bench.fast.chain import Chain
 
 SHAPES = [(4, 8, 28, 28), (1, 8, 2, 2), (3, 8, 6, 4), (2, 8, 14, 2), (5, 16, 6, 10)]
 TOLERANCE = 2e-5
@@ -32,6 +33,12 @@ def randomize(norm):
     return norm
 
 
+def norm_relu_pool(features, norm):
+    """Return what the block makes of features; None where it does not take them."""
+    chain, link = Chain(features), blocks.link(norm)
+    return chain.run() if link is not None and chain.add(link) else None
+
+
 def last(features):
     return features.contiguous(memory_format=torch.channels_last)
 
@@ -52,7 +59,7 @@ def outputs_and_grads(function, features, norm, dtype, seed=1):
 
 def assert_equals_reference(features, norm):
     features = last(features)
-    ours, our_norm = outputs_and_grads(blocks.norm_relu_pool, features, norm, torch.float32)
+    ours, our_norm = outputs_and_grads(norm_relu_pool, features, norm, torch.float32)
     expected, plain_norm = outputs_and_grads(reference, features, norm, torch.float64)
     for mine, theirs in zip(ours, expected, strict=True):
         size = max(1.0, theirs.abs().max().item())
@@ -87,7 +94,7 @@ def test_huge_and_tiny_values(scale):
     features = last(torch.randn(4, 8, 14, 14) * scale)
     for norm in norms_for(8)[:-1]:
         nn.init.zeros_(norm.bias)  # a shift would swallow tiny values, and tie them
-        ours, _ = outputs_and_grads(blocks.norm_relu_pool, features, norm, torch.float32)
+        ours, _ = outputs_and_grads(norm_relu_pool, features, norm, torch.float32)
         expected, _ = outputs_and_grads(reference, features, norm, torch.float64)
         for mine, theirs in zip(ours, expected, strict=True):
             size = theirs.abs().max().item()
@@ -99,9 +106,7 @@ def test_a_mean_far_from_zero_does_not_cancel():
     features = last(torch.randn(4, 8, 14, 14) + 1000.0)
     norm = nn.GroupNorm(2, 8)
     expected = reference(features.double(), copy.deepcopy(norm).double())
-    torch.testing.assert_close(
-        blocks.norm_relu_pool(features, norm).double(), expected, rtol=0, atol=5e-4
-    )
+    torch.testing.assert_close(norm_relu_pool(features, norm).double(), expected, rtol=0, atol=5e-4)
 
 
 def test_batch_norm_evaluates_with_its_running_statistics():
@@ -112,9 +117,9 @@ def test_batch_norm_evaluates_with_its_running_statistics():
     norm.eval()
     with torch.no_grad():
         torch.testing.assert_close(
-            blocks.norm_relu_pool(features, norm), reference(features, norm), rtol=0, atol=1e-5
+            norm_relu_pool(features, norm), reference(features, norm), rtol=0, atol=1e-5
         )
-    assert blocks.norm_relu_pool(features, norm) is None  # gradients in evaluation: plain modules
+    assert norm_relu_pool(features, norm) is None  # gradients in evaluation: plain modules
 
 
 @pytest.mark.parametrize("momentum", [0.1, 0.7, None])
@@ -123,7 +128,7 @@ def test_running_statistics_follow_the_module(momentum):
     ours, plain = nn.BatchNorm2d(8, momentum=momentum), nn.BatchNorm2d(8, momentum=momentum)
     for scale in (1.0, 2.0, 3.0):
         features = last(torch.randn(4, 8, 6, 6) * scale + scale)
-        blocks.norm_relu_pool(features, ours)
+        norm_relu_pool(features, ours)
         plain(features)
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(ours.state_dict()[name], value, msg=name)
@@ -135,12 +140,12 @@ def test_other_norms_and_features_are_left_to_torchs_modules():
 
     features = last(torch.randn(2, 8, 6, 6))
     for norm in (MyGroupNorm(2, 8), nn.GroupNorm(2, 8, affine=False), nn.InstanceNorm2d(8)):
-        assert blocks.norm_relu_pool(features, norm) is None
+        assert norm_relu_pool(features, norm) is None
     norm = nn.GroupNorm(2, 8)
-    assert blocks.norm_relu_pool(features, norm) is not None
+    assert norm_relu_pool(features, norm) is not None
     odd = last(features[:, :, :5])
     for other in (features.contiguous(), odd, features.double(), last(features[:, :, :1])):
-        assert blocks.norm_relu_pool(other, norm) is None
+        assert norm_relu_pool(other, norm) is None
 
 
 @pytest.mark.parametrize(
@@ -165,15 +170,15 @@ def test_a_gradient_takes_the_place_of_what_nobody_looks_at_again(norm):
     torch.manual_seed(0)
     leaf = last(torch.randn(4, 16, 6, 6)).requires_grad_()
     before = leaf.detach().clone()
-    blocks.norm_relu_pool(leaf, norm).sum().backward()
+    norm_relu_pool(leaf, norm).sum().backward()
     assert torch.equal(leaf, before)
 
-    blocks.norm_relu_pool(leaf.view_as(leaf), norm).sum().backward()
+    norm_relu_pool(leaf.view_as(leaf), norm).sum().backward()
     assert torch.equal(leaf, before)
 
     features = leaf * 2
     squares = features.square()  # looks at features in its backward pass
-    total = blocks.norm_relu_pool(features, norm).sum()
+    total = norm_relu_pool(features, norm).sum()
     total.backward(retain_graph=True)
     for again in (total, squares.sum()):
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):

@@ -2,17 +2,24 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from groupnorm_bench.fast import compiler, loops
-from groupnorm_bench.fast.convolution import convolve
+from groupnorm_bench.fast import compiler, convolution, loops
+from groupnorm_bench.fast.chain import Chain
 
 
 @pytest.fixture(autouse=True)
 def prepared():
     assert compiler.prepare(compiler.CONVOLUTIONS) == ("compile on", True)
+
+
+def convolve(images, conv, rounds=False):
+    """Return what the loops make of images; None where they do not take them."""
+    chain, link = Chain(images), convolution.link(conv, rounds)
+    return chain.run() if link is not None and chain.add(link) else None
 
 
 def values_and_grads(function, images, conv):
@@ -49,7 +56,7 @@ def test_a_convolution_in_the_frequency_domain(channels, size, batch_size):
     for mine, expected in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, expected, rtol=0, atol=1e-6 * expected.abs().max().item())
     output = convolve(images, conv)
-    assert type(output.grad_fn).__name__ == "_LoopConvolutionBackward"
+    assert type(output.grad_fn).__name__ == "_RunBackward"
     assert output.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -77,7 +84,7 @@ def test_the_first_convolution(channels, size):
     images = torch.randn(3, 1, *size)
     exact = copy.deepcopy(conv).double()
     ours, theirs = convolve(images, conv), exact(images.double())
-    assert type(ours.grad_fn).__name__ == "_FirstLoopConvolutionBackward"
+    assert type(ours.grad_fn).__name__ == "_RunBackward"
     assert ours.is_contiguous(memory_format=torch.channels_last)
     grad = torch.randn(ours.shape)
     our_grads = torch.autograd.grad(ours, list(conv.parameters()), grad)
@@ -106,10 +113,14 @@ def test_the_first_convolution(channels, size):
     ],
     ids=str,
 )
-def test_convolutions_that_the_loops_do_not_take_run_as_they_are(images, conv):
-    torch.manual_seed(0)
-    features = torch.randn(images).to(conv.weight.dtype)
-    assert torch.equal(convolve(features, conv), conv(features))
+def test_convolutions_that_the_loops_do_not_take(images, conv):
+    assert convolve(torch.randn(images).to(conv.weight.dtype), conv) is None
+
+
+def test_images_that_need_a_gradient_are_not_taken_by_the_first_convolution():
+    conv, images = nn.Conv2d(1, 16, 5, padding=2), torch.randn(2, 1, 8, 8)
+    assert convolve(images, conv) is not None
+    assert convolve(images.requires_grad_(), conv) is None
 
 
 @pytest.mark.parametrize(("channels", "batch_size"), [(1, 2), (32, 2), (32, 5)])
@@ -126,20 +137,19 @@ def test_rounding_reaches_values_and_gradients(channels, batch_size):
 
 def test_the_loops_round_to_bf16_as_torch_does():
     torch.manual_seed(0)
-    padded, taps = torch.randn(2, 8, 8), torch.randn(25, 32)
+    padded, taps = (torch.randn(shape).numpy() for shape in ((2, 8, 8), (25, 32)))
     special = [0.0, -0.0, float("inf"), -float("inf"), float("nan"), 1 + 2**-8, 1 + 3 * 2**-8]
-    values = torch.tensor([*special, 3.4e38, 1e-40, *torch.randn(23).tolist()])
-    exactly = {"rtol": 0, "atol": 0, "equal_nan": True}
-    ours = loops.correlate(padded, taps * 0, values, True)[0, :, 0, 0]
-    torch.testing.assert_close(ours, values.bfloat16().float(), **exactly)
+    values = torch.tensor([*special, 3.4e38, 1e-40, *torch.randn(23).tolist()]).numpy()
+    ours = loops.correlate(padded, taps * 0, values, True)[0, 0, 0]
+    assert np.array_equal(ours, rounded(values), equal_nan=True)
 
-    grad = torch.randn(2, 32, 4, 4)
-    maps = torch.randn(2, 32, 14, 14)
+    values = np.nan_to_num(values)
+    grad, maps = torch.randn(2, 4, 4, 32).numpy(), torch.randn(2, 14, 14, 32).numpy()
     spectra = loops.to_spectra(maps, False)
     for ours, expected in (
         (
-            loops.correlate(padded, taps, values[-32:].nan_to_num(), True),
-            rounded(loops.correlate(padded, taps, values[-32:].nan_to_num(), False)),
+            loops.correlate(padded, taps, values, True),
+            rounded(loops.correlate(padded, taps, values, False)),
         ),
         (
             loops.correlate_grads(padded, grad, True),
@@ -151,9 +161,9 @@ def test_the_loops_round_to_bf16_as_torch_does():
             rounded(loops.from_spectra(spectra, False, 14, 14)),
         ),
     ):
-        assert torch.equal(ours, expected)
-        assert not torch.equal(ours, torch.zeros_like(ours))
+        assert np.array_equal(ours, expected)
+        assert ours.any()
 
 
 def rounded(values):
-    return values.bfloat16().float()
+    return torch.from_numpy(values).bfloat16().float().numpy()

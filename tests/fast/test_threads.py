@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from groupnorm_bench.fast import blocks, compiler, kernels, threads
-from groupnorm_bench.fast.convolution import convolve
+from groupnorm_bench.fast import blocks, compiler, convolution, threads
+from groupnorm_bench.fast.chain import Chain
 
 
 @pytest.fixture(autouse=True)
 def prepared():
-    assert compiler.prepare(kernels.KERNELS) == ("compile on", True)
+    assert compiler.prepare(compiler.kernels().KERNELS) == ("compile on", True)
 
 
 @pytest.fixture
@@ -37,7 +37,10 @@ def test_threads_share_a_batch_and_change_nothing(three_threads):
             assert len(set(workers)) == len(workers) == (3 if grads else 1)
             assert torch.get_num_threads() == 1
             inputs = images.clone().requires_grad_()
-            pooled = blocks.norm_relu_pool(convolve(inputs, conv), norm)
+            chain = Chain(inputs)
+            assert chain.add(convolution.link(conv, rounds=False))
+            assert chain.add(blocks.link(norm))
+            pooled = chain.run()
             grads.append(torch.autograd.grad(pooled.square().sum(), [inputs, *conv.parameters()]))
         assert torch.get_num_threads() == 3
         assert threading.active_count() == num_before
