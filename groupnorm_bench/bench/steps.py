@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -77,6 +78,14 @@ def _random_batch(config: TrainConfig) -> tuple[Tensor, Tensor]:
     return images, torch.randint(0, data.num_classes, (size,), generator=generator)
 
 
+@contextlib.contextmanager
+def _settled(way: Way, batch_size: int, step: Callable[[], None]) -> Iterator[None]:
+    """Enter a way's context and take a step: threads have begun, as in all steps but the first."""
+    with way.context(batch_size):
+        step()
+        yield
+
+
 def train_step(config: TrainConfig) -> Case:
     """Return a training step on the CPU, optimizer included, on random images."""
     model = build_model(config)
@@ -90,7 +99,7 @@ def train_step(config: TrainConfig) -> Case:
         loss.backward()
         optimizer.step()
 
-    return Case(step, partial(way.context, config.batch_size))
+    return Case(step, partial(_settled, way, config.batch_size, step))
 
 
 def _limit_step(config: TrainConfig) -> Case:
@@ -116,4 +125,4 @@ def _limit_step(config: TrainConfig) -> Case:
             grads.extend(torch.ones_like(output) for output in outputs)
         torch.autograd.backward(outputs, grads)
 
-    return Case(step, partial(ways[0].context, config.batch_size))
+    return Case(step, partial(_settled, ways[0], config.batch_size, step))

@@ -60,6 +60,8 @@ class _Block:
 
     keeps_maps = True
     gives_grad = True
+    begins = True
+    is_flat = False
 
     def __init__(self, norm: nn.Module) -> None:
         self._norm = norm

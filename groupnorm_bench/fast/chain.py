@@ -26,6 +26,10 @@ class Link(Protocol):
     """Whether the backward pass needs what the step was given, and puts the gradient there."""
     gives_grad: bool
     """Whether what it was given has a gradient."""
+    begins: bool
+    """Whether it may stand first."""
+    is_flat: bool
+    """Whether it makes rows [N, C] of them, as maps [N, 1, 1, C]: then it stands last."""
 
     @property
     def parameters(self) -> Sequence[Tensor]: ...
@@ -67,8 +71,10 @@ class Chain:
         if not shape:
             return False
         if self._links:
-            if not link.gives_grad:
+            if not link.gives_grad or self._links[-1].is_flat:
                 return False
+        elif not link.begins:
+            return False
         elif link.keeps_maps:  # in place of what it is given goes the gradient: no copy will do
             if not self._features.is_contiguous(memory_format=torch.channels_last):
                 return False
@@ -88,7 +94,7 @@ class Chain:
         maps = _maps(self._features)
         for link in self._links:
             maps, _ = link.forward(maps)
-        return _features(maps)
+        return _output(maps, self._links)
 
 
 class _Run(torch.autograd.Function):
@@ -104,7 +110,7 @@ class _Run(torch.autograd.Function):
             output, saved = link.forward(maps)
             ctx.kept.append((maps if link.keeps_maps else None, saved))
             maps = output
-        return _features(maps)
+        return _output(maps, links)
 
     @staticmethod
     @once_differentiable
@@ -112,7 +118,7 @@ class _Run(torch.autograd.Function):
         features = ctx.saved_tensors
         if not ctx.kept:
             raise RuntimeError("a second backward pass: what the first one needed is overwritten")
-        maps_grad: Array | None = _maps(grad)
+        maps_grad: Array | None = _maps(grad[..., None, None] if ctx.links[-1].is_flat else grad)
         grads: list[Tensor] = []
         for i, link in reversed(list(enumerate(ctx.links))):
             maps, saved = ctx.kept.pop()  # each is freed as soon as it is used
@@ -134,6 +140,10 @@ def _maps(features: Tensor) -> Array:
 def _features(maps: Array) -> Tensor:
     """Return maps [N, H, W, C] as features [N, C, H, W]."""
     return torch.from_numpy(maps).permute(0, 3, 1, 2)
+
+
+def _output(maps: Array, links: Sequence[Link]) -> Tensor:
+    return _features(maps).flatten(1) if links[-1].is_flat else _features(maps)
 
 
 def _to_replace(features: Tensor) -> Tensor:

@@ -51,6 +51,8 @@ class _Convolution:
 
     keeps_maps = False
     gives_grad = True
+    begins = True
+    is_flat = False
 
     def __init__(self, conv: nn.Conv2d, rounds: bool) -> None:
         self._conv, self._rounds = conv, rounds

@@ -27,8 +27,12 @@ MIN_SHARED_BATCH = 16
 _MAX_THREADS = 4
 """Threads that share a batch at most: they are handed their parts one after the other, and more
 than two were not measured."""
-_WINDOW, _REST = 0.25, 1.0
+_WINDOW, _REST = 0.1, 1.0
 """Seconds over which it is seen whether helpers pay, and for which they rest if not."""
+_LEAST, _STEP = 0.25, 0.8
+"""The least part that a helper is given, of an equal one, and how it gets there."""
+_MUCH, _LITTLE = 0.2, 0.05
+"""Waiting for helpers, as a fraction of our own part: they get less from there on, or more."""
 
 
 def for_batches(batch_size: int) -> contextlib.AbstractContextManager[None]:
@@ -124,27 +128,40 @@ class _Helper:
 
 
 class _Watch:
-    """Whether helpers pay: not where somebody else keeps their cores busy, and holds us up.
+    """How much helpers do: less where somebody else keeps their cores busy, and holds us up.
 
-    What is waited for them is set against what their part would take here. A training that gets
-    company goes on alone, and looks again every second; its bits stay the same.
+    A helper beside a busy process has half a core. It gets the smaller part that it ends as soon
+    as we end ours; where even the least of it takes longer than it would here, a training goes on
+    alone, and looks again every second. Its bits stay the same.
     """
 
     def __init__(self) -> None:
         self._own = self._waited = self._resumes = 0.0
+        self._part = 1.0  # that a helper does, of an equal one
 
     def helpers(self) -> list[_Helper]:
         """Return the helpers to hand parts to."""
         return _helpers if time.perf_counter() >= self._resumes else []
 
+    def cut(self, total: int, num_helpers: int) -> list[int]:
+        """Return where ranges of `total` end, ours first; none is empty."""
+        each = max(int(self._part * total / (num_helpers + 1)), 1)
+        return [0, *(total - each * i for i in range(num_helpers, -1, -1))]
+
     def account(self, own: float, waited: float, num_helpers: int) -> None:
         """Count the seconds of our own part of some work, and those waited for the others."""
         self._own += own
         self._waited += waited
-        if self._own + self._waited > _WINDOW:
-            if self._waited > self._own * num_helpers:
-                self._resumes = time.perf_counter() + _REST
-            self._own = self._waited = 0.0
+        if self._own + self._waited <= _WINDOW:
+            return
+        theirs = self._part * num_helpers / (num_helpers + 1)
+        if self._waited < _LITTLE * self._own:
+            self._part = min(self._part / _STEP, 1.0)
+        elif self._part > _LEAST and self._waited > _MUCH * self._own:
+            self._part = max(self._part * _STEP, _LEAST)
+        elif self._part == _LEAST and self._waited > self._own * theirs / (1 - theirs):
+            self._resumes = time.perf_counter() + _REST
+        self._own = self._waited = 0.0
 
 
 _helpers: list[_Helper] = []
@@ -159,17 +176,18 @@ def share(
     A part for each thread within `sharing`, else a single one; or `num_parts`, whoever does them,
     or as many as `length`.
     """
-    helpers = _watch.helpers()[: max((num_parts or length) - 1, 0)] if _helpers else []
+    total = length if num_parts is None else min(num_parts, length)
+    helpers = _watch.helpers()[: max(total - 1, 0)] if _helpers else []
     if not helpers and num_parts is None:
         return [function(*arguments, 0, length)]
-    num_threads = len(helpers) + 1
-    num_parts = min(num_parts or num_threads, length)
-    bounds = [length * i // num_parts for i in range(num_parts + 1)]
-    parts = list(itertools.pairwise(bounds))
+    ranges = list(itertools.pairwise(_watch.cut(total, len(helpers))))
+    shares = [[each] for each in ranges]
+    if num_parts is not None:
+        parts = list(itertools.pairwise(length * i // total for i in range(total + 1)))
+        shares = [parts[first:last] for first, last in ranges]
     if not helpers:
-        return _do(function, arguments, parts)
-    ends = [num_parts * i // num_threads for i in range(num_threads + 1)]
-    jobs = [partial(_do, function, arguments, parts[a:b]) for a, b in itertools.pairwise(ends)]
+        return _do(function, arguments, shares[0])
+    jobs = [partial(_do, function, arguments, parts) for parts in shares]
     for helper, job in zip(helpers, jobs[1:], strict=True):
         helper.hand(job)
     started = time.perf_counter()

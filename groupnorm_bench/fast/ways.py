@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from groupnorm_bench.fast import allocator, blocks, compiler, convolution, threads
+from groupnorm_bench.fast import allocator, blocks, compiler, convolution, linear, threads
 from groupnorm_bench.fast.chain import Chain, Link
 from groupnorm_bench.fast.cuda_graphs import CapturedWay, Score
 from groupnorm_bench.models.precision import RoundToBf16
@@ -43,20 +43,17 @@ def choose_way(
 
 
 class _Step:
-    """Modules called one after the other: one, or a norm with its ReLU and its pooling."""
+    """Modules called one after the other, and the link that computes them by loops, if any."""
 
-    def __init__(self, modules: Sequence[nn.Module], rounds: bool) -> None:
-        self.modules, self._rounds = modules, rounds
-        is_block = len(modules) == 3
-        self.link: Link | None = (
-            blocks.link(modules[0]) if is_block else convolution.link(modules[0], rounds)
-        )
+    def __init__(self, modules: Sequence[nn.Module], link: Link | None, rounds: bool) -> None:
+        self.modules, self.link, self._rounds = modules, link, rounds
 
     def kinds(self) -> tuple[str, ...]:
         """Return the kinds of loops that it takes."""
         if len(self.modules) == 3:
             return blocks.kinds(self.modules[0]) or ()
-        return compiler.CONVOLUTIONS if self.link is not None else ()
+        is_known = self.link is not None and type(self.modules[0]) is nn.Conv2d
+        return compiler.CONVOLUTIONS if is_known else ()
 
     def has_hooks(self) -> bool:
         return any(
@@ -72,13 +69,23 @@ class _Step:
         return features
 
 
+def _step(modules: Sequence[nn.Module], rounds: bool) -> _Step:
+    """Return the first step of modules."""
+    link: Link | None
+    if blocks.is_block(modules[:3]):
+        return _Step(modules[:3], blocks.link(modules[0]), rounds)
+    if len(modules) > 1 and (link := linear.link(modules[:2], rounds)) is not None:
+        return _Step(modules[:2], link, rounds)
+    return _Step(modules[:1], convolution.link(modules[0], rounds), rounds)
+
+
 class LoopsWay:
     """A sequence of modules on a CPU; loops compute those that they know, torch the others.
 
     It computes the same function as the modules. A module that has a hook is called as it is.
     """
 
-    name = "loops-4"
+    name = "loops-5"
     """Another one than an older version's, whose sums were in another order."""
 
     def __init__(self, model: nn.Module, rounds: bool) -> None:
@@ -87,9 +94,9 @@ class LoopsWay:
         modules = [module for module in model._modules.values() if module is not None]
         self._steps: list[_Step] = []
         while modules:
-            length = 3 if blocks.is_block(modules[:3]) else 1
-            self._steps.append(_Step(modules[:length], rounds))
-            del modules[:length]
+            step = _step(modules, rounds)
+            self._steps.append(step)
+            del modules[: len(step.modules)]
         self.notes: list[str] = []
         if rounds:  # faster than bf16 instructions with torch's convolutions (performance.md)
             self.notes.append("bf16: rounded values, summed in fp32 at about fp32's speed")

@@ -17,10 +17,11 @@ SGD_MOMENTUM = 0.9
 def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Return the optimizer; scales, shifts and biases do not decay unless asked for."""
     weights, rest = decayed_parameters(model)
-    groups = [
-        {"params": weights, "weight_decay": config.weight_decay},
-        {"params": rest, "weight_decay": config.weight_decay if config.weight_decay_all else 0.0},
-    ]
+    groups = [{"params": weights, "weight_decay": config.weight_decay}]
+    if config.weight_decay_all or config.weight_decay == 0:
+        weights.extend(rest)  # a group of its own would take 0.1 ms a step
+    else:
+        groups.append({"params": rest, "weight_decay": 0.0})
     is_fused = weights[0].device.type in ("cpu", "cuda")  # one kernel for all parameters
     if config.optimizer == "sgd":
         return _eager(torch.optim.SGD)(groups, lr=config.lr, momentum=SGD_MOMENTUM, fused=is_fused)

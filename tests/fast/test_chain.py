@@ -1,11 +1,14 @@
 """Several steps as one operation: the same bits as one at a time, and what it refuses."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from groupnorm_bench.fast import blocks, compiler, convolution
+from groupnorm_bench.fast import blocks, compiler, convolution, linear
 from groupnorm_bench.fast.chain import Chain
+from groupnorm_bench.models.precision import RoundToBf16
 
 
 @pytest.fixture(autouse=True)
@@ -80,3 +83,65 @@ def test_parameters_that_are_frozen_get_no_gradient():
     run(torch.randn(2, 1, 28, 28), links, at_once=True).sum().backward()
     missing = [name for name, each in modules.named_parameters() if each.grad is None]
     assert missing == ["1.weight"]
+
+
+def head_for(channels=32, side=7):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * side * side, 10))
+
+
+@pytest.mark.parametrize("rounds", [False, True])
+def test_a_linear_layer_takes_maps_without_flattening_them(rounds):
+    head = head_for()
+    twin = copy.deepcopy(head)
+    features = torch.randn(5, 32, 14, 14, generator=torch.Generator().manual_seed(1))
+    weights = torch.randn(5, 10, generator=torch.Generator().manual_seed(2))
+    found = []
+    for by_loops, modules in ((True, head), (False, twin)):
+        inputs = features.clone().requires_grad_()
+        chain = Chain(inputs)
+        assert chain.add(blocks.link(nn.Identity()))
+        if by_loops:
+            assert chain.add(linear.link(list(modules), rounds))
+            output = chain.run()
+        elif rounds:
+            with RoundToBf16():
+                output = modules(chain.run())
+        else:
+            output = modules(chain.run())
+        (output * weights).sum().backward()
+        found.append([output, inputs.grad, *(each.grad for each in modules.parameters())])
+    for ours, theirs in zip(*found, strict=True):
+        assert ours.shape == theirs.shape
+        error = 0.01 if rounds else 1e-6  # a rounding the other way here and there
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=error * theirs.abs().max().item())
+        if rounds and ours is not found[0][1]:
+            assert torch.equal(ours, ours.bfloat16().float())
+
+
+def test_a_linear_layer_stands_last_behind_maps_of_its_size():
+    head = linear.link(list(head_for()), rounds=False)
+    assert not Chain(torch.randn(2, 32, 7, 7)).add(head)  # which others might change
+    for size, is_taken in ((14, True), (12, False)):
+        chain = Chain(torch.randn(2, 32, size, size))
+        assert chain.add(blocks.link(nn.Identity()))
+        assert chain.add(head) is is_taken
+    chain = Chain(torch.randn(2, 32, 14, 14))
+    assert chain.add(blocks.link(nn.Identity()))
+    assert chain.add(head)
+    assert not chain.add(blocks.link(nn.Identity()))
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        [nn.Flatten(2), nn.Linear(49, 10)],
+        [nn.Flatten(1, 2), nn.Linear(49, 10)],
+        [nn.Flatten(), nn.Linear(49, 10, bias=False)],
+        [nn.ReLU(), nn.Linear(49, 10)],
+        [nn.Flatten(), nn.ReLU()],
+    ],
+    ids=str,
+)
+def test_other_heads_are_left_to_torchs_modules(modules):
+    assert linear.link(modules, rounds=False) is None

@@ -75,18 +75,43 @@ def test_partial_sums_are_the_same_on_any_number_of_threads(three_threads):
             assert parts(length) == alone
 
 
-def test_helpers_that_are_waited_for_rest_and_come_back(three_threads, monkeypatch):
+def test_helpers_that_are_waited_for_do_less_then_rest_and_come_back(three_threads, monkeypatch):
     watch = threads._Watch()
     monkeypatch.setattr(threads, "_watch", watch)
     monkeypatch.setattr(threads, "_REST", 0.05)
     with threads.sharing():
-        watch.account(0.2, 0.1, 2)  # pays: their parts would have taken 0.4 here
+        assert watch.cut(60, 2) == [0, 20, 40, 60]
+        watch.account(0.2, 0.03, 2)  # neither much nor little
+        assert watch.cut(60, 2) == [0, 20, 40, 60]
+        watch.account(0.2, 0.1, 2)
+        assert watch.cut(60, 2) == [0, 28, 44, 60]
+        watch.account(0.2, 0.005, 2)  # they end before we do
+        assert watch.cut(60, 2) == [0, 20, 40, 60]
+        for _ in range(7):
+            assert len(watch.helpers()) == 2
+            watch.account(0.1, 0.3, 2)
+        assert watch.cut(60, 2) == [0, 50, 55, 60]
+        watch.account(0.2, 0.035, 2)  # pays: alone it would have taken 0.24
         assert len(watch.helpers()) == 2
-        watch.account(0.1, 0.3, 2)
+        watch.account(0.2, 0.045, 2)
         assert watch.helpers() == []
         assert threads.share(lambda first, last: (first, last), 6) == [(0, 6)]
         time.sleep(0.06)
         assert len(watch.helpers()) == 2
+
+
+def test_what_helpers_do_is_never_nothing(three_threads, monkeypatch):
+    watch = threads._Watch()
+    watch._part = threads._LEAST
+    monkeypatch.setattr(threads, "_watch", watch)
+    with threads.sharing():
+        for length in (1, 2, 3, 5, 40):
+            parts = threads.share(lambda first, last: (first, last), length)
+            assert [a for a, _ in parts] + [length] == [0] + [b for _, b in parts]
+            assert all(first < last for first, last in parts)
+            assert len(parts) == min(length, 3)
+        numbered = threads.share(lambda first, last: (first, last), 40, num_parts=4)
+        assert numbered == [(0, 10), (10, 20), (20, 30), (30, 40)]
 
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="this system has no idle priority")

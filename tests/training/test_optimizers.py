@@ -33,7 +33,10 @@ def test_weight_decay_spares_scales_shifts_and_biases_unless_asked():
     groups = make_optimizer(TrainConfig(**settings), model).param_groups
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
     groups = make_optimizer(TrainConfig(**settings, weight_decay_all=True), model).param_groups
-    assert [group["weight_decay"] for group in groups] == [0.1, 0.1]
+    assert [group["weight_decay"] for group in groups] == [0.1]
+    groups = make_optimizer(TrainConfig(), model).param_groups
+    assert [group["weight_decay"] for group in groups] == [0.0]
+    assert len(groups[0]["params"]) == len(list(model.parameters()))
 
 
 @pytest.mark.parametrize("name", TORCHS)
