@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from groupnorm_bench.fast import loops
-from groupnorm_bench.fast.chain import Shape
-from groupnorm_bench.fast.loops import Array
+from groupnorm_bench.fast.chain import MapShape
+from groupnorm_bench.fast.loops import Values
 
 
 def is_block(modules: Sequence[nn.Module]) -> bool:
@@ -70,14 +70,14 @@ class _Block:
     def parameters(self) -> Sequence[Tensor]:
         return [cast(Tensor, self._norm.weight), cast(Tensor, self._norm.bias)]
 
-    def output_shape(self, shape: Shape) -> Shape | None:
+    def output_shape(self, shape: MapShape) -> MapShape | None:
         num_images, height, width, channels = shape
         has_windows = min(height, width) >= 2 and height % 2 == 0 and width % 2 == 0
         if not has_windows or any(each.dtype != torch.float32 for each in self.parameters):
             return None
         return num_images, height // 2, width // 2, channels
 
-    def _values(self) -> tuple[Array, Array]:
+    def _values(self) -> tuple[Values, Values]:
         weight, bias = self.parameters
         return weight.detach().numpy(), bias.detach().numpy()
 
@@ -87,15 +87,15 @@ class GroupBlock(_Block):
 
     _norm: nn.GroupNorm
 
-    def forward(self, maps: Array) -> tuple[Array, Sequence[Array]]:
+    def forward(self, maps: Values) -> tuple[Values, Sequence[Values]]:
         pooled, *saved = loops.group_pool(
             maps, *self._values(), self._norm.num_groups, self._norm.eps
         )
         return pooled, saved
 
     def backward(
-        self, grad: Array, maps: Any, saved: Sequence[Array], needs_grad: bool
-    ) -> tuple[Array, Sequence[Array]]:
+        self, grad: Values, maps: Any, saved: Sequence[Values], needs_grad: bool
+    ) -> tuple[Values, Sequence[Values]]:
         weight, _ = self._values()
         maps, *grads = loops.group_unpool(grad, maps, weight, self._norm.num_groups, saved)
         return maps, grads
@@ -109,12 +109,12 @@ class BatchBlock(_Block):
 
     _norm: nn.BatchNorm2d
 
-    def output_shape(self, shape: Shape) -> Shape | None:
+    def output_shape(self, shape: MapShape) -> MapShape | None:
         if not self._norm.training and torch.is_grad_enabled():
             return None
         return super().output_shape(shape)
 
-    def forward(self, maps: Array) -> tuple[Array, Sequence[Array]]:
+    def forward(self, maps: Values) -> tuple[Values, Sequence[Values]]:
         norm = self._norm
         if not norm.training:
             assert norm.running_mean is not None
@@ -128,8 +128,8 @@ class BatchBlock(_Block):
         return pooled, saved
 
     def backward(
-        self, grad: Array, maps: Any, saved: Sequence[Array], needs_grad: bool
-    ) -> tuple[Array, Sequence[Array]]:
+        self, grad: Values, maps: Any, saved: Sequence[Values], needs_grad: bool
+    ) -> tuple[Values, Sequence[Values]]:
         weight, _ = self._values()
         maps, *grads = loops.batch_unpool(grad, maps, weight, self._norm.eps, saved)
         return maps, grads
@@ -141,12 +141,12 @@ class PlainBlock(_Block):
     keeps_maps = False
     parameters: Sequence[Tensor] = ()
 
-    def forward(self, maps: Array) -> tuple[Array, Array]:
+    def forward(self, maps: Values) -> tuple[Values, Values]:
         return loops.relu_pool(maps)
 
     def backward(
-        self, grad: Array, maps: Any, saved: Array, needs_grad: bool
-    ) -> tuple[Array, Sequence[Array]]:
+        self, grad: Values, maps: Any, saved: Values, needs_grad: bool
+    ) -> tuple[Values, Sequence[Values]]:
         return loops.relu_unpool(grad, saved), ()
 
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from groupnorm_bench.fast.loops import Array
+from groupnorm_bench.fast.loops import Values
 
-Shape = tuple[int, int, int, int]
+MapShape = tuple[int, int, int, int]
 """Of maps: [N, H, W, C]."""
 
 
@@ -34,15 +34,15 @@ class Link(Protocol):
     @property
     def parameters(self) -> Sequence[Tensor]: ...
 
-    def output_shape(self, shape: Shape) -> Shape | None:
+    def output_shape(self, shape: MapShape) -> MapShape | None:
         """Return the shape of what it makes of maps of a shape; None if it does not take them."""
 
-    def forward(self, maps: Array) -> tuple[Array, Any]:
+    def forward(self, maps: Values) -> tuple[Values, Any]:
         """Return what it makes of maps, and what the backward pass shall get."""
 
     def backward(
-        self, grad: Array, maps: Any, saved: Any, needs_grad: bool
-    ) -> tuple[Array | None, Sequence[Array]]:
+        self, grad: Values, maps: Any, saved: Any, needs_grad: bool
+    ) -> tuple[Values | None, Sequence[Values]]:
         """Return the gradient of the maps, where it is needed, and those of the parameters.
 
         Args:
@@ -59,7 +59,7 @@ class Chain:
     def __init__(self, features: Tensor) -> None:
         self._features = features
         self._links: list[Link] = []
-        self._shape: Shape | None = None
+        self._shape: MapShape | None = None
         is_plain = features.dtype == torch.float32 and features.device.type == "cpu"
         if is_plain and features.dim() == 4:
             num_images, channels, height, width = features.shape
@@ -118,7 +118,7 @@ class _Run(torch.autograd.Function):
         features = ctx.saved_tensors
         if not ctx.kept:
             raise RuntimeError("a second backward pass: what the first one needed is overwritten")
-        maps_grad: Array | None = _maps(grad[..., None, None] if ctx.links[-1].is_flat else grad)
+        maps_grad: Values | None = _maps(grad[..., None, None] if ctx.links[-1].is_flat else grad)
         grads: list[Tensor] = []
         for i, link in reversed(list(enumerate(ctx.links))):
             maps, saved = ctx.kept.pop()  # each is freed as soon as it is used
@@ -131,18 +131,18 @@ class _Run(torch.autograd.Function):
         return None if maps_grad is None else _features(maps_grad), None, *grads
 
 
-def _maps(features: Tensor) -> Array:
+def _maps(features: Tensor) -> Values:
     """Return features [N, C, H, W] as an array [N, H, W, C]: the same memory if channels-last."""
     features = features.detach().contiguous(memory_format=torch.channels_last)
     return features.permute(0, 2, 3, 1).numpy()
 
 
-def _features(maps: Array) -> Tensor:
+def _features(maps: Values) -> Tensor:
     """Return maps [N, H, W, C] as features [N, C, H, W]."""
     return torch.from_numpy(maps).permute(0, 3, 1, 2)
 
 
-def _output(maps: Array, links: Sequence[Link]) -> Tensor:
+def _output(maps: Values, links: Sequence[Link]) -> Tensor:
     return _features(maps).flatten(1) if links[-1].is_flat else _features(maps)
 
 

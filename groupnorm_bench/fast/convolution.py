@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from groupnorm_bench.fast import loops
-from groupnorm_bench.fast.chain import Shape
+from groupnorm_bench.fast.chain import MapShape
 from groupnorm_bench.fast.compiler import kernels
-from groupnorm_bench.fast.loops import Array
+from groupnorm_bench.fast.loops import Values
 from groupnorm_bench.models.precision import round_values
 
 
@@ -61,7 +61,7 @@ class _Convolution:
     def parameters(self) -> Sequence[Tensor]:
         return [self._conv.weight, cast(Tensor, self._conv.bias)]
 
-    def output_shape(self, shape: Shape) -> Shape | None:
+    def output_shape(self, shape: MapShape) -> MapShape | None:
         num_outputs, num_inputs, *sides = self._conv.weight.shape
         side = kernels().SIDE
         is_known = sides == [side, side] and num_outputs % kernels().LANES == 0
@@ -75,7 +75,7 @@ class _Convolution:
     def _values(self) -> Iterator[Tensor]:
         return (self._rounded(parameter.detach()) for parameter in self.parameters)
 
-    def _grads(self, *grads: Array) -> list[Array]:
+    def _grads(self, *grads: Values) -> list[Values]:
         return [self._rounded(torch.from_numpy(each)).numpy() for each in grads]
 
 
@@ -84,10 +84,10 @@ class FirstConvolution(_Convolution):
 
     gives_grad = False
 
-    def output_shape(self, shape: Shape) -> Shape | None:
+    def output_shape(self, shape: MapShape) -> MapShape | None:
         return super().output_shape(shape) if shape[2] % 4 == 0 else None
 
-    def forward(self, maps: Array) -> tuple[Array, Array]:
+    def forward(self, maps: Values) -> tuple[Values, Values]:
         num_images, height, width, _ = maps.shape
         side = kernels().SIDE
         padded = np.zeros((num_images, height + side - 1, width + side - 1), np.float32)
@@ -98,8 +98,8 @@ class FirstConvolution(_Convolution):
         return loops.correlate(padded, taps.numpy(), bias.numpy(), self._rounds), padded
 
     def backward(
-        self, grad: Array, maps: Any, saved: Array, needs_grad: bool
-    ) -> tuple[None, Sequence[Array]]:
+        self, grad: Values, maps: Any, saved: Values, needs_grad: bool
+    ) -> tuple[None, Sequence[Values]]:
         grads = loops.correlate_grads(saved, grad, self._rounds)  # [25 + 1, O]
         return None, self._grads(grads[:-1].T.reshape(self._conv.weight.shape), grads[-1])
 
@@ -111,11 +111,11 @@ class Convolution(_Convolution):
     gradients' G conj(K)^T and conj(G)^T S, conjugate.
     """
 
-    def output_shape(self, shape: Shape) -> Shape | None:
+    def output_shape(self, shape: MapShape) -> MapShape | None:
         fits = max(shape[1:3]) + kernels().SIDE // 2 <= kernels().PERIOD
         return super().output_shape(shape) if fits and shape[3] % kernels().LANES == 0 else None
 
-    def forward(self, maps: Array) -> tuple[Array, tuple[Array, Tensor]]:
+    def forward(self, maps: Values) -> tuple[Values, tuple[Values, Tensor]]:
         weight, bias = self._values()
         spectra = loops.to_spectra(maps, self._rounds)
         mixed = loops.mix(spectra, weight.permute(1, 2, 3, 0).contiguous().numpy(), 1)
@@ -124,8 +124,8 @@ class Convolution(_Convolution):
         return output, (spectra, weight)
 
     def backward(
-        self, grad: Array, maps: Any, saved: tuple[Array, Tensor], needs_grad: bool
-    ) -> tuple[Array | None, Sequence[Array]]:
+        self, grad: Values, maps: Any, saved: tuple[Values, Tensor], needs_grad: bool
+    ) -> tuple[Values | None, Sequence[Values]]:
         spectra, weight = saved
         grads = loops.to_spectra(grad, self._rounds)
         maps_grad = None

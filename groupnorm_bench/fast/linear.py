@@ -13,8 +13,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from groupnorm_bench.fast.chain import Shape
-from groupnorm_bench.fast.loops import Array
+from groupnorm_bench.fast.chain import MapShape
+from groupnorm_bench.fast.loops import Values
 from groupnorm_bench.models.precision import round_values
 
 
@@ -42,14 +42,14 @@ class FlatLinear:
     def parameters(self) -> Sequence[Tensor]:
         return [self._linear.weight, cast(Tensor, self._linear.bias)]
 
-    def output_shape(self, shape: Shape) -> Shape | None:
+    def output_shape(self, shape: MapShape) -> MapShape | None:
         num_images, height, width, channels = shape
         fits = self._linear.in_features == height * width * channels
         if not fits or self._linear.weight.dtype != torch.float32:
             return None
         return num_images, 1, 1, self._linear.out_features
 
-    def forward(self, maps: Array) -> tuple[Array, tuple[Tensor, Tensor, Shape]]:
+    def forward(self, maps: Values) -> tuple[Values, tuple[Tensor, Tensor, MapShape]]:
         num_images, height, width, channels = maps.shape
         rows = self._rounded(torch.from_numpy(maps).view(num_images, -1))
         weight, bias = (self._rounded(each.detach()) for each in self.parameters)
@@ -59,8 +59,8 @@ class FlatLinear:
         return output.view(num_images, 1, 1, -1).numpy(), (rows, weight, maps.shape)
 
     def backward(
-        self, grad: Array, maps: Any, saved: tuple[Tensor, Tensor, Shape], needs_grad: bool
-    ) -> tuple[Array, Sequence[Array]]:
+        self, grad: Values, maps: Any, saved: tuple[Tensor, Tensor, MapShape], needs_grad: bool
+    ) -> tuple[Values, Sequence[Values]]:
         rows, weight, (num_images, height, width, channels) = saved
         outputs = self._rounded(torch.from_numpy(grad).view(num_images, -1))
         weight_grad = outputs.t().mm(rows).view(-1, height, width, channels).permute(0, 3, 1, 2)

@@ -15,22 +15,22 @@ from numpy.typing import NDArray
 from groupnorm_bench.fast.compiler import kernels
 from groupnorm_bench.fast.threads import share
 
-Array = NDArray[Any]
+Values = NDArray[Any]
 _NUM_SUMS = 4
 """Partial sums over a batch, whatever the number of threads: so no bit depends on it."""
 
 
-def room(*shape: int, dtype: torch.dtype = torch.float32) -> Array:
+def room(*shape: int, dtype: torch.dtype = torch.float32) -> Values:
     """Return an array of any numbers, where torch puts its own: a whole cache line begins it."""
     return torch.empty(shape, dtype=dtype).numpy()
 
 
-def sum_images(values: Array) -> Array:
+def sum_images(values: Values) -> Values:
     """Return the sums [C] over the images of values [N, C], in torch's order."""
     return torch.from_numpy(values).sum(0).numpy()
 
 
-def batch_pool(maps: Array, weight: Array, bias: Array, eps: float) -> tuple[Array, ...]:
+def batch_pool(maps: Values, weight: Values, bias: Values, eps: float) -> tuple[Values, ...]:
     """Return max_pool2d(relu(batch_norm(maps)), 2), the batch's mean and variance, and more.
 
     Args:
@@ -52,8 +52,8 @@ def batch_pool(maps: Array, weight: Array, bias: Array, eps: float) -> tuple[Arr
 
 
 def batch_unpool(
-    grad: Array, maps: Array, weight: Array, eps: float, saved: Sequence[Array]
-) -> tuple[Array, Array, Array]:
+    grad: Values, maps: Values, weight: Values, eps: float, saved: Sequence[Values]
+) -> tuple[Values, Values, Values]:
     """Return the gradients of maps, which they replace, of weight and of bias.
 
     `saved` is the rest of what `batch_pool` returned.
@@ -71,28 +71,30 @@ def batch_unpool(
     return maps, weight_grad, bias_grad
 
 
-def pool(maps: Array, weight: Array, bias: Array, mean: Array, rstd: Array) -> Array:
+def pool(maps: Values, weight: Values, bias: Values, mean: Values, rstd: Values) -> Values:
     """Return max_pool2d(relu(norm(maps)), 2); weight, bias, mean and rstd are [C]."""
     rows = np.tile(mean, (len(maps), 1))
     scales = np.tile(weight * rstd, (len(maps), 1))
     return _pool(maps, np.sign(weight), rows, scales, bias)[0]
 
 
-def _pool(maps: Array, sign: Array, means: Array, scales: Array, bias: Array) -> tuple[Array, ...]:
+def _pool(
+    maps: Values, sign: Values, means: Values, scales: Values, bias: Values
+) -> tuple[Values, ...]:
     pooled, centred, places = _windows(maps), _windows(maps), _windows(maps, torch.int8)
     arrays = maps, sign, means, scales, bias, centred, places, pooled
     share(kernels().pool, len(maps), *arrays)
     return pooled, centred, places
 
 
-def relu_pool(maps: Array) -> tuple[Array, Array]:
+def relu_pool(maps: Values) -> tuple[Values, Values]:
     """Return max_pool2d(relu(maps), 2), and places of peaks as `batch_pool` does."""
     pooled, places = _windows(maps), _windows(maps, torch.int8)
     share(kernels().relu_pool, len(maps), maps, places, pooled)
     return pooled, places
 
 
-def relu_unpool(grad: Array, places: Array) -> Array:
+def relu_unpool(grad: Values, places: Values) -> Values:
     """Return the gradient of maps; `places` is from `relu_pool`."""
     num_images, height, width, channels = grad.shape
     pixels = room(num_images, 2 * height, 2 * width, channels)
@@ -101,8 +103,8 @@ def relu_unpool(grad: Array, places: Array) -> Array:
 
 
 def group_pool(
-    maps: Array, weight: Array, bias: Array, num_groups: int, eps: float
-) -> tuple[Array, ...]:
+    maps: Values, weight: Values, bias: Values, num_groups: int, eps: float
+) -> tuple[Values, ...]:
     """Return max_pool2d(relu(group_norm(maps)), 2), peaks and places as `batch_pool` does, and
     the means and rstds of the groups, each [N, C]."""
     means, rstds = np.empty((2, len(maps), maps.shape[3]), np.float32)
@@ -113,8 +115,8 @@ def group_pool(
 
 
 def group_unpool(
-    grad: Array, maps: Array, weight: Array, num_groups: int, saved: Sequence[Array]
-) -> tuple[Array, Array, Array]:
+    grad: Values, maps: Values, weight: Values, num_groups: int, saved: Sequence[Values]
+) -> tuple[Values, Values, Values]:
     """Return the gradients of maps, which they replace, of weight and of bias.
 
     `saved` is the rest of what `group_pool` returned.
@@ -126,13 +128,13 @@ def group_unpool(
     return maps, sum_images(products), sum_images(sums)
 
 
-def _windows(maps: Array, dtype: torch.dtype = torch.float32) -> Array:
+def _windows(maps: Values, dtype: torch.dtype = torch.float32) -> Values:
     """Return room [N, H / 2, W / 2, C] for something of each window."""
     num_images, height, width, channels = maps.shape
     return room(num_images, height // 2, width // 2, channels, dtype=dtype)
 
 
-def correlate(padded: Array, taps: Array, bias: Array, rounds: bool) -> Array:
+def correlate(padded: Values, taps: Values, bias: Values, rounds: bool) -> Values:
     """Return the convolution [N, H, W, C] of one channel; it may round to bf16.
 
     Args:
@@ -148,13 +150,13 @@ def correlate(padded: Array, taps: Array, bias: Array, rounds: bool) -> Array:
     return pixels
 
 
-def correlate_grads(padded: Array, grad: Array, rounds: bool) -> Array:
+def correlate_grads(padded: Values, grad: Values, rounds: bool) -> Values:
     """Return the gradients of taps and bias, [26, C]; `grad` [N, H, W, C] may be rounded first."""
     parts = share(kernels().correlate_grads, len(grad), padded, grad, rounds, num_parts=_NUM_SUMS)
     return sum(parts)
 
 
-def to_spectra(maps: Array, rounds: bool) -> Array:
+def to_spectra(maps: Values, rounds: bool) -> Values:
     """Return spectra [frequencies, N, 2 * C] of maps, rounded to bf16 or not.
 
     The real parts of all channels, then the imaginary ones; frequency zero comes first.
@@ -165,7 +167,7 @@ def to_spectra(maps: Array, rounds: bool) -> Array:
     return spectra
 
 
-def from_spectra(spectra: Array, rounds: bool, height: int, width: int) -> Array:
+def from_spectra(spectra: Values, rounds: bool, height: int, width: int) -> Values:
     """Return maps [N, height, width, C], rounded or not: `to_spectra` transposed."""
     num_images, channels = spectra.shape[1], spectra.shape[2] // 2
     pixels = room(num_images, height, width, channels)
@@ -173,7 +175,7 @@ def from_spectra(spectra: Array, rounds: bool, height: int, width: int) -> Array
     return pixels
 
 
-def mix(spectra: Array, kernel: Array, sign: int) -> Array:
+def mix(spectra: Values, kernel: Values, sign: int) -> Values:
     """Return spectra of what a convolution puts out: see `kernels.mix`.
 
     Args:
@@ -188,7 +190,7 @@ def mix(spectra: Array, kernel: Array, sign: int) -> Array:
     return mixed
 
 
-def mix_grads(spectra: Array, grads: Array) -> Array:
+def mix_grads(spectra: Values, grads: Values) -> Values:
     """Return the gradient of a kernel [O, 5, 5, C].
 
     Args:
