@@ -6,7 +6,9 @@ import importlib.util
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -133,7 +135,10 @@ def _backward_too(function: Callable[[], Tensor]) -> Callable[[], None]:
 
 
 def _saved_mb(function: Callable[[], Tensor]) -> float:
-    """Return the size of all storages that autograd keeps, each counted once."""
+    """Return the size of all that is kept for the backward pass, each storage counted once.
+
+    That is what autograd keeps, and arrays that an operation keeps by itself (`fast/chain.py`).
+    """
     sizes: dict[int, int] = {}
 
     def pack(saved: Tensor) -> Tensor:
@@ -143,6 +148,16 @@ def _saved_mb(function: Callable[[], Tensor]) -> float:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
         output = function()  # kept, so that no address is given out twice
+        for array in _arrays(getattr(output.grad_fn, "__dict__", {}).values()):
+            pack(torch.from_numpy(array))
         total = sum(sizes.values())
     del output
     return total / 2**20
+
+
+def _arrays(kept: Iterable[Any]) -> Iterator[np.ndarray[Any, Any]]:
+    for each in kept:
+        if isinstance(each, np.ndarray):
+            yield each
+        elif isinstance(each, list | tuple):
+            yield from _arrays(each)

@@ -29,9 +29,13 @@ def test_by_default_the_shapes_are_those_of_the_cnn():
     assert cnn_shapes() == [(64, 32, 28, 28), (64, 64, 14, 14)]
 
 
-def test_saved_memory_is_what_autograd_keeps():
-    rows, _ = bench_layers([SHAPE], ["fp32"], repeats=1, norms=["none"])
-    native = next(row for row in rows if row.way == "native")
+def test_saved_memory_is_what_is_kept_for_the_backward_pass():
+    rows, _ = bench_layers([SHAPE], ["fp32"], repeats=1, norms=["none", "group"])
+    native, *_ = (row for row in rows if row.way == "native")
+    none, group = (row.saved_mb * 2**20 for row in rows if row.way == "compiled")
+    places, peaks, statistics = 2 * 8 * 2 * 2, 4 * 2 * 8 * 2 * 2, 2 * 4 * 2 * 8
+    assert none == places
+    assert group == 4 * 2 * 8 * 4 * 4 + places + peaks + statistics  # the features before them
     full = 2 * 8 * 4 * 4 * 4  # the rectified maps, 4 bytes each; torch keeps them once
     places = 2 * 8 * 2 * 2 * 8  # where the maxima lay, 8 bytes each
     assert native.saved_mb * 2**20 == full + places
