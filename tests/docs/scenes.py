@@ -355,6 +355,7 @@ SCENES: dict[str, Scene] = {
                 " --seeds 1 --run-cap 3 --max-seeds 1",
             ),
             Typed("gnbench compare docs/results/control.gnb", "^best"),
+            Typed("gnbench compare docs/results/control-fashion.gnb", "^best"),
             Typed("gnbench compare docs/results/wu-he-short.gnb", "undecided"),
             Typed("gnbench compare docs/results/wu-he.gnb", "equal within 0.2, "),
             Typed("gnbench compare docs/results/groups-mnist.gnb", "group-g1 is the baseline"),
@@ -716,6 +717,10 @@ INSTEAD = (
         Instead(line, DRY, Typed(line, "to do, 0 reused", more=f"--dry-run {few}"))
         for line, few in (
             ("gnbench sweep sweeps/control.yaml --out runs/control", ""),
+            (
+                "gnbench sweep sweeps/control-fashion.yaml --out runs/control-fashion",
+                "--dataset mnist-5k --train-limit 500",
+            ),
             (
                 "gnbench sweep sweeps/wu-he-short.yaml --out runs/wu-he-short",
                 "--dataset mnist-5k --train-limit 500",
