@@ -1,8 +1,8 @@
 """The linear layer behind flattened maps, without flattening them.
 
 `nn.Flatten` copies maps from channels-last to channel after channel, and its backward pass copies
-them back, on one thread: at batch size 64 that took as long as the layer itself. Here the weight
-is put into the order of the maps instead, which is as large as ten of them.
+them back, on one thread. Here the weight is put into the order of the maps instead, which is as
+large as ten of them.
 """
 
 from __future__ import annotations
