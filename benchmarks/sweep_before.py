@@ -55,7 +55,7 @@ def main() -> None:
         command = ["sweep", "sweep.yaml", "--workers", "2"]
     if not args.train or args.warm:
         for side in (HERE, args.before):
-            measured(side, command, args)  # compiles, if nothing has
+            measured(side, command, args, PART)  # compiles, if nothing has
     print(f"load before: {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores\n", flush=True)
     print(
         "| repeat | before, s | now, s | ratio | difference, s | before, MB | now, MB |\n"
@@ -79,10 +79,12 @@ def _row(pairs: list[tuple[Measured, Measured]]) -> str:
     return f"{before:.1f} | {now:.1f} | {ratio:.2f} | {difference:+.1f} | {peaks}"
 
 
-def measured(checkout: Path, command: list[str], args: argparse.Namespace) -> Measured:
+def measured(
+    checkout: Path, command: list[str], args: argparse.Namespace, sweep: str | None = None
+) -> Measured:
     """Return wall time and peak memory of a gnbench command in an empty folder."""
     with tempfile.TemporaryDirectory() as folder:
-        text = (HERE / "sweeps/norm.yaml").read_text() if args.all else PART
+        text = sweep or ((HERE / "sweeps/norm.yaml").read_text() if args.all else PART)
         (Path(folder) / "sweep.yaml").write_text(text)
         environment = os.environ | {"PYTHONPATH": str(checkout), "WANDB_MODE": "disabled"}
         if args.train and not args.warm:

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from groupnorm_bench.fast import loops
-from groupnorm_bench.fast.chain import MapShape
-from groupnorm_bench.fast.loops import Values
+from groupnorm_bench.fast.chain import Grads, MapShape
+from groupnorm_bench.fast.loops import Values, Work
 
 
 def is_block(modules: Sequence[nn.Module]) -> bool:
@@ -52,7 +52,7 @@ def link(norm: nn.Module) -> GroupBlock | BatchBlock | PlainBlock | None:
         return None
     if isinstance(norm, nn.GroupNorm):
         return GroupBlock(norm)
-    return BatchBlock(norm) if isinstance(norm, nn.BatchNorm2d) else PlainBlock(norm)
+    return BatchBlock(norm) if isinstance(norm, nn.BatchNorm2d) else PlainBlock()
 
 
 class _Block:
@@ -65,10 +65,10 @@ class _Block:
 
     def __init__(self, norm: nn.Module) -> None:
         self._norm = norm
-
-    @property
-    def parameters(self) -> Sequence[Tensor]:
-        return [cast(Tensor, self._norm.weight), cast(Tensor, self._norm.bias)]
+        self.parameters: Sequence[Tensor] = [
+            cast(Tensor, norm.weight),
+            cast(Tensor, norm.bias),
+        ]
 
     def output_shape(self, shape: MapShape) -> MapShape | None:
         num_images, height, width, channels = shape
@@ -87,18 +87,19 @@ class GroupBlock(_Block):
 
     _norm: nn.GroupNorm
 
-    def forward(self, maps: Values) -> tuple[Values, Sequence[Values]]:
+    def forward(self, work: Work, maps: Values) -> tuple[Values, Sequence[Values]]:
         pooled, *saved = loops.group_pool(
-            maps, *self._values(), self._norm.num_groups, self._norm.eps
+            work, maps, *self._values(), self._norm.num_groups, self._norm.eps
         )
         return pooled, saved
 
     def backward(
-        self, grad: Values, maps: Any, saved: Sequence[Values], needs_grad: bool
-    ) -> tuple[Values, Sequence[Values]]:
+        self, work: Work, grad: Values, maps: Any, saved: Sequence[Values], needs_grad: bool
+    ) -> tuple[Values, Grads]:
         weight, _ = self._values()
-        maps, *grads = loops.group_unpool(grad, maps, weight, self._norm.num_groups, saved)
-        return maps, grads
+        groups = self._norm.num_groups
+        maps, *grads = loops.group_unpool(work, grad, maps, weight, groups, saved)
+        return maps, lambda: [loops.sum_images(each) for each in grads]
 
 
 class BatchBlock(_Block):
@@ -114,40 +115,42 @@ class BatchBlock(_Block):
             return None
         return super().output_shape(shape)
 
-    def forward(self, maps: Values) -> tuple[Values, Sequence[Values]]:
+    def forward(self, work: Work, maps: Values) -> tuple[Values, Sequence[Values]]:
         norm = self._norm
         if not norm.training:
             assert norm.running_mean is not None
             assert norm.running_var is not None
             rstd = (norm.running_var + norm.eps).rsqrt()
             statistics = norm.running_mean.numpy(), rstd.numpy()
-            return loops.pool(maps, *self._values(), *statistics), ()
-        pooled, *saved = loops.batch_pool(maps, *self._values(), norm.eps)
+            return loops.pool(work, maps, *self._values(), *statistics), ()
+        pooled, *saved = loops.batch_pool(work, maps, *self._values(), norm.eps)
         mean, var = map(torch.from_numpy, saved[:2])
         _track(norm, mean, var, maps[..., 0].size)
         return pooled, saved
 
     def backward(
-        self, grad: Values, maps: Any, saved: Sequence[Values], needs_grad: bool
-    ) -> tuple[Values, Sequence[Values]]:
+        self, work: Work, grad: Values, maps: Any, saved: Sequence[Values], needs_grad: bool
+    ) -> tuple[Values, Grads]:
         weight, _ = self._values()
-        maps, *grads = loops.batch_unpool(grad, maps, weight, self._norm.eps, saved)
-        return maps, grads
+        maps, *grads = loops.batch_unpool(work, grad, maps, weight, self._norm.eps, saved)
+        return maps, lambda: grads
 
 
 class PlainBlock(_Block):
     """ReLU and pooling alone."""
 
     keeps_maps = False
-    parameters: Sequence[Tensor] = ()
 
-    def forward(self, maps: Values) -> tuple[Values, Values]:
-        return loops.relu_pool(maps)
+    def __init__(self) -> None:
+        self.parameters = ()
+
+    def forward(self, work: Work, maps: Values) -> tuple[Values, Values]:
+        return loops.relu_pool(work, maps)
 
     def backward(
-        self, grad: Values, maps: Any, saved: Values, needs_grad: bool
-    ) -> tuple[Values, Sequence[Values]]:
-        return loops.relu_unpool(grad, saved), ()
+        self, work: Work, grad: Values, maps: Any, saved: Values, needs_grad: bool
+    ) -> tuple[Values, Grads]:
+        return loops.relu_unpool(work, grad, saved), tuple
 
 
 def _track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:

@@ -6,17 +6,21 @@ than most loops do on a batch of two images (docs/performance.md).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from groupnorm_bench.fast.loops import Values
+from groupnorm_bench.fast.loops import Values, Work
 
 MapShape = tuple[int, int, int, int]
 """Of maps: [N, H, W, C]."""
+
+
+Grads = Callable[[], Sequence[Values]]
+"""Gradients of parameters; to be called once all is written."""
 
 
 class Link(Protocol):
@@ -30,22 +34,24 @@ class Link(Protocol):
     """Whether it may stand first."""
     is_flat: bool
     """Whether it makes rows [N, C] of them, as maps [N, 1, 1, C]: then it stands last."""
-
-    @property
-    def parameters(self) -> Sequence[Tensor]: ...
+    parameters: Sequence[Tensor]
 
     def output_shape(self, shape: MapShape) -> MapShape | None:
         """Return the shape of what it makes of maps of a shape; None if it does not take them."""
 
-    def forward(self, maps: Values) -> tuple[Values, Any]:
-        """Return what it makes of maps, and what the backward pass shall get."""
+    def forward(self, work: Work, maps: Values) -> tuple[Values, Any]:
+        """Return what it makes of maps, and what the backward pass shall get.
+
+        `maps` and what is returned are written once `work` is finished, as below.
+        """
 
     def backward(
-        self, grad: Values, maps: Any, saved: Any, needs_grad: bool
-    ) -> tuple[Values | None, Sequence[Values]]:
+        self, work: Work, grad: Values, maps: Any, saved: Any, needs_grad: bool
+    ) -> tuple[Values | None, Grads]:
         """Return the gradient of the maps, where it is needed, and those of the parameters.
 
         Args:
+            work: that writes `grad`, and will write the gradient.
             grad: of what `forward` returned.
             maps: what it was given, if it `keeps_maps`.
             saved: what it returned for this.
@@ -91,9 +97,10 @@ class Chain:
         if torch.is_grad_enabled():
             parameters = [each for link in self._links for each in link.parameters]
             return _Run.apply(self._features, self._links, *parameters)
-        maps = _maps(self._features)
+        maps, work = _maps(self._features), Work(len(self._features))
         for link in self._links:
-            maps, _ = link.forward(maps)
+            maps, _ = link.forward(work, maps)
+        work.finish()
         return _output(maps, self._links)
 
 
@@ -105,11 +112,12 @@ class _Run(torch.autograd.Function):
         if links[0].keeps_maps:
             ctx.save_for_backward(features)
         ctx.links, ctx.kept = links, []
-        maps = _maps(features)
+        maps, work = _maps(features), Work(len(features))
         for link in links:
-            output, saved = link.forward(maps)
+            output, saved = link.forward(work, maps)
             ctx.kept.append((maps if link.keeps_maps else None, saved))
             maps = output
+        work.finish()
         return _output(maps, links)
 
     @staticmethod
@@ -119,16 +127,19 @@ class _Run(torch.autograd.Function):
         if not ctx.kept:
             raise RuntimeError("a second backward pass: what the first one needed is overwritten")
         maps_grad: Values | None = _maps(grad[..., None, None] if ctx.links[-1].is_flat else grad)
-        grads: list[Tensor] = []
+        work = Work(len(grad))
+        grads: list[Grads] = []
         for i, link in reversed(list(enumerate(ctx.links))):
             maps, saved = ctx.kept.pop()  # each is freed as soon as it is used
             if i == 0 and features:
                 maps = _maps(_to_replace(features[0]))
             assert maps_grad is not None
             needs_grad = i > 0 or ctx.needs_input_grad[0]
-            maps_grad, own = link.backward(maps_grad, maps, saved, needs_grad)
-            grads[:0] = map(torch.from_numpy, own)
-        return None if maps_grad is None else _features(maps_grad), None, *grads
+            maps_grad, own = link.backward(work, maps_grad, maps, saved, needs_grad)
+            grads.insert(0, own)
+        work.finish()
+        of_parameters = (torch.from_numpy(each) for own in grads for each in own())
+        return None if maps_grad is None else _features(maps_grad), None, *of_parameters
 
 
 def _maps(features: Tensor) -> Values:

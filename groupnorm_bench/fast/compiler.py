@@ -27,7 +27,10 @@ from groupnorm_bench.files import scratch_folder
 MIN_IMAGES = 2_000
 """Images of training from which the loops are taken: loading them takes half a second, and they
 save 0.2 to 1 ms an image."""
+COMMON = ("common",)
+"""What all ways by loops take."""
 CONVOLUTIONS = ("convolution", "spectra")
+LINEAR = ("linear",)
 _BLOCKS = {"none": ("none",), "batch": ("statistics",)} | dict.fromkeys(
     ("group", "layer", "instance", "group-ws"), ("group",)
 )
@@ -45,7 +48,8 @@ def compile_ahead(norms: Iterable[str], say: Callable[[str], None]) -> None:
     Nothing is done, nor said, where the cache folder has it, undamaged.
     """
     blocks = dict.fromkeys(kind for norm in sorted(norms) for kind in _BLOCKS.get(norm, ()))
-    shares = (CONVOLUTIONS[:1] + tuple(blocks), CONVOLUTIONS[1:])  # of about 5 s each
+    # Of about 5 s each.
+    shares = (COMMON + LINEAR + CONVOLUTIONS[:1] + tuple(blocks), CONVOLUTIONS[1:])
     states = {kind: _is_whole(kind) for kinds in shares for kind in kinds}
     missing = [kinds for kinds in shares if not all(states[kind] for kind in kinds)]
     if not missing:

@@ -16,14 +16,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from groupnorm_bench.fast import loops
-from groupnorm_bench.fast.chain import MapShape
+from groupnorm_bench.fast.chain import Grads, MapShape
 from groupnorm_bench.fast.compiler import kernels
-from groupnorm_bench.fast.loops import Values
+from groupnorm_bench.fast.loops import Values, Work
 from groupnorm_bench.models.precision import round_values
 
 
@@ -56,10 +55,7 @@ class _Convolution:
 
     def __init__(self, conv: nn.Conv2d, rounds: bool) -> None:
         self._conv, self._rounds = conv, rounds
-
-    @property
-    def parameters(self) -> Sequence[Tensor]:
-        return [self._conv.weight, cast(Tensor, self._conv.bias)]
+        self.parameters: Sequence[Tensor] = [conv.weight, cast(Tensor, conv.bias)]
 
     def output_shape(self, shape: MapShape) -> MapShape | None:
         num_outputs, num_inputs, *sides = self._conv.weight.shape
@@ -75,7 +71,7 @@ class _Convolution:
     def _values(self) -> Iterator[Tensor]:
         return (self._rounded(parameter.detach()) for parameter in self.parameters)
 
-    def _grads(self, *grads: Values) -> list[Values]:
+    def _rounded_arrays(self, *grads: Values) -> list[Values]:
         return [self._rounded(torch.from_numpy(each)).numpy() for each in grads]
 
 
@@ -87,21 +83,17 @@ class FirstConvolution(_Convolution):
     def output_shape(self, shape: MapShape) -> MapShape | None:
         return super().output_shape(shape) if shape[2] % 4 == 0 else None
 
-    def forward(self, maps: Values) -> tuple[Values, Values]:
-        num_images, height, width, _ = maps.shape
-        side = kernels().SIDE
-        padded = np.zeros((num_images, height + side - 1, width + side - 1), np.float32)
-        inner = padded[:, side // 2 : -(side // 2), side // 2 : -(side // 2)]
-        inner[:] = self._rounded(torch.from_numpy(maps)).numpy()[..., 0]
+    def forward(self, work: Work, maps: Values) -> tuple[Values, Values]:
         weight, bias = self._values()
         taps = weight.flatten(1).t().contiguous()
-        return loops.correlate(padded, taps.numpy(), bias.numpy(), self._rounds), padded
+        return loops.correlate(work, maps, taps.numpy(), bias.numpy(), self._rounds)
 
     def backward(
-        self, grad: Values, maps: Any, saved: Values, needs_grad: bool
-    ) -> tuple[None, Sequence[Values]]:
-        grads = loops.correlate_grads(saved, grad, self._rounds)  # [25 + 1, O]
-        return None, self._grads(grads[:-1].T.reshape(self._conv.weight.shape), grads[-1])
+        self, work: Work, grad: Values, maps: Any, saved: Values, needs_grad: bool
+    ) -> tuple[None, Grads]:
+        grads = loops.correlate_grads(work, saved, grad, self._rounds)  # [25 + 1, O]
+        weight_grad = grads[:-1].T.reshape(self._conv.weight.shape)
+        return None, lambda: self._rounded_arrays(weight_grad, grads[-1])
 
 
 class Convolution(_Convolution):
@@ -115,22 +107,30 @@ class Convolution(_Convolution):
         fits = max(shape[1:3]) + kernels().SIDE // 2 <= kernels().PERIOD
         return super().output_shape(shape) if fits and shape[3] % kernels().LANES == 0 else None
 
-    def forward(self, maps: Values) -> tuple[Values, tuple[Values, Tensor]]:
+    def forward(self, work: Work, maps: Values) -> tuple[Values, tuple[Values, Tensor]]:
         weight, bias = self._values()
-        spectra = loops.to_spectra(maps, self._rounds)
-        mixed = loops.mix(spectra, weight.permute(1, 2, 3, 0).contiguous().numpy(), 1)
+        spectra = loops.to_spectra(work, maps, self._rounds)
+        work.finish()
+        mixed = loops.mix(work, spectra, weight.permute(1, 2, 3, 0).contiguous().numpy(), 1)
+        work.finish()
         mixed[0, :, : len(bias)] += bias.numpy()  # frequency zero of what is 1 everywhere
-        output = loops.from_spectra(mixed, self._rounds, *maps.shape[1:3])
+        output = loops.from_spectra(work, mixed, self._rounds, *maps.shape[1:3])
         return output, (spectra, weight)
 
     def backward(
-        self, grad: Values, maps: Any, saved: tuple[Values, Tensor], needs_grad: bool
-    ) -> tuple[Values | None, Sequence[Values]]:
+        self, work: Work, grad: Values, maps: Any, saved: tuple[Values, Tensor], needs_grad: bool
+    ) -> tuple[Values | None, Grads]:
         spectra, weight = saved
-        grads = loops.to_spectra(grad, self._rounds)
+        grads = loops.to_spectra(work, grad, self._rounds)
+        work.finish()
+        columns = loops.mix_grads(work, spectra, grads)
+        if needs_grad:
+            kernel = weight.permute(0, 2, 3, 1).contiguous().numpy()
+            mixed = loops.mix(work, grads, kernel, -1)
+        work.finish()
+        weight_grad = loops.sum_columns(work, columns).transpose(0, 3, 1, 2)
+        bias_grad = loops.sum_images(grads[0, :, : len(weight)])
         maps_grad = None
         if needs_grad:
-            mixed = loops.mix(grads, weight.permute(0, 2, 3, 1).contiguous().numpy(), -1)
-            maps_grad = loops.from_spectra(mixed, self._rounds, *grad.shape[1:3])
-        weight_grad = loops.mix_grads(spectra, grads).transpose(0, 3, 1, 2)
-        return maps_grad, self._grads(weight_grad, loops.sum_images(grads[0, :, : len(weight)]))
+            maps_grad = loops.from_spectra(work, mixed, self._rounds, *grad.shape[1:3])
+        return maps_grad, lambda: self._rounded_arrays(weight_grad, bias_grad)

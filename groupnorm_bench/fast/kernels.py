@@ -1,4 +1,4 @@
-"""Norm blocks, both convolutions and rounding, as loops that Numba compiles (no C++ compiler).
+"""Norm blocks, convolutions, a linear layer and rounding as loops that Numba compiles.
 
 Tensors of pixels are [N, H, W, C] here, float32 and contiguous; statistics are [N, C]. Each loop
 does images `first` to `last`, so that threads can share them; images do not depend on each other.
@@ -63,18 +63,26 @@ def _eight(row: Any) -> Any:
     return row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7]
 
 
-@_loop(_IMAGES, _ROWS, _ROW, "b1", _PIXELS, _RANGE)
+@_loop(_PIXELS, _ROWS, _ROW, "b1", _IMAGES, _PIXELS, _RANGE)
 def correlate(
-    images: Any, taps: Any, bias: Any, rounds: bool, pixels: Any, first: int, last: int
+    maps: Any,
+    taps: Any,
+    bias: Any,
+    rounds: bool,
+    images: Any,
+    pixels: Any,
+    first: int,
+    last: int,
 ) -> None:
     """Write the convolution of one channel, rounded to bf16 or not.
 
     Args:
-        images: [N, H + 4, W + 4], padded.
+        maps: [N, H, W, 1].
         taps: [SIDE * SIDE, C].
         bias: [C].
         rounds: whether to round.
-        pixels: [N, H, W, C]; 4 must divide W, and LANES C.
+        images: [N, H + 4, W + 4], written: the maps, rounded or not, with zeros around them.
+        pixels: [N, H, W, C], written; 4 must divide W, and LANES C.
     """
     _, height, width, channels = pixels.shape
     lanes = min(LANES, channels)  # always LANES, but the compiler must not unroll
@@ -87,7 +95,14 @@ def correlate(
                 sums[block, tap * LANES + i] = taps[tap, block * LANES + i]
         for i in range(LANES):
             sums[block, end + i] = bias[block * LANES + i]
+    image_bits = images.view(U4)
     for n in range(first, last):
+        images[n] = 0
+        for h in range(height):
+            for w in range(width):
+                images[n, h + SIDE // 2, w + SIDE // 2] = maps[n, h, w, 0]
+            if rounds:
+                _round(image_bits[n, h + SIDE // 2], width + SIDE - 1)
         for h in range(height):
             for w in range(0, width, 4):
                 for block in range(len(sums)):
@@ -822,12 +837,127 @@ def sum_columns(columns: Any, kernel: Any, first: int, last: int) -> None:
                 store(kernel[o, 4, j], channel, r - s)
 
 
+@_loop(_ROWS, _ROWS, _ROW, "b1", _ROWS, _ROWS, _RANGE)
+def weigh(
+    rows: Any, weight: Any, bias: Any, rounds: bool, kept: Any, output: Any, first: int, last: int
+) -> None:
+    """Write what a linear layer makes of rows, rounded to bf16 or not.
+
+    Args:
+        rows: [N, I]; LANES must divide I.
+        weight: [O, I].
+        bias: [O].
+        rounds: whether to round.
+        kept: [N, I], written: the rows, rounded. May be `rows`, if nothing is.
+        output: [N, O], written.
+    """
+    length, num_outputs = rows.shape[1], len(weight)
+    kept_bits, output_bits = kept.view(U4), output.view(U4)
+    sums = np.empty((4, LANES), F4)
+    for n in range(first, last):
+        if rounds:
+            for i in range(length):
+                kept[n, i] = rows[n, i]
+            _round(kept_bits[n], length)
+    for n in range(first, last, 2):
+        m = min(n + 1, last - 1)  # the last one twice rather than alone; so with outputs
+        for o in range(0, num_outputs, 2):
+            p = min(o + 1, num_outputs - 1)
+            x = y = z = w = spread(F4(0))
+            for i in range(0, length, LANES):
+                a, b = load(kept[n], i), load(kept[m], i)
+                c, d = load(weight[o], i), load(weight[p], i)
+                x, y, z, w = fma(a, c, x), fma(a, d, y), fma(b, c, z), fma(b, d, w)
+            store(sums[0], 0, x)
+            store(sums[1], 0, y)
+            store(sums[2], 0, z)
+            store(sums[3], 0, w)
+            half = LANES // 2
+            while half > 0:
+                for k in range(4):
+                    for i in range(half):
+                        sums[k, i] += sums[k, i + half]
+                half //= 2
+            output[n, o], output[n, p] = sums[0, 0] + bias[o], sums[1, 0] + bias[p]
+            output[m, o], output[m, p] = sums[2, 0] + bias[o], sums[3, 0] + bias[p]
+    if rounds:
+        for n in range(first, last):
+            _round(output_bits[n], num_outputs)
+
+
+@_loop(_ROWS, _ROWS, "b1", _ROWS, _RANGE)
+def weigh_back(grad: Any, weight: Any, rounds: bool, rows_grad: Any, first: int, last: int) -> None:
+    """Write the gradient [N, I] of the rows of `weigh` from that of its output, [N, O]."""
+    num_outputs, length = weight.shape
+    bits = rows_grad.view(U4)
+    for n in range(first, last, 2):
+        m = min(n + 1, last - 1)
+        for i in range(0, length, LANES):
+            x = y = spread(F4(0))
+            for o in range(num_outputs):
+                row = load(weight[o], i)
+                x, y = fma(spread(grad[n, o]), row, x), fma(spread(grad[m, o]), row, y)
+            store(rows_grad[n], i, x)
+            store(rows_grad[m], i, y)
+        if rounds:
+            _round(bits[n], length)
+            _round(bits[m], length)
+
+
+@_loop(_ROWS, _ROWS, "b1", "i8", _ROWS, _RANGE)
+def weigh_grads(
+    rows: Any, grad: Any, rounds: bool, channels: int, weight_grad: Any, first: int, last: int
+) -> None:
+    """Write the gradient of a weight, [O, C * P], from rows [N, P * C] and gradients [N, O].
+
+    Pixels `first` to `last` of P: rows have pixel after pixel, the weight channel after channel.
+    """
+    num_images, num_outputs = grad.shape
+    num_pixels = rows.shape[1] // channels
+    sums = np.empty((4, LANES), F4)
+    bits = sums.view(U4)
+    for pixel in range(first, last):
+        for channel in range(0, channels, LANES):
+            place = pixel * channels + channel
+            for o in range(0, num_outputs, 4):
+                end = num_outputs - 1  # the last one again, where less than four are left
+                p, q, r = min(o + 1, end), min(o + 2, end), min(o + 3, end)
+                x = y = z = w = spread(F4(0))
+                for n in range(num_images):
+                    row = load(rows[n], place)
+                    x, y = fma(spread(grad[n, o]), row, x), fma(spread(grad[n, p]), row, y)
+                    z, w = fma(spread(grad[n, q]), row, z), fma(spread(grad[n, r]), row, w)
+                store(sums[0], 0, x)
+                store(sums[1], 0, y)
+                store(sums[2], 0, z)
+                store(sums[3], 0, w)
+                for k in range(min(4, num_outputs - o)):
+                    if rounds:
+                        _round(bits[k], LANES)
+                    for i in range(LANES):
+                        weight_grad[o + k, (channel + i) * num_pixels + pixel] = sums[k, i]
+
+
+@_loop("f4[:,:]", _ROW)
+def sum_images(values: Any, sums: Any) -> None:
+    """Write sums [C] of values [N, C] over images, taken in float64."""
+    num_images, channels = values.shape
+    total = np.zeros(channels, np.float64)
+    for n in range(num_images):
+        for c in range(channels):
+            total[c] += values[n, c]
+    for c in range(channels):
+        sums[c] = total[c]
+
+
 KERNELS = {
-    "convolution": ("correlate", "correlate_grads", "stay_awake"),
+    "common": ("stay_awake", "sum_images"),
+    "convolution": ("correlate", "correlate_grads"),
     "spectra": ("to_spectra", "from_spectra", "mix", "mix_grads", "sum_columns"),
     "none": ("relu_pool", "relu_unpool"),
     "statistics": ("moments", "pool", "sum_grads", "unpool", "merge_moments", "merge_grads"),
     "group": ("group_pool", "group_unpool"),
+    "linear": ("weigh", "weigh_back", "weigh_grads"),
 }
 """What is compiled together."""
 

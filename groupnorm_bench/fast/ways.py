@@ -52,8 +52,9 @@ class _Step:
         """Return the kinds of loops that it takes."""
         if len(self.modules) == 3:
             return blocks.kinds(self.modules[0]) or ()
-        is_known = self.link is not None and type(self.modules[0]) is nn.Conv2d
-        return compiler.CONVOLUTIONS if is_known else ()
+        if self.link is None:
+            return ()
+        return compiler.CONVOLUTIONS if len(self.modules) == 1 else compiler.LINEAR
 
     def has_hooks(self) -> bool:
         return any(
@@ -85,7 +86,7 @@ class LoopsWay:
     It computes the same function as the modules. A module that has a hook is called as it is.
     """
 
-    name = "loops-5"
+    name = "loops-6"
     """Another one than an older version's, whose sums were in another order."""
 
     def __init__(self, model: nn.Module, rounds: bool) -> None:
@@ -102,8 +103,10 @@ class LoopsWay:
             self.notes.append("bf16: rounded values, summed in fp32 at about fp32's speed")
 
     def kinds(self) -> list[str]:
-        """Return the kinds of loops that must be prepared."""
-        return list(dict.fromkeys(kind for step in self._steps for kind in step.kinds()))
+        """Return the kinds of loops that must be prepared; none where they would do nothing."""
+        kinds = dict.fromkeys(kind for step in self._steps for kind in step.kinds())
+        others = [kind for kind in kinds if kind not in compiler.LINEAR]  # which begins no chain
+        return [*compiler.COMMON, *kinds] if others else []
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the model's output for normalised images, in the run's precision."""

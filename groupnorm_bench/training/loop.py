@@ -32,7 +32,7 @@ from groupnorm_bench.training.scoring import activations, eval_gap, evaluate
 from groupnorm_bench.training.way import Way, choose_way
 from groupnorm_bench.wording import count
 
-_WAYS = ("torch", "loops-5", "captured")
+_WAYS = ("torch", "loops-6", "captured")
 _CUDA_CHECK_EVERY = 50
 """Steps between looks at the loss on a GPU, where each look waits for the device."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -34,12 +35,40 @@ def _eager(kind: type[torch.optim.Optimizer]) -> Any:
     """Return torch's optimizer without the guards that only matter inside `torch.compile`.
 
     Each guard imports torch's compiler when it is first called, also where nothing is compiled:
-    2.5 s and 150 MB a process, more than `import torch` itself (docs/performance.md).
+    2.5 s and 150 MB a process, more than `import torch` itself (docs/performance.md). Nor does a
+    step tell torch's profiler, or look up anew what stays the same.
     """
     guarded = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
     methods = {name: inspect.unwrap(getattr(kind, name)) for name in guarded}
     methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
+    methods["step"].hooked = True  # else torch wraps it
+    methods["_init_group"] = _with_memory(kind._init_group)  # type: ignore[attr-defined]
     return type(kind.__name__, (kind,), methods)
+
+
+def _with_memory(init_group: Callable[..., bool]) -> Callable[..., bool]:
+    """Return torch's method that fills lists for a step, which looks for gradients alone.
+
+    The others, parameters and their state, are the same as long as the group and all state are.
+    """
+
+    def from_memory(self: Any, group: Any, params: Any, grads: Any, *states: Any) -> bool:
+        memory = self.__dict__.setdefault("_memory", {})
+        known = memory.get(id(group))
+        if known is not None and known[0] is group and known[1] is self.state:
+            found = [each.grad for each in known[2]]
+            if all(each is not None for each in found):
+                grads += found
+                for given, kept in zip((params, *states), known[2:-1], strict=True):
+                    given += kept
+                return known[-1]
+        result = init_group(self, group, params, grads, *states)
+        lists = [list(each) for each in (params, *states)]
+        if not any(each is None for kept in lists for each in kept):  # SGD's first step has some
+            memory[id(group)] = (group, self.state, *lists, result)
+        return result
+
+    return from_memory
 
 
 def decayed_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -16,7 +16,10 @@ TOLERANCE = 2e-5
 
 @pytest.fixture(autouse=True)
 def prepared():
-    assert compiler.prepare(["statistics", "group", "none"]) == ("compile on", True)
+    assert compiler.prepare([*compiler.COMMON, "statistics", "group", "none"]) == (
+        "compile on",
+        True,
+    )
 
 
 def norms_for(channels):

@@ -6,15 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from groupnorm_bench.fast import blocks, compiler, convolution, linear
+from groupnorm_bench.fast import blocks, compiler, convolution, linear, loops, threads
 from groupnorm_bench.fast.chain import Chain
 from groupnorm_bench.models.precision import RoundToBf16
 
 
 @pytest.fixture(autouse=True)
 def prepared():
-    kinds = (*compiler.CONVOLUTIONS, "statistics", "group", "none")
-    assert compiler.prepare(kinds) == ("compile on", True)
+    assert compiler.prepare(compiler.kernels().KERNELS) == ("compile on", True)
 
 
 def links_for(norm, rounds=False):
@@ -45,8 +44,9 @@ def run(features, links, at_once):
 @pytest.mark.parametrize(
     "norm", [nn.BatchNorm2d, lambda channels: nn.GroupNorm(8, channels), lambda _: nn.Identity()]
 )
-def test_a_chain_computes_bit_for_bit_what_its_links_do_alone(norm, rounds):
-    images = torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize("num_images", [3, 37])
+def test_a_chain_computes_bit_for_bit_what_its_links_do_alone(norm, rounds, num_images):
+    images = torch.randn(num_images, 1, 28, 28, generator=torch.Generator().manual_seed(1))
     found = []
     for at_once in (True, False):
         links, modules = links_for(norm, rounds)
@@ -85,17 +85,45 @@ def test_parameters_that_are_frozen_get_no_gradient():
     assert missing == ["1.weight"]
 
 
-def head_for(channels=32, side=7):
+@pytest.mark.parametrize("num_images", [5, 16, 37])
+def test_images_are_taken_together_a_few_at_a_time(num_images, monkeypatch):
+    """Each loop sees each image once, after the loops before it, and each thread all its parts."""
+    seen = []
+
+    def loop(name, first, last):
+        seen.extend((name, each) for each in range(first, last))
+        return last - first
+
+    monkeypatch.setattr(loops, "_AT_ONCE", 8)
+    with threads.sharing(2):
+        work = loops.Work(num_images)
+        work.add(loop, "a")
+        work.beside(9, loop, "beside")
+        work.add(loop, "b")
+        counted = work.collect(loop, "c")
+        work.finish()  # nothing is left
+    for name, length in (("a", num_images), ("b", num_images), ("c", num_images), ("beside", 9)):
+        assert sorted(each for kind, each in seen if kind == name) == list(range(length))
+    assert (len(counted), sum(counted)) == (4, num_images)
+    for image in range(num_images):
+        places = [seen.index((name, image)) for name in "abc"]
+        assert places == sorted(places)
+    ahead = seen.index(("b", 0)) - seen.index(("a", 0))
+    assert ahead <= (2 * 8 if num_images >= threads.MIN_SHARED_BATCH else num_images + 9)
+
+
+def head_for(channels=32, side=7, outputs=10):
     torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(channels * side * side, 10))
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * side * side, outputs))
 
 
 @pytest.mark.parametrize("rounds", [False, True])
-def test_a_linear_layer_takes_maps_without_flattening_them(rounds):
-    head = head_for()
+@pytest.mark.parametrize(("num_images", "outputs"), [(5, 10), (1, 1), (2, 3), (37, 13)])
+def test_a_linear_layer_takes_maps_without_flattening_them(rounds, num_images, outputs):
+    head = head_for(outputs=outputs)
     twin = copy.deepcopy(head)
-    features = torch.randn(5, 32, 14, 14, generator=torch.Generator().manual_seed(1))
-    weights = torch.randn(5, 10, generator=torch.Generator().manual_seed(2))
+    features = torch.randn(num_images, 32, 14, 14, generator=torch.Generator().manual_seed(1))
+    weights = torch.randn(num_images, outputs, generator=torch.Generator().manual_seed(2))
     found = []
     for by_loops, modules in ((True, head), (False, twin)):
         inputs = features.clone().requires_grad_()
@@ -126,6 +154,10 @@ def test_a_linear_layer_stands_last_behind_maps_of_its_size():
         chain = Chain(torch.randn(2, 32, size, size))
         assert chain.add(blocks.link(nn.Identity()))
         assert chain.add(head) is is_taken
+    few = linear.link(list(head_for(channels=8)), rounds=False)
+    chain = Chain(torch.randn(2, 8, 14, 14))
+    assert chain.add(blocks.link(nn.Identity()))
+    assert not chain.add(few)  # loops take sixteen channels at a time
     chain = Chain(torch.randn(2, 32, 14, 14))
     assert chain.add(blocks.link(nn.Identity()))
     assert chain.add(head)

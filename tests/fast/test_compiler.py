@@ -160,14 +160,14 @@ def test_damage_is_mended_ahead_and_said(cache, monkeypatch):
     monkeypatch.setattr(
         compiler.subprocess, "Popen", lambda command, **_: started.append(command[4:])
     )
-    for kind in compiler.CONVOLUTIONS:
+    for kind in compiler.COMMON + compiler.LINEAR + compiler.CONVOLUTIONS:
         compiler._write_sums(compiler._stamp(kind), cache.rglob("kernels.relu_pool-*.nbc"))
     run = TrainConfig(norm="none", dataset="mnist-5k")
     fast.compile_ahead([run], said.append)
     assert (started, said) == ([], [])
     next(cache.rglob("kernels.relu_unpool-*.nbc")).write_bytes(b"damaged")
     fast.compile_ahead([run], said.append)
-    assert started == [["convolution", "none"]]
+    assert started == [["common", "linear", "convolution", "none"]]
     assert said[0].startswith("the cache of loops was damaged; compiling")
 
 
@@ -218,7 +218,7 @@ def test_what_long_runs_take_is_compiled_ahead_and_said_once(cache, monkeypatch)
     assert (started, said) == ([], [])
     runs = [short.replace(max_steps=999, norm=norm) for norm in ("batch", "layer", "frn")]
     fast.compile_ahead(runs, said.append)
-    assert started == [["convolution", "statistics", "group"], ["spectra"]]
+    assert started == [["common", "linear", "convolution", "statistics", "group"], ["spectra"]]
     assert len(said) == 1
     loops = compiler._cache_dir() / "code/loops.nbc"
     loops.parent.mkdir(parents=True)

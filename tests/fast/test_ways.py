@@ -48,7 +48,7 @@ def test_every_network_trains_the_same_by_loops(norm, precision):
         model = build_model(config)
         if by_loops:
             way = choose(model, config, CPU, 0)
-            assert way.name == "loops-5"
+            assert way.name == "loops-6"
             with way.context(16):
                 logits = way.forward(images)
         elif precision == "bf16":
@@ -108,7 +108,7 @@ def test_a_training_is_bit_identical_after_a_stop_and_on_any_number_of_threads(d
 
 def test_a_run_goes_on_in_the_way_in_which_it_began(digits):
     plain, loops = Training(small(compile="off"), digits, CPU), Training(small(), digits, CPU)
-    assert (plain.way.name, loops.way.name) == ("torch", "loops-5")
+    assert (plain.way.name, loops.way.name) == ("torch", "loops-6")
     with_loops, without = loops.state(), plain.state() | {"cell": loops.config.cell}
     with pytest.raises(ValueError, match="it was trained with compile on, and here it is"):
         plain.restore(with_loops | {"cell": plain.config.cell})
