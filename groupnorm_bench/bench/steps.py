@@ -19,6 +19,8 @@ from groupnorm_bench.training.optimizers import make_optimizer
 from groupnorm_bench.training.way import Way, choose_way
 
 _CPU = torch.device("cpu")
+_IN_A_ROW = 5
+"""Steps that are timed together: a training's follow one another, as do its threads' parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def train_step(config: TrainConfig) -> Case:
         loss.backward()
         optimizer.step()
 
-    return Case(step, partial(_settled, way, config.batch_size, step))
+    return Case(step, partial(_settled, way, config.batch_size, step), _IN_A_ROW)
 
 
 def _limit_step(config: TrainConfig) -> Case:
@@ -125,4 +127,4 @@ def _limit_step(config: TrainConfig) -> Case:
             grads.extend(torch.ones_like(output) for output in outputs)
         torch.autograd.backward(outputs, grads)
 
-    return Case(step, partial(_settled, ways[0], config.batch_size, step))
+    return Case(step, partial(_settled, ways[0], config.batch_size, step), _IN_A_ROW)

@@ -35,6 +35,8 @@ class Case:
     run: Callable[[], None]
     context: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     """What it runs in; entered before the clock starts, as a training enters it once an epoch."""
+    calls: int = 1
+    """How often it runs in a row, each time it is entered: then a call's mean is taken."""
 
 
 OnRound = Callable[[int, int], None]
@@ -46,15 +48,16 @@ def no_word(done: int, of: int) -> None:
 
 
 def interleaved(cases: list[Case], repeats: int, on_round: OnRound = no_word) -> list[list[float]]:
-    """Return the seconds of each call: each case once a round, so that noise hits all alike."""
+    """Return the seconds of a call: each case once a round, so that noise hits all alike."""
     seconds: list[list[float]] = [[] for _ in cases]
     for round_ in range(_WARM_UP + repeats):
         on_round(round_, _WARM_UP + repeats)
         for case, times in zip(cases, seconds, strict=True):
             with case.context():
                 started = time.perf_counter()
-                case.run()
-                elapsed = time.perf_counter() - started
+                for _ in range(case.calls):
+                    case.run()
+                elapsed = (time.perf_counter() - started) / case.calls
             if round_ >= _WARM_UP:
                 times.append(elapsed)
     return seconds

@@ -81,19 +81,19 @@ def test_helpers_that_are_waited_for_do_less_then_rest_and_come_back(three_threa
     monkeypatch.setattr(threads, "_REST", 0.05)
     with threads.sharing():
         assert watch.cut(60, 2) == [0, 20, 40, 60]
-        watch.account(0.2, 0.03, 2)  # neither much nor little
+        watch.account(0.2, 0.03, threads._helpers)  # neither much nor little
         assert watch.cut(60, 2) == [0, 20, 40, 60]
-        watch.account(0.2, 0.1, 2)
+        watch.account(0.2, 0.1, threads._helpers)
         assert watch.cut(60, 2) == [0, 28, 44, 60]
-        watch.account(0.2, 0.005, 2)  # they end before we do
+        watch.account(0.2, 0.005, threads._helpers)  # they end before we do
         assert watch.cut(60, 2) == [0, 20, 40, 60]
         for _ in range(7):
             assert len(watch.helpers()) == 2
-            watch.account(0.1, 0.3, 2)
+            watch.account(0.1, 0.3, threads._helpers)
         assert watch.cut(60, 2) == [0, 50, 55, 60]
-        watch.account(0.2, 0.035, 2)  # pays: alone it would have taken 0.24
+        watch.account(0.2, 0.035, threads._helpers)  # pays: alone it would have taken 0.24
         assert len(watch.helpers()) == 2
-        watch.account(0.2, 0.045, 2)
+        watch.account(0.2, 0.045, threads._helpers)
         assert watch.helpers() == []
         assert threads.share(lambda first, last: (first, last), 6) == [(0, 6)]
         time.sleep(0.06)
@@ -112,6 +112,36 @@ def test_what_helpers_do_is_never_nothing(three_threads, monkeypatch):
             assert len(parts) == min(length, 3)
         numbered = threads.share(lambda first, last: (first, last), 40, num_parts=4)
         assert numbered == [(0, 10), (10, 20), (20, 30), (30, 40)]
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="there is no other core",
+)
+def test_helpers_keep_off_the_core_that_hands_out_work_and_look_again(three_threads, monkeypatch):
+    watch = threads._Watch()
+    allowed = os.sched_getaffinity(0)
+    core = min(allowed)
+    monkeypatch.setattr(threads, "_core", lambda: core)
+    with threads.sharing():
+        ids = [each._worker.native_id for each in threads._helpers]
+        ids += [each._waker.native_id for each in threads._helpers if each._waker.ident]
+        assert all(os.sched_getaffinity(each) == allowed - {core} for each in ids)
+        core = max(allowed)
+        watch.account(0.2, 0.03, threads._helpers)  # little is waited for
+        assert all(core in os.sched_getaffinity(each) for each in ids)
+        watch.account(0.2, 0.1, threads._helpers)
+        assert all(os.sched_getaffinity(each) == allowed - {core} for each in ids)
+    assert os.sched_getaffinity(0) == allowed
+
+
+def test_where_nobody_tells_the_core_helpers_do_their_part_all_the_same(three_threads, monkeypatch):
+    def fail():
+        raise FileNotFoundError("/proc/thread-self/stat")
+
+    monkeypatch.setattr(threads, "_core", fail)
+    with threads.sharing():
+        assert len(threads.share(lambda first, last: (first, last), 6)) == 3
 
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="this system has no idle priority")
