@@ -13,7 +13,7 @@ does: images, weight, bias, output, and their gradients.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -23,7 +23,6 @@ from groupnorm_bench.fast import loops
 from groupnorm_bench.fast.chain import Grads, MapShape
 from groupnorm_bench.fast.compiler import kernels
 from groupnorm_bench.fast.loops import Values, Work
-from groupnorm_bench.models.precision import round_values
 
 
 def link(conv: nn.Module, rounds: bool) -> FirstConvolution | Convolution | None:
@@ -65,14 +64,8 @@ class _Convolution:
             return None
         return (*shape[:3], num_outputs)
 
-    def _rounded(self, values: Tensor) -> Tensor:
-        return round_values(values) if self._rounds else values
-
-    def _values(self) -> Iterator[Tensor]:
-        return (self._rounded(parameter.detach()) for parameter in self.parameters)
-
-    def _rounded_arrays(self, *grads: Values) -> list[Values]:
-        return [self._rounded(torch.from_numpy(each)).numpy() for each in grads]
+    def _bias(self) -> Values:
+        return loops.rounded(self.parameters[1].detach().numpy(), self._rounds)
 
 
 class FirstConvolution(_Convolution):
@@ -84,16 +77,17 @@ class FirstConvolution(_Convolution):
         return super().output_shape(shape) if shape[2] % 4 == 0 else None
 
     def forward(self, work: Work, maps: Values) -> tuple[Values, Values]:
-        weight, bias = self._values()
-        taps = weight.flatten(1).t().contiguous()
-        return loops.correlate(work, maps, taps.numpy(), bias.numpy(), self._rounds)
+        taps = self._conv.weight.detach().flatten(1).t().contiguous().numpy()
+        taps = loops.rounded(taps, self._rounds)
+        return loops.correlate(work, maps, taps, self._bias(), self._rounds)
 
     def backward(
         self, work: Work, grad: Values, maps: Any, saved: Values, needs_grad: bool
     ) -> tuple[None, Grads]:
         grads = loops.correlate_grads(work, saved, grad, self._rounds)  # [25 + 1, O]
+        grads = loops.rounded(grads, self._rounds)
         weight_grad = grads[:-1].T.reshape(self._conv.weight.shape)
-        return None, lambda: self._rounded_arrays(weight_grad, grads[-1])
+        return None, lambda: (weight_grad, grads[-1])
 
 
 class Convolution(_Convolution):
@@ -108,12 +102,13 @@ class Convolution(_Convolution):
         return super().output_shape(shape) if fits and shape[3] % kernels().LANES == 0 else None
 
     def forward(self, work: Work, maps: Values) -> tuple[Values, tuple[Values, Tensor]]:
-        weight, bias = self._values()
+        weight, bias = self._conv.weight.detach(), self._bias()
         spectra = loops.to_spectra(work, maps, self._rounds)
         work.finish()
-        mixed = loops.mix(work, spectra, weight.permute(1, 2, 3, 0).contiguous().numpy(), 1)
+        kernel = loops.rounded(weight.permute(1, 2, 3, 0).contiguous().numpy(), self._rounds)
+        mixed = loops.mix(work, spectra, kernel, 1)
         work.finish()
-        mixed[0, :, : len(bias)] += bias.numpy()  # frequency zero of what is 1 everywhere
+        mixed[0, :, : len(bias)] += bias  # frequency zero of what is 1 everywhere
         output = loops.from_spectra(work, mixed, self._rounds, *maps.shape[1:3])
         return output, (spectra, weight)
 
@@ -126,11 +121,14 @@ class Convolution(_Convolution):
         columns = loops.mix_grads(work, spectra, grads)
         if needs_grad:
             kernel = weight.permute(0, 2, 3, 1).contiguous().numpy()
-            mixed = loops.mix(work, grads, kernel, -1)
+            mixed = loops.mix(work, grads, loops.rounded(kernel, self._rounds), -1)
         work.finish()
-        weight_grad = loops.sum_columns(work, columns).transpose(0, 3, 1, 2)
+        weight_grad = loops.sum_columns(work, columns)
         bias_grad = loops.sum_images(grads[0, :, : len(weight)])
         maps_grad = None
         if needs_grad:
             maps_grad = loops.from_spectra(work, mixed, self._rounds, *grad.shape[1:3])
-        return maps_grad, lambda: self._rounded_arrays(weight_grad, bias_grad)
+        return maps_grad, lambda: (
+            loops.rounded(weight_grad, self._rounds).transpose(0, 3, 1, 2),
+            loops.rounded(bias_grad, self._rounds),
+        )

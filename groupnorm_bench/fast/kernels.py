@@ -950,8 +950,14 @@ def sum_images(values: Any, sums: Any) -> None:
         sums[c] = total[c]
 
 
+@_loop(_ROW)
+def round_all(values: Any) -> None:
+    """Round numbers to bf16."""
+    _round(values.view(U4), len(values))
+
+
 KERNELS = {
-    "common": ("stay_awake", "sum_images"),
+    "common": ("stay_awake", "sum_images", "round_all"),
     "convolution": ("correlate", "correlate_grads"),
     "spectra": ("to_spectra", "from_spectra", "mix", "mix_grads", "sum_columns"),
     "none": ("relu_pool", "relu_unpool"),

@@ -17,7 +17,6 @@ from groupnorm_bench.fast import loops
 from groupnorm_bench.fast.chain import Grads, MapShape
 from groupnorm_bench.fast.compiler import kernels
 from groupnorm_bench.fast.loops import Values, Work
-from groupnorm_bench.models.precision import round_values
 
 
 def link(modules: Sequence[nn.Module], rounds: bool) -> FlatLinear | None:
@@ -49,16 +48,18 @@ class FlatLinear:
         return num_images, 1, 1, self._linear.out_features
 
     def forward(self, work: Work, maps: Values) -> tuple[Values, tuple[Values, Values, MapShape]]:
-        num_images, height, width, channels = maps.shape
-        weight, bias = (self._rounded(each.detach()) for each in self.parameters)
+        shape = num_images, height, width, channels = maps.shape
+        weight, bias = (each.detach() for each in self.parameters)
         weight = weight.view(-1, channels, height, width).permute(0, 2, 3, 1).flatten(1)
-        rows, ordered = maps.reshape(num_images, -1), weight.numpy()
-        output, kept = loops.weigh(work, rows, ordered, bias.numpy(), self._rounds)
-        return output.reshape(num_images, 1, 1, -1), (
-            kept,
+        ordered = loops.rounded(weight.numpy(), self._rounds)
+        output, rows = loops.weigh(
+            work,
+            maps.reshape(num_images, -1),
             ordered,
-            (num_images, height, width, channels),
+            loops.rounded(bias.numpy(), self._rounds),
+            self._rounds,
         )
+        return output.reshape(num_images, 1, 1, -1), (rows, ordered, shape)
 
     def backward(
         self,
@@ -69,12 +70,9 @@ class FlatLinear:
         needs_grad: bool,
     ) -> tuple[Values, Grads]:
         rows, weight, shape = saved
-        outputs = self._rounded(torch.from_numpy(grad).flatten(1)).numpy()
+        outputs = loops.rounded(grad.reshape(len(grad), -1), self._rounds)
         rows_grad, weight_grad = loops.weigh_back(
             work, outputs, rows, weight, shape[3], self._rounds
         )
-        bias_grad = self._rounded(torch.from_numpy(loops.sum_images(outputs))).numpy()
+        bias_grad = loops.rounded(loops.sum_images(outputs), self._rounds)
         return rows_grad.reshape(shape), lambda: (weight_grad, bias_grad)
-
-    def _rounded(self, values: Tensor) -> Tensor:
-        return round_values(values) if self._rounds else values

@@ -99,6 +99,15 @@ def room(*shape: int, dtype: torch.dtype = torch.float32) -> Values:
     return torch.empty(shape, dtype=dtype).numpy()
 
 
+def rounded(values: Values, rounds: bool) -> Values:
+    """Return values, or a contiguous copy that is rounded to bf16."""
+    if not rounds:
+        return values
+    copy = values.copy()
+    kernels().round_all(copy.reshape(-1))
+    return copy
+
+
 def sum_images(values: Values) -> Values:
     """Return the sums [C] over the images of values [N, C], which are written."""
     sums = room(values.shape[1])

@@ -64,7 +64,8 @@ def _with_memory(init_group: Callable[..., bool]) -> Callable[..., bool]:
                 return known[-1]
         result = init_group(self, group, params, grads, *states)
         lists = [list(each) for each in (params, *states)]
-        if not any(each is None for kept in lists for each in kept):  # SGD's first step has some
+        has_all = len(params) == len(group["params"])  # what has no gradient yet may have one later
+        if has_all and not any(each is None for kept in lists for each in kept):  # as SGD has first
             memory[id(group)] = (group, self.state, *lists, result)
         return result
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from groupnorm_bench.norms import NORMS
@@ -60,6 +61,23 @@ def test_ours_take_torchs_steps_bit_for_bit_and_their_states_are_exchanged(name)
             ours.load_state_dict(theirs.state_dict())
             theirs.load_state_dict(state)
     type(ours)(model.parameters(), lr=0.01, fused=False).step()  # not fused, as on mps: in no graph
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])  # torch's SGD in one kernel has no such thing
+def test_parameters_take_part_when_they_have_a_gradient(name):
+    """Of networks of one's own some layers may be unused in some steps, the first one for one."""
+    config = TrainConfig(optimizer=name, lr=0.01)
+    layers = [nn.ModuleList([nn.Linear(3, 2), nn.Linear(3, 2)]) for _ in range(2)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    ours = make_optimizer(config, layers[0])
+    theirs = TORCHS[name](layers[1].parameters(), lr=0.01, weight_decay=0, fused=True)
+    for used in ([0], [0, 1], [0, 1], [1], [0, 1], [0]):
+        for optimizer, both in ((ours, layers[0]), (theirs, layers[1])):
+            optimizer.zero_grad()
+            sum(both[i](torch.ones(4, 3)).square().sum() for i in used).backward()
+            optimizer.step()
+        for parameter, other in zip(*(both.parameters() for both in layers), strict=True):
+            assert torch.equal(parameter, other)
 
 
 @pytest.mark.slow
