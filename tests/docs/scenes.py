@@ -692,6 +692,7 @@ INSTEAD = (
             "python benchmarks/sweep_against_agent.py --norm",
             "python benchmarks/sweep_against_agent.py --repeats 2",
             "python benchmarks/sweep_before.py --before CHECKOUT",
+            "python benchmarks/sweep_before.py --before CHECKOUT --all",
             "python benchmarks/sweep_before.py --before CHECKOUT --train",
             "python benchmarks/sweep_before.py --before CHECKOUT --train --warm",
             "python benchmarks/sweep_on_ray.py",
@@ -705,7 +706,7 @@ INSTEAD = (
             "python benchmarks/memory.py --data-dir DATA",
             "python benchmarks/precision.py --data-dir DATA --out runs-precision",
             "python benchmarks/precision.py --data-dir DATA --out runs-precision --threads 2",
-            'python benchmarks/run.py --data-dir DATA --epoch --only "gnbench fp32"',
+            'python benchmarks/run.py --data-dir DATA --epoch --only "gnbench fp32" --repeats 3',
             "python benchmarks/run.py --data-dir DATA --peers-python .bench-venv/bin/python"
             " --images 9600 --batch-sizes 16 64 256",
             "python benchmarks/small_batches.py --data-dir DATA",
