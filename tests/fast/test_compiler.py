@@ -249,7 +249,7 @@ def test_ahead_is_beside_what_the_caller_does_next(cache):
         assert child.wait(timeout=200) == 0
     compiler._children.clear()
     assert {path.name.split("-")[0] for path in cache.rglob("*.ready")} == {
-        "convolution", "group", "spectra"
+        "common", "convolution", "group", "linear", "spectra"
     }  # fmt: skip
 
 
