@@ -67,7 +67,7 @@ class _Helper:
     """A thread that runs what it is handed, and one that keeps a core awake for it.
 
     Waking a core that has gone idle takes longer than some loops, and a training step hands out
-    work some 15 times: the second thread counts, at the lowest priority, while nothing is to do.
+    work 6 to 10 times: the second thread counts, at the lowest priority, while nothing is to do.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class _Helper:
         """Keep off the core of the calling thread, which is the one that hands out work.
 
         Where something keeps the other core awake, though at the lowest priority, Linux wakes the
-        helper on ours, for 0.1 s and longer: steps of 17 ms instead of 10 (docs/performance.md).
+        helper on ours, for 0.1 s and longer: steps took nearly twice as long (docs/performance.md).
         """
         if not hasattr(os, "sched_setaffinity"):
             return
@@ -177,12 +177,13 @@ class _Watch:
         if self._own + self._waited <= _WINDOW:
             return
         theirs = self._part * len(helpers) / (len(helpers) + 1)
-        if self._waited > _MUCH * self._own:  # it may be us who is on their core
+        is_much = self._waited > _MUCH * self._own
+        if is_much:  # it may be us who is on their core
             for helper in helpers:
                 helper.leave()
         if self._waited < _LITTLE * self._own:
             self._part = min(self._part / _STEP, 1.0)
-        elif self._part > _LEAST and self._waited > _MUCH * self._own:
+        elif self._part > _LEAST and is_much:
             self._part = max(self._part * _STEP, _LEAST)
         elif self._part == _LEAST and self._waited > self._own * theirs / (1 - theirs):
             self._resumes = time.perf_counter() + _REST

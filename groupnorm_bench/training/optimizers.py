@@ -36,7 +36,7 @@ def _eager(kind: type[torch.optim.Optimizer]) -> Any:
 
     Each guard imports torch's compiler when it is first called, also where nothing is compiled:
     2.5 s and 150 MB a process, more than `import torch` itself (docs/performance.md). Nor does a
-    step tell torch's profiler, or look up anew what stays the same.
+    step call hooks, which nobody sets here, and torch's profiler, or look up what stays the same.
     """
     guarded = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
     methods = {name: inspect.unwrap(getattr(kind, name)) for name in guarded}

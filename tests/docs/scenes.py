@@ -282,6 +282,11 @@ SCENES: dict[str, Scene] = {
                 more="--repeats 1 --batch-size 8",
             ),
             Typed(
+                "gnbench bench train --norm group --threads 1",
+                "images/s",
+                more="--repeats 1 --batch-size 8",
+            ),
+            Typed(
                 "gnbench bench train --norm none --norm batch --norm group --groups 1 --groups 2"
                 " --groups 4 --groups 8 --groups 16 --groups 32 --repeats 40",
                 "group-g32",
