@@ -1,6 +1,7 @@
 """Several steps as one operation: the same bits as one at a time, and what it refuses."""
 
 import copy
+import threading
 
 import pytest
 import torch
@@ -88,10 +89,12 @@ def test_parameters_that_are_frozen_get_no_gradient():
 @pytest.mark.parametrize("num_images", [5, 16, 37])
 def test_images_are_taken_together_a_few_at_a_time(num_images, monkeypatch):
     """Each loop sees each image once, after the loops before it, and each thread all its parts."""
-    seen = []
+    seen, own = [], []
 
     def loop(name, first, last):
         seen.extend((name, each) for each in range(first, last))
+        if threading.current_thread() is threading.main_thread():
+            own.extend((name, each) for each in range(first, last))
         return last - first
 
     monkeypatch.setattr(loops, "_AT_ONCE", 8)
@@ -108,8 +111,8 @@ def test_images_are_taken_together_a_few_at_a_time(num_images, monkeypatch):
     for image in range(num_images):
         places = [seen.index((name, image)) for name in "abc"]
         assert places == sorted(places)
-    ahead = seen.index(("b", 0)) - seen.index(("a", 0))
-    assert ahead <= (2 * 8 if num_images >= threads.MIN_SHARED_BATCH else num_images + 9)
+    ahead = own.index(("b", 0)) - own.index(("a", 0))  # a helper may do all its part meanwhile
+    assert ahead <= (8 if num_images >= threads.MIN_SHARED_BATCH else num_images + 9)
 
 
 def head_for(channels=32, side=7, outputs=10):
