@@ -31,6 +31,8 @@ def own_function(name: str) -> Callable[..., Any]:
             while it is imported, `SystemExit` included.
     """
     module, _, function = name.partition(":")
+    if module.endswith(".py"):
+        raise ImportError(f"it is named without .py: {module.removesuffix('.py')}:{function}")
     folder = os.getcwd()
     if folder not in sys.path:
         sys.path.append(folder)

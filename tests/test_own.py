@@ -38,3 +38,5 @@ def test_what_is_not_there_raises(here):
         own.own_function("no_such_module:make")
     with pytest.raises(AttributeError, match="no_such_name"):
         own.own_function("colorsys:no_such_name")
+    with pytest.raises(ImportError, match=r"without \.py: lab\.nets:make"):
+        own.own_function("lab.nets.py:make")

@@ -11,7 +11,7 @@ from groupnorm_bench.compare.foreign import SUFFIXES, Columns, ToldRun, read_res
 from groupnorm_bench.compare.packed import packed_rows
 from groupnorm_bench.compare.rows import RunRow, RunTable, armed_by
 from groupnorm_bench.errors import CompareError, TrackingError, nearest
-from groupnorm_bench.runs import Status, find_runs, is_pack
+from groupnorm_bench.runs import Status, find_runs, is_pack, tell_of_packs
 from groupnorm_bench.settings.fields import SETTINGS
 from groupnorm_bench.wording import printable
 
@@ -65,13 +65,18 @@ def load_runs(
         for row in found:
             key = str(row.folder.path.resolve()) if row.folder else row.source
             rows.setdefault(key, row)
+    places = [Path(source) for source in sources]
+    problems += tell_of_packs(places, filter(is_pack, places))
     if columns.seed is not None or columns.setting is not None:
         raise CompareError("--seed and --setting name columns of a table; runs have theirs")
     told = dict.fromkeys(printable(problem) for problem in problems)
     table = RunTable(rows=tuple(every or rows.values()), problems=tuple(told))
     if not table.rows:
-        places = ", ".join(str(source) for source in sources) or "no folder"
-        raise CompareError(f"{places} holds no runs; train some: gnbench sweep")
+        named = ", ".join(map(str, sources)) or "no folder"
+        why = "; ".join(table.problems[:2])
+        if why:
+            raise CompareError(f"{named} holds no runs to be read; {why}")
+        raise CompareError(f"{named} holds no runs; train some: gnbench sweep")
     table = _armed(table, columns.arm)
     if where is not None:
         table = table.where(where)

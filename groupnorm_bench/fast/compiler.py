@@ -96,7 +96,6 @@ def kernels() -> Any:
     try:
         from groupnorm_bench.fast import kernels
     except RuntimeError:  # no folder can be written: compile for this process alone
-        sys.modules.pop("groupnorm_bench.fast.kernels", None)
         kept = contextlib.ExitStack()
         config.CACHE_DIR = str(kept.enter_context(scratch_folder("gnbench-loops-")))
         atexit.register(kept.close)
@@ -155,12 +154,13 @@ def _processor() -> str:
 def _digest() -> str:
     """Return what the compiled loops depend on: their source, the compiler and the processor.
 
-    The source's time as well: Numba compiles anew what is older than it, though it be the same.
+    The sources' times as well: Numba compiles anew what is older than it, though it be the same.
     """
-    sources = [Path(__file__).with_name(name) for name in ("kernels.py", "vectors.py")]
+    folder = Path(__file__).parent
+    sources = [*sorted(folder.glob("kernels/*.py")), folder / "vectors.py"]
     texts = [part for source in sources for part in (source.read_text(), str(source))]
-    written = str(sources[0].stat().st_mtime_ns)
-    parts = *texts, written, importlib.metadata.version("numba"), _processor()
+    written = [str(source.stat().st_mtime_ns) for source in sources]
+    parts = *texts, *written, importlib.metadata.version("numba"), _processor()
     return hashlib.sha256("".join((*parts, sys.version)).encode()).hexdigest()[:16]
 
 

@@ -9,7 +9,7 @@ from groupnorm_bench.runs.environment import (
 )
 from groupnorm_bench.runs.exclusive import is_claim
 from groupnorm_bench.runs.facts import FactColumns
-from groupnorm_bench.runs.find import FoundRun, find_runs, list_folders
+from groupnorm_bench.runs.find import FoundRun, find_runs, list_folders, packs_in, tell_of_packs
 from groupnorm_bench.runs.folder import RunFolder
 from groupnorm_bench.runs.pack import (
     PackedRun,
@@ -51,7 +51,9 @@ __all__ = [
     "pack_runs",
     "packed_facts",
     "packed_sweeps",
+    "packs_in",
     "source_commit",
+    "tell_of_packs",
     "unpack_runs",
     "write_atomic",
 ]

@@ -63,6 +63,26 @@ def list_folders(path: Path) -> Sequence[RunFolder]:
     return [RunFolder(Path(name)) for name in names]
 
 
+def packs_in(place: Path) -> list[Path]:
+    """Return the packs that lie in a folder, by name; a pack is one itself."""
+    return (
+        [place]
+        if is_pack(place)
+        else [each for each in sorted(place.glob("*.gnb")) if is_pack(each)]
+    )
+
+
+def tell_of_packs(paths: Iterable[Path], named: Iterable[Path]) -> list[str]:
+    """Return a line for each pack in folders that is not among those that were named."""
+    known = {pack.resolve() for pack in named}
+    packs = [pack for path in paths if path.is_dir() for pack in packs_in(path)]
+    return [
+        f"{pack} is a pack: name it to have its runs"
+        for pack in packs
+        if pack.resolve() not in known
+    ]
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     """Return whether it may be a run's; hidden ones hold what sweeps need while they run."""
     try:

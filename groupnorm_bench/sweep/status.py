@@ -18,6 +18,7 @@ from groupnorm_bench.runs import (
     is_pack,
     list_folders,
     packed_facts,
+    tell_of_packs,
 )
 from groupnorm_bench.tracking.sweeps import find_records
 from groupnorm_bench.wording import count
@@ -93,6 +94,7 @@ def read_status(paths: Iterable[Path]) -> RunsStatus:
         else:
             packs[path] = packed
     found, problems = find_runs(folders)
+    problems += tell_of_packs(folders, packs)
     runs: list[RunState] = []
     for run in found:
         status = run.result.status

@@ -15,7 +15,7 @@ from typing import Any
 
 from groupnorm_bench.errors import RunFolderError
 from groupnorm_bench.files import scratch_folder
-from groupnorm_bench.runs import SETTLED, FoundRun, PackedRun, RunFolder, is_pack, list_folders
+from groupnorm_bench.runs import SETTLED, FoundRun, PackedRun, RunFolder, list_folders, packs_in
 from groupnorm_bench.tracking.agent_pool import SweepGoneError, read_sweep
 from groupnorm_bench.tracking.login import require_login
 from groupnorm_bench.tracking.options import DEFAULT_PROJECT, Say
@@ -52,8 +52,7 @@ class PackUploads:
 
 def find_packs(places: Iterable[Path]) -> list[Path]:
     """Return the packs among places, and those that lie in folders among them."""
-    found = [[place] if is_pack(place) else sorted(place.glob("*.gnb")) for place in places]
-    return list(dict.fromkeys(filter(is_pack, itertools.chain.from_iterable(found))))
+    return list(dict.fromkeys(pack for place in places for pack in packs_in(place)))
 
 
 def find_pack_uploads(

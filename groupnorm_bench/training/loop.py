@@ -268,7 +268,7 @@ class Training:
         row |= activations(self.way, self.norm_layers, self.data)
         if self.config.norm_spec.has_running_statistics:
             with self._noise():
-                row["norm/eval_gap"] = eval_gap(self.way, self.data, self.config.batch_size)
+                row["norm/eval_gap"] = eval_gap(self.way, self.data, self.config.batch_size, logits)
         return row
 
     def _diverged(self, what: str, value: float, step: int) -> TrainingDiverged:

@@ -23,7 +23,8 @@ def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
         weights.extend(rest)  # a group of its own would take 0.1 ms a step
     else:
         groups.append({"params": rest, "weight_decay": 0.0})
-    is_fused = weights[0].device.type in ("cpu", "cuda")  # one kernel for all parameters
+    device = next(model.parameters()).device
+    is_fused = device.type in ("cpu", "cuda")  # one kernel for all parameters
     if config.optimizer == "sgd":
         return _eager(torch.optim.SGD)(groups, lr=config.lr, momentum=SGD_MOMENTUM, fused=is_fused)
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
@@ -63,6 +64,8 @@ def _with_memory(init_group: Callable[..., bool]) -> Callable[..., bool]:
                     given += kept
                 return known[-1]
         result = init_group(self, group, params, grads, *states)
+        for buffers in states:
+            _fill_missing(buffers, grads)
         lists = [list(each) for each in (params, *states)]
         has_all = len(params) == len(group["params"])  # what has no gradient yet may have one later
         if has_all and not any(each is None for kept in lists for each in kept):  # as SGD has first
@@ -70,6 +73,17 @@ def _with_memory(init_group: Callable[..., bool]) -> Callable[..., bool]:
         return result
 
     return from_memory
+
+
+def _fill_missing(buffers: list[Any], grads: list[torch.Tensor]) -> None:
+    """Begin with zeros the momentum of parameters whose first gradient comes after others' first.
+
+    torch's SGD in one kernel takes momentum of all or of none; 0.9 * 0 + g is the g it begins with.
+    """
+    missing = [i for i, each in enumerate(buffers) if each is None]
+    if len(missing) < len(buffers):
+        for i in missing:
+            buffers[i] = torch.zeros_like(grads[i])
 
 
 def decayed_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -58,29 +58,30 @@ def activations(way: Way, norm_layers: Mapping[str, nn.Module], dataset: Dataset
 
 
 @torch.no_grad()
-def eval_gap(way: Way, dataset: Dataset, batch_size: int) -> float:
+def eval_gap(way: Way, dataset: Dataset, batch_size: int, logits: Tensor) -> float:
     """Return the accuracy with each batch's own statistics minus that with running ones.
 
     In batches of the training size: Wu & He 2018, arXiv:1803.08494, section 1.
+
+    Args:
+        way: how to compute the network.
+        dataset: of whose validation images the first `GAP_IMAGES` are taken, as far as they fill
+            batches: a rest of one image has no statistics.
+        batch_size: images of a training step.
+        logits: of the validation images, with running statistics, as `evaluate` returns them.
     """
-    split = Split(dataset.val.images[:GAP_IMAGES], dataset.val.labels[:GAP_IMAGES])
-    way.model.eval()
-    running = _accuracy(way, dataset, split, EVAL_BATCH)
+    num_images = min(GAP_IMAGES, len(dataset.val))
+    size = min(batch_size, num_images)
+    num_images -= num_images % size
+    split = Split(dataset.val.images[:num_images], dataset.val.labels[:num_images])
     kept = {name: buffer.clone() for name, buffer in way.model.named_buffers()}
     way.model.train()
     try:
-        return _accuracy(way, dataset, split, batch_size) - running
+        with way.context(size):
+            own = torch.cat([way.forward(i).argmax(1) for i, _ in _batches(dataset, split, size)])
     finally:
         for name, buffer in way.model.named_buffers():
             buffer.copy_(kept[name])
-
-
-def _accuracy(way: Way, dataset: Dataset, split: Split, batch_size: int) -> float:
-    with way.context(batch_size):
-        hits = sum(
-            (way.forward(images).argmax(1) == labels).sum()
-            for images, labels in _batches(dataset, split, batch_size)
-            if len(images) == min(batch_size, len(split))  # a rest of one image is no batch
-        )
-    counted = max(len(split) // batch_size, 1) * min(batch_size, len(split))
-    return int(hits) / counted
+    running = logits[:num_images].argmax(1)
+    hits = [int((found.cpu() == split.labels.cpu()).sum()) for found in (own, running)]
+    return (hits[0] - hits[1]) / num_images

@@ -14,7 +14,7 @@ from groupnorm_bench.models.precision import RoundToBf16
 
 @pytest.fixture(autouse=True)
 def prepared():
-    assert compiler.prepare(compiler.kernels().KERNELS) == ("compile on", True)
+    assert compiler.prepare(compiler.kernels().KINDS) == ("compile on", True)
 
 
 def links_for(norm, rounds=False):

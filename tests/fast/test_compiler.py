@@ -20,7 +20,7 @@ import json, sys
 from groupnorm_bench.fast import compiler
 line, _ = compiler.prepare(["none"])
 kernels = compiler.kernels()
-compiled = [name for name in kernels._SIGNATURES if getattr(kernels, name).signatures]
+compiled = [name for name in kernels.SIGNATURES if getattr(kernels, name).signatures]
 hits = sum(getattr(kernels, name).stats.cache_hits.total() for name in compiled)
 print(json.dumps([line, compiled, hits, "torch" in sys.modules]))
 """
@@ -78,13 +78,13 @@ for code in Path(os.environ["NUMBA_CACHE_DIR"]).rglob("*.nbc"):
 def test_loops_whose_source_was_written_again_are_told_apart(tmp_path, monkeypatch):
     """As an installation of the same version writes it: Numba compiles them anew by itself."""
     package = Path(compiler.__file__).parent
-    for name in ("kernels.py", "vectors.py"):
-        shutil.copy2(package / name, tmp_path / name)
+    shutil.copytree(package / "kernels", tmp_path / "kernels")
+    shutil.copy2(package / "vectors.py", tmp_path)
     monkeypatch.setattr(compiler, "__file__", str(tmp_path / "compiler.py"))
     digest = compiler._digest.__wrapped__
     before = digest()
     assert digest() == before
-    os.utime(tmp_path / "kernels.py", (1, 1))
+    os.utime(tmp_path / "kernels/norms.py", (1, 1))
     assert digest() != before
 
 
@@ -118,7 +118,7 @@ def test_a_processor_without_fused_products_multiplies_and_adds(cache, monkeypat
     code = """
 from groupnorm_bench.fast import kernels
 loop = kernels.sum_columns
-loop.compile(kernels._SIGNATURES["sum_columns"])
+loop.compile(kernels.SIGNATURES["sum_columns"])
 print(*loop.inspect_asm().values())
 """
     monkeypatch.setenv("NUMBA_CPU_NAME", "generic")
@@ -139,7 +139,7 @@ def test_where_loops_are_kept_is_not_told_to_other_processes(cache, monkeypatch)
 def test_machine_code_that_changed_is_not_run(cache):
     names = ["relu_pool", "relu_unpool"]
     assert prepared() == ["compile on", names, 0, False]
-    pool, unpool = (next(cache.rglob(f"kernels.{name}-*.nbc")) for name in names)
+    pool, unpool = (next(cache.rglob(f"norms.{name}-*.nbc")) for name in names)
     code = bytearray(pool.read_bytes())
     code[len(code) // 2] ^= 1
     line = "compile on: the cache of loops was damaged, and is made anew"
@@ -161,11 +161,11 @@ def test_damage_is_mended_ahead_and_said(cache, monkeypatch):
         compiler.subprocess, "Popen", lambda command, **_: started.append(command[4:])
     )
     for kind in compiler.COMMON + compiler.LINEAR + compiler.CONVOLUTIONS:
-        compiler._write_sums(compiler._stamp(kind), cache.rglob("kernels.relu_pool-*.nbc"))
+        compiler._write_sums(compiler._stamp(kind), cache.rglob("norms.relu_pool-*.nbc"))
     run = TrainConfig(norm="none", dataset="mnist-5k")
     fast.compile_ahead([run], said.append)
     assert (started, said) == ([], [])
-    next(cache.rglob("kernels.relu_unpool-*.nbc")).write_bytes(b"damaged")
+    next(cache.rglob("norms.relu_unpool-*.nbc")).write_bytes(b"damaged")
     fast.compile_ahead([run], said.append)
     assert started == [["common", "linear", "convolution", "none"]]
     assert said[0].startswith("the cache of loops was damaged; compiling")
@@ -223,7 +223,7 @@ def test_what_long_runs_take_is_compiled_ahead_and_said_once(cache, monkeypatch)
     loops = compiler._cache_dir() / "code/loops.nbc"
     loops.parent.mkdir(parents=True)
     loops.touch()
-    for kind in compiler.kernels().KERNELS:
+    for kind in compiler.kernels().KINDS:
         compiler._write_sums(compiler._stamp(kind), [loops])
     fast.compile_ahead(runs, said.append)
     assert len(started) == 2
@@ -270,4 +270,4 @@ for norm in ("batch", "group", "none"):
     command = [sys.executable, "-c", code]
     first, second = (subprocess.check_output(command, env=os.environ) for _ in range(2))
     assert first == second
-    assert list(cache.rglob("kernels.group_pool-*.nbc"))
+    assert list(cache.rglob("norms.group_pool-*.nbc"))

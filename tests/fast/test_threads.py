@@ -14,7 +14,7 @@ from groupnorm_bench.fast.chain import Chain
 
 @pytest.fixture(autouse=True)
 def prepared():
-    assert compiler.prepare(compiler.kernels().KERNELS) == ("compile on", True)
+    assert compiler.prepare(compiler.kernels().KINDS) == ("compile on", True)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -21,7 +22,7 @@ from groupnorm_bench.compare.ask import compare
 from groupnorm_bench.compare.foreign import Columns
 from groupnorm_bench.compare.load import load_runs
 from groupnorm_bench.compare.rows import RunRow
-from groupnorm_bench.errors import RunFolderError
+from groupnorm_bench.errors import CompareError, RunFolderError
 from groupnorm_bench.report import content
 from groupnorm_bench.runs import RunFolder, find_runs, list_folders, pack_runs, unpack_runs
 from groupnorm_bench.runs import facts as facts_module
@@ -163,6 +164,22 @@ def test_a_run_in_a_folder_and_in_packs_counts_once(runs, pack, tmp_path):
     ]
     assert read_status([other, pack]).counts == {"finished": 9}
     assert read_status([pack]).problems == []
+
+
+def test_a_pack_in_a_folder_is_told_of_where_it_is_not_named(runs, pack, tmp_path):
+    line = f"{pack} is a pack: name it to have its runs"
+    with pytest.raises(CompareError, match=re.escape(line)):
+        load_runs([tmp_path])  # "runs" in it is a folder of runs, and no run
+    assert line in read_status([tmp_path]).problems
+    inside = pack.rename(runs / "all.gnb")
+    line = f"{inside} is a pack: name it to have its runs"
+    assert load_runs([runs]).problems == (line,)
+    (runs.parent / "packs").mkdir()
+    alone = shutil.copy(inside, runs.parent / "packs")
+    assert load_runs([runs.parent / "packs", alone]).problems == ()
+    assert read_status([runs]).problems == [line]
+    told = read_status([inside, runs]).problems
+    assert told == [f"9 runs of {inside} had been counted in the other places already"]
 
 
 def test_made_results_are_packed_and_read(tmp_path):

@@ -70,5 +70,19 @@ def test_the_eval_gap_is_measured_in_the_runs_precision_and_leaves_no_trace(
     ones = torch.ones_like(digits.val.labels)
     data = dataclasses.replace(digits, val=Split(digits.val.images, ones))
     before = {name: value.clone() for name, value in way.model.state_dict().items()}
-    assert eval_gap(way, data, batch_size=16) == expected
+    _, logits = evaluate(way, data, data.val)
+    assert eval_gap(way, data, 16, logits) == expected
     torch.testing.assert_close(dict(way.model.state_dict()), before, atol=0, rtol=0)
+
+
+def test_both_accuracies_of_the_eval_gap_are_of_the_same_images(digits):
+    """Of 120 images the last 8 fill no batch of 16, and count in neither."""
+    way = way_of(norm="batch")
+    right = torch.nn.functional.one_hot(digits.val.labels, 10)
+    wrong = right.roll(1, dims=1)
+    gap = eval_gap(way, digits, 16, torch.cat([wrong[:112], right[112:]]))
+    assert gap > 0
+    assert eval_gap(way, digits, 16, torch.cat([wrong[:112], wrong[112:]])) == gap
+    half = eval_gap(way, digits, 16, torch.cat([right[:56], wrong[56:]]))
+    assert gap - half == pytest.approx(0.5)
+    assert 0 <= eval_gap(way, digits, 512, wrong) <= 1  # one batch of all
