@@ -1,4 +1,4 @@
-"""Makes the pictures of the README: each is a command run in a real terminal, as it stood then.
+"""Makes the pictures of terminals that pages show: each is a command run in a real terminal, as it stood then.
 
     python docs/pictures.py [NAME ...]
 
@@ -52,12 +52,6 @@ def all_busy(text: str) -> bool:
 
 
 PICTURES = {
-    "quick": Picture(command="gnbench quick", arguments=("quick",), columns=120, rows=24),
-    "train": Picture(
-        command="gnbench train --norm group --groups 8",
-        arguments=("train", "--norm", "group", "--groups", "8"),
-        columns=120,
-    ),
     "plan": Picture(
         command="gnbench sweep sweeps/norm.yaml --dry-run",
         arguments=("sweep", "sweeps/norm.yaml", "--dry-run"),

@@ -23,6 +23,16 @@ def test_every_link_into_the_repository_leads_somewhere(page):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_every_picture_is_shown_on_a_page():
+    shown = {
+        (page.parent / target).resolve()
+        for page in PAGES
+        for target in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+    }
+    pictures = {path for ending in ("svg", "png") for path in (ROOT / "docs").rglob(f"*.{ending}")}
+    assert pictures - shown == set()
+
+
 PYTHON = {
     "README.md": (1, "below"),
     "extending.md": (6, "test_extending_page.py"),
