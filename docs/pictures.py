@@ -1,4 +1,4 @@
-"""Makes the pictures of terminals that pages show: each is a command run in a real terminal, as it stood then.
+"""Makes the pictures of terminals that pages show: each a command in a real one, as it stood then.
 
     python docs/pictures.py [NAME ...]
 
