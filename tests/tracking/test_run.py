@@ -54,6 +54,29 @@ print(json.dumps({"delay": delay, "said": said, "info": tracker.info}))
 """
 
 
+TEST_SET = """
+import sys
+from pathlib import Path
+import numpy as np
+from groupnorm_bench.settings.config import TrainConfig
+from groupnorm_bench.tracking.options import TrackingOptions
+from groupnorm_bench.tracking.run import track
+folder = Path(sys.argv[1])
+folder.mkdir()
+images, labels = np.zeros((30, 1, 4, 4), np.uint8), np.arange(30) % 3
+options = TrackingOptions(mode="offline")
+with track(TrainConfig(dataset="mnist-5k"), folder, options, print) as tracker:
+    tracker.log_test(images, labels, np.eye(3, dtype=np.float32)[(labels + 1) % 3])
+    assert not tracker.failed
+    assert "pandas" not in sys.modules
+    from wandb import Table, util
+    assert util.pd_available
+    import pandas
+    tracker.run.log({"theirs": pandas.DataFrame({"a": [1]})})  # as W&B takes it
+    tracker.log_test(images, labels, np.eye(3, dtype=np.float32)[labels])
+"""
+
+
 def track(
     folder: Path,
     *,
@@ -92,6 +115,14 @@ def holds(folder: Path, secret: str) -> list[Path]:
     """Return the files under `folder` in which `secret` is written."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return [path for path in files if secret.encode() in path.read_bytes()]
+
+
+def test_a_test_set_is_logged_without_loading_pandas(tmp_path):
+    command = [sys.executable, "-c", TEST_SET, str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    tables = list((tmp_path / "run").rglob("media/table/**/*.json"))
+    assert len(tables) == 3  # two confusion matrices, and theirs
 
 
 def test_an_offline_run_is_whole_for_wandbs_own_tool(tmp_path):
