@@ -65,22 +65,17 @@ def list_folders(path: Path) -> Sequence[RunFolder]:
 
 def packs_in(place: Path) -> list[Path]:
     """Return the packs that lie in a folder, by name; a pack is one itself."""
-    return (
-        [place]
-        if is_pack(place)
-        else [each for each in sorted(place.glob("*.gnb")) if is_pack(each)]
-    )
+    if is_pack(place):
+        return [place]
+    return list(filter(is_pack, sorted(place.glob("*.gnb"))))
 
 
 def tell_of_packs(paths: Iterable[Path], named: Iterable[Path]) -> list[str]:
     """Return a line for each pack in folders that is not among those that were named."""
-    known = {pack.resolve() for pack in named}
+    known = {os.path.realpath(pack) for pack in named}
     packs = [pack for path in paths if path.is_dir() for pack in packs_in(path)]
-    return [
-        f"{pack} is a pack: name it to have its runs"
-        for pack in packs
-        if pack.resolve() not in known
-    ]
+    others = [pack for pack in packs if os.path.realpath(pack) not in known]
+    return [f"{pack} is a pack: name it to have its runs" for pack in others]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -420,7 +420,7 @@ def _check_kinds(*told: tuple[Any, Any]) -> None:
 def _rewritten(path: Path) -> Iterator[_Writer]:
     """Give a copy of the pack to write into, and put it, sealed, in the old one's place."""
     if path.is_symlink():  # what it leads to is replaced, not the link
-        path = path.resolve()
+        path = Path(os.path.realpath(path))  # `resolve` raises where it leads to itself
     temporary = path.parent / f".{path.name}-{secrets.token_hex(4)}"
     remove_temporaries(path.parent, of=path.name)
     try:

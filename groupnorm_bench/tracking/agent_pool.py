@@ -193,8 +193,8 @@ def _environment(runs_dir: Path, data_dir: Path, threads: int) -> dict[str, str]
     here = str(Path(sys.executable).parent)  # W&B's agent finds `gnbench` on PATH
     return environment | {
         "PATH": os.pathsep.join([here, environment.get("PATH", os.defpath)]),
-        "GNBENCH_RUNS_DIR": str(runs_dir.resolve()),
-        "GNBENCH_DATA_DIR": str(data_dir.resolve()),
+        "GNBENCH_RUNS_DIR": os.path.realpath(runs_dir),
+        "GNBENCH_DATA_DIR": os.path.realpath(data_dir),
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "WANDB_AGENT_DISABLE_FLAPPING": "true",

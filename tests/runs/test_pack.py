@@ -174,6 +174,9 @@ def test_a_pack_in_a_folder_is_told_of_where_it_is_not_named(runs, pack, tmp_pat
     inside = pack.rename(runs / "all.gnb")
     line = f"{inside} is a pack: name it to have its runs"
     assert load_runs([runs]).problems == (line,)
+    (runs / "loop.gnb").symlink_to("loop.gnb")
+    assert len(load_runs([runs]).problems) == 2
+    (runs / "loop.gnb").unlink()
     (runs.parent / "packs").mkdir()
     alone = shutil.copy(inside, runs.parent / "packs")
     assert load_runs([runs.parent / "packs", alone]).problems == ()
@@ -470,6 +473,10 @@ def test_a_pack_that_is_a_link_stays_one(tmp_path):
     pack_runs([], link)
     assert link.is_symlink()
     assert len(list_folders(target)) == 0
+    link.unlink()
+    link.symlink_to(link)
+    with pytest.raises(RunFolderError, match="cannot be written: Too many levels"):
+        pack_runs([], link)
 
 
 def test_a_pack_below_a_file_is_an_error_of_ours(tmp_path):
