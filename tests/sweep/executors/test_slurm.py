@@ -227,6 +227,17 @@ def test_a_full_queue_is_waited_for(tmp_path, commands, monkeypatch, capsys):
     )
 
 
+def test_jobs_that_end_just_after_a_refusal_explain_it(tmp_path, commands, monkeypatch):
+    """The queue was full when Slurm refused, and empty a moment later, when it was looked at."""
+    monkeypatch.setattr(slurm_executor, "_RETRY_SECONDS", 0.2)
+    looks = iter([True, False])
+    is_idle = SlurmQueue.is_idle
+    monkeypatch.setattr(SlurmQueue, "is_idle", lambda queue: next(looks, is_idle(queue)))
+    commands.tell("max_jobs", 2)
+    outcome, _ = slurm(seeds(3), tmp_path, slots=3)
+    assert outcome.count("finished") == 3
+
+
 def test_a_limit_that_nothing_in_the_queue_explains_is_a_refusal(tmp_path, commands):
     commands.tell("max_jobs", "0")
     with pytest.raises(ConfigError, match=r"QOSMaxSubmitJobPerUserLimit.*violates"):

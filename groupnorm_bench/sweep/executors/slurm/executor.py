@@ -119,6 +119,8 @@ class SlurmExecutor:
         """By run: tasks of arrays that a closed command has left."""
         self._parts: deque[_Part] = deque()
         self._retry_at = 0.0
+        self._took_nothing = False
+        """Whether the last submission was refused though the queue had nothing of this user's."""
         self._furthest: dict[str, float] = {}
         """By run: the last step that any task has told of."""
         self._slot_of: dict[str, int] = {}
@@ -279,6 +281,7 @@ class SlurmExecutor:
                     continue
                 job = taken
             self._parts.popleft()
+            self._took_nothing = False
             now = time.monotonic()
             runs = 0
             for number in range(part.first, part.first + part.count):
@@ -311,8 +314,15 @@ class SlurmExecutor:
             self._parts.appendleft(_Part(part.batch, part.first, half))
             self._say_once(f"sbatch: {error}; the array is cut")
             return
-        if error.is_too_large or not error.may_pass or self._takes_nothing():
+        is_final = error.is_too_large or not error.may_pass
+        if not is_final and self._takes_nothing():
+            is_final = self._took_nothing
+            self._took_nothing = True
+            if not is_final:  # what filled the queue may have ended since: once more
+                return
+        if is_final:
             raise ConfigError(f"sbatch: {error}; see --slurm {','.join(self._slurm.sbatch)!r}")
+        self._took_nothing = False
         self._say_once(f"sbatch: {error}; trying again every {_RETRY_SECONDS:.0f} s")
         self._retry_at = time.monotonic() + _RETRY_SECONDS
 
