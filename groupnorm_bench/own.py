@@ -31,9 +31,13 @@ def own_function(name: str) -> Callable[..., Any]:
             while it is imported, `SystemExit` included.
     """
     module, _, function = name.partition(":")
-    if module.endswith(".py"):
-        raise ImportError(f"it is named without .py: {module.removesuffix('.py')}:{function}")
     folder = os.getcwd()
     if folder not in sys.path:
         sys.path.append(folder)
-    return getattr(importlib.import_module(module), function)
+    try:
+        return getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as error:
+        if error.name == module and module.endswith(".py"):
+            name = f"{module.removesuffix('.py')}:{function}"
+            raise ImportError(f"it is named without .py: {name}") from error
+        raise

@@ -38,5 +38,9 @@ def test_what_is_not_there_raises(here):
         own.own_function("no_such_module:make")
     with pytest.raises(AttributeError, match="no_such_name"):
         own.own_function("colorsys:no_such_name")
-    with pytest.raises(ImportError, match=r"without \.py: lab\.nets:make"):
-        own.own_function("lab.nets.py:make")
+    (here / "my_own_nets.py").write_text("def make():\n    return 1\n")
+    with pytest.raises(ImportError, match=r"without \.py: my_own_nets:make"):
+        own.own_function("my_own_nets.py:make")
+    (here / "my_own_lab").mkdir()
+    (here / "my_own_lab/py.py").write_text("def make():\n    return 2\n")
+    assert own.own_function("my_own_lab.py:make")() == 2

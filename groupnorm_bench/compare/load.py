@@ -66,7 +66,7 @@ def load_runs(
             key = str(row.folder.path.resolve()) if row.folder else row.source
             rows.setdefault(key, row)
     places = [Path(source) for source in sources]
-    problems += tell_of_packs(places, filter(is_pack, places))
+    problems = tell_of_packs(places, filter(is_pack, places)) + problems
     if columns.seed is not None or columns.setting is not None:
         raise CompareError("--seed and --setting name columns of a table; runs have theirs")
     told = dict.fromkeys(printable(problem) for problem in problems)

@@ -140,7 +140,9 @@ class PackedRuns(Sequence[PackedRun]):
 
 def is_pack(path: Path) -> bool:
     """Return whether a path is to be read as a pack: a file that is called one."""
-    return path.suffix == SUFFIX and not path.is_dir()
+    return path.suffix == SUFFIX and not os.path.isdir(
+        path
+    )  # `is_dir` raises where it may not look
 
 
 def packed_runs(path: Path) -> PackedRuns:

@@ -94,7 +94,7 @@ def read_status(paths: Iterable[Path]) -> RunsStatus:
         else:
             packs[path] = packed
     found, problems = find_runs(folders)
-    problems += tell_of_packs(folders, packs)
+    problems += tell_of_packs(folders, filter(is_pack, paths))
     runs: list[RunState] = []
     for run in found:
         status = run.result.status

@@ -94,7 +94,7 @@ class Tracker:
 def _without_pandas() -> Iterator[None]:
     """Keep W&B's client from importing pandas only to see that nothing here is one of its frames.
 
-    That takes 0.4 s and 50 MB a process (docs/performance.md).
+    What that takes a process: docs/performance.md.
     """
     from wandb import util
 

@@ -24,12 +24,13 @@ def test_every_link_into_the_repository_leads_somewhere(page):
 
 
 def test_every_picture_is_shown_on_a_page():
+    docs = (ROOT / "docs").resolve()
     shown = {
         (page.parent / target).resolve()
         for page in PAGES
         for target in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
     }
-    pictures = {path for ending in ("svg", "png") for path in (ROOT / "docs").rglob(f"*.{ending}")}
+    pictures = {path for ending in ("svg", "png") for path in docs.rglob(f"*.{ending}")}
     assert pictures - shown == set()
 
 

@@ -85,7 +85,7 @@ def test_partial_sums_are_the_same_on_any_number_of_threads(three_threads):
 def test_helpers_that_are_waited_for_do_less_then_rest_and_come_back(three_threads, monkeypatch):
     watch = threads._Watch()
     monkeypatch.setattr(threads, "_watch", watch)
-    monkeypatch.setattr(threads, "_REST", 0.05)
+    monkeypatch.setattr(threads, "_REST", 60.0)
     with threads.sharing():
         assert watch.cut(60, 2) == [0, 20, 40, 60]
         watch.account(0.2, 0.03, threads._helpers)  # neither much nor little
@@ -103,14 +103,12 @@ def test_helpers_that_are_waited_for_do_less_then_rest_and_come_back(three_threa
         watch.account(0.2, 0.045, threads._helpers)
         assert watch.helpers() == []
         assert threads.share(lambda first, last: (first, last), 6) == [(0, 6)]
-        time.sleep(0.06)
+        watch._resumes = 0.0  # as a second later
         assert len(watch.helpers()) == 2
 
 
 def test_what_helpers_do_is_never_nothing(three_threads, monkeypatch):
-    watch = threads._Watch()
-    watch._part = threads._LEAST
-    monkeypatch.setattr(threads, "_watch", watch)
+    monkeypatch.setattr(threads._watch, "_part", threads._LEAST)
     with threads.sharing():
         for length in (1, 2, 3, 5, 40):
             parts = threads.share(lambda first, last: (first, last), length)

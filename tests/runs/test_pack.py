@@ -168,6 +168,8 @@ def test_a_run_in_a_folder_and_in_packs_counts_once(runs, pack, tmp_path):
 
 def test_a_pack_in_a_folder_is_told_of_where_it_is_not_named(runs, pack, tmp_path):
     line = f"{pack} is a pack: name it to have its runs"
+    for name in ("other", "things"):
+        (tmp_path / name).mkdir()
     with pytest.raises(CompareError, match=re.escape(line)):
         load_runs([tmp_path])  # "runs" in it is a folder of runs, and no run
     assert line in read_status([tmp_path]).problems
@@ -175,8 +177,10 @@ def test_a_pack_in_a_folder_is_told_of_where_it_is_not_named(runs, pack, tmp_pat
     line = f"{inside} is a pack: name it to have its runs"
     assert load_runs([runs]).problems == (line,)
     (runs / "loop.gnb").symlink_to("loop.gnb")
-    assert len(load_runs([runs]).problems) == 2
-    (runs / "loop.gnb").unlink()
+    (runs / "long.gnb").symlink_to("n" * 300)
+    assert len(load_runs([runs]).problems) == 3
+    for name in ("loop.gnb", "long.gnb"):
+        (runs / name).unlink()
     (runs.parent / "packs").mkdir()
     alone = shutil.copy(inside, runs.parent / "packs")
     assert load_runs([runs.parent / "packs", alone]).problems == ()
@@ -368,6 +372,8 @@ def test_a_pack_of_the_first_format_is_read_and_grows_into_one_of_the_present(ru
         database.execute("INSERT INTO seal VALUES (?)", [seal])
     database.close()
     assert compare(old).to_dict() == compare(runs).to_dict()
+    told = read_status([tmp_path, old]).problems
+    assert not any("name it" in line for line in told)
     assert pack_runs(list_folders(runs), old) == Packed(old, 0, 9, ())
     assert unpack_runs(old, tmp_path / "back") == (9, 0)
     assert contents(tmp_path / "back") == contents(runs)

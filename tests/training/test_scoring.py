@@ -85,4 +85,5 @@ def test_both_accuracies_of_the_eval_gap_are_of_the_same_images(digits):
     assert eval_gap(way, digits, 16, torch.cat([wrong[:112], wrong[112:]])) == gap
     half = eval_gap(way, digits, 16, torch.cat([right[:56], wrong[56:]]))
     assert gap - half == pytest.approx(0.5)
-    assert 0 <= eval_gap(way, digits, 512, wrong) <= 1  # one batch of all
+    whole = [eval_gap(way, digits, 512, logits) for logits in (wrong, right)]  # one batch of all
+    assert whole[0] - whole[1] == pytest.approx(1)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from groupnorm_bench.fast.kernels.common import round_all, stay_awake, sum_images
-from groupnorm_bench.fast.kernels.correlate import correlate, correlate_grads
 from groupnorm_bench.fast.kernels.declare import SIDE, SIGNATURES
+from groupnorm_bench.fast.kernels.direct import correlate, correlate_grads
 from groupnorm_bench.fast.kernels.linear import weigh, weigh_back, weigh_grads
 from groupnorm_bench.fast.kernels.norms import (
     group_pool,

@@ -236,6 +236,7 @@ def test_jobs_that_end_just_after_a_refusal_explain_it(tmp_path, commands, monke
     commands.tell("max_jobs", 2)
     outcome, _ = slurm(seeds(3), tmp_path, slots=3)
     assert outcome.count("finished") == 3
+    assert next(looks, "none is left") in (False, "none is left")  # it was refused, and looked
 
 
 def test_a_limit_that_nothing_in_the_queue_explains_is_a_refusal(tmp_path, commands):

@@ -43,6 +43,8 @@ _TICK_PER_TASK = 0.01
 """Seconds of it for each task, since each look opens a file of each."""
 _RETRY_SECONDS = 15.0
 """Seconds between two tries to submit what Slurm did not take."""
+_SETTLES = 1.0
+"""Seconds after which what counts a user's jobs and what lists them have told of the same."""
 _LATE_SECONDS = 90.0
 """How long a result that was told may take to be seen; a network file system remembers a while."""
 _LEAVE_SECONDS = 15.0
@@ -265,8 +267,8 @@ class SlurmExecutor:
         """Submit what is not in the queue yet; an array too large for it is cut in two.
 
         Raises:
-            ConfigError: Slurm refuses the options, or takes nothing although it has nothing of
-                this user's.
+            ConfigError: Slurm refuses the options, or, twice in a row, takes nothing although it
+                has nothing of this user's.
         """
         while self._parts and time.monotonic() >= self._retry_at:
             part = self._parts[0]
@@ -319,6 +321,7 @@ class SlurmExecutor:
             is_final = self._took_nothing
             self._took_nothing = True
             if not is_final:  # what filled the queue may have ended since: once more
+                self._retry_at = time.monotonic() + _SETTLES
                 return
         if is_final:
             raise ConfigError(f"sbatch: {error}; see --slurm {','.join(self._slurm.sbatch)!r}")
