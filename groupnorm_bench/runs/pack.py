@@ -140,9 +140,8 @@ class PackedRuns(Sequence[PackedRun]):
 
 def is_pack(path: Path) -> bool:
     """Return whether a path is to be read as a pack: a file that is called one."""
-    return path.suffix == SUFFIX and not os.path.isdir(
-        path
-    )  # `is_dir` raises where it may not look
+    # Not `is_dir`, which raises where it may not look.
+    return path.suffix == SUFFIX and not os.path.isdir(path)
 
 
 def packed_runs(path: Path) -> PackedRuns:
